@@ -1,0 +1,330 @@
+"""
+Our layers against torch's, ONNX Runtime's and JAX's, in one run on this machine.
+
+Every row is checked before it is timed: each peer's output, and each of its gradients, against
+torch's. Then all peers, and the machine's sgemm peak, run in turn, and medians are printed in
+milliseconds, with
+
+- `torch / us` and `best / us`: how many times faster we are than torch, and than the best peer;
+- `GF/s`: our floating-point operations a second, counting the matrix products alone;
+- `of peak`: the share that this is of a large matrix product's rate, by the faster of the two
+  libraries that torch brings: its BLAS (MKL) and oneDNN. On AMD's processors oneDNN is, by far.
+
+A pass is `forward` (inference) or `step` (forward that keeps what backward needs, then backward
+to the input and every weight, without optimizer). Each number of threads gets a process of its
+own, pinned to as many processors. Complete runs are recorded in benches/results/; the exit status
+is 1 when a result is wrong.
+
+    python benches/compare.py                                  # all of it, about 20 minutes
+    python benches/compare.py --quick --cell LSTM --threads 2
+    python benches/compare.py --shape 64,100,128,256           # batch, steps, inputs, hidden
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from peers import GATES, PEERS, Case, Problem, installed_peers
+from timing import available_cpus, circumstances, interleaved_medians, pin_to_cpus
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+SHAPES = [  # batch, steps, inputs, hidden
+    (1, 1, 128, 256),
+    (1, 50, 32, 32),
+    (32, 50, 50, 128),
+    (128, 50, 50, 128),
+    (64, 100, 128, 256),
+    (64, 100, 256, 512),
+    (64, 50, 1024, 1024),
+]
+CASES = [Case(cell, *shape) for shape in SHAPES for cell in GATES]
+# A classifier's gradient enters at the last step and decays on its way back, into denormals.
+CASES.append(Case("LSTM", 64, 300, 128, 256, gradient="last"))
+
+# Largest difference from torch's numbers, as a share of the largest of them. Sums of some
+# thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
+TOLERANCE = 1e-4
+PEAK_SIZE = 1536
+
+
+@dataclass(frozen=True)
+class Workload:
+    """
+    One row: the same job, done by each of `runs`.
+
+    Measuring and printing know nothing else, so that another kind of job is another generator of
+    workloads in `workloads`.
+    """
+
+    what: dict[str, Any]
+    flops: int
+    runs: Mapping[str, Callable[[], object]]
+    wrong: list[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a workload."""
+
+    what: dict[str, Any]
+    milliseconds: dict[str, float]
+    gflops: float
+    sgemm_gflops: dict[str, float]
+
+    @property
+    def versus_torch(self) -> float:
+        """Give torch's time over ours."""
+        return self.milliseconds["torch"] / self.milliseconds["rnncore"]
+
+    @property
+    def versus_best(self) -> float:
+        """Give the best peer's time over ours."""
+        peers = [ms for name, ms in self.milliseconds.items() if name != "rnncore"]
+        return min(peers) / self.milliseconds["rnncore"]
+
+    @property
+    def share_of_peak(self) -> float:
+        """Give our rate over the faster matrix product's."""
+        return self.gflops / max(self.sgemm_gflops.values())
+
+
+def workloads(cases: Iterable[Case], threads: int, peers: list[str]) -> Iterator[Workload]:
+    """Give all rows of the table, each checked."""
+    for case in cases:
+        yield from layer_passes(case, threads, peers)
+
+
+def layer_passes(case: Case, threads: int, names: list[str]) -> Iterator[Workload]:
+    """Give inference and the training step of one layer, each checked against torch's."""
+    problem = Problem(case)
+    peers = {name: PEERS[name](problem, threads) for name in names}
+    if case.gradient == "all":
+        outputs = {name: {"output": peer.forward()} for name, peer in peers.items()}
+        yield Workload(
+            what={"pass": "forward", **asdict(case)},
+            flops=case.forward_flops,
+            runs={name: peer.forward for name, peer in peers.items()},
+            wrong=differences(outputs),
+        )
+    trainers = {name: peer for name, peer in peers.items() if peer.trains}
+    steps = {name: peer.step() for name, peer in trainers.items()}
+    yield Workload(
+        what={"pass": "step", **asdict(case)},
+        flops=3 * case.forward_flops,
+        runs={name: peer.step for name, peer in trainers.items()},
+        wrong=differences({name: {"output": y, **grads} for name, (y, grads) in steps.items()}),
+    )
+
+
+def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say of each array that is not torch's to within `TOLERANCE` by how much it is off."""
+    expected = {key: np.asarray(value) for key, value in results["torch"].items()}
+    wrong = []
+    for name, arrays in results.items():
+        if arrays.keys() != expected.keys():
+            wrong.append(f"{name} gives {sorted(arrays)}, torch {sorted(expected)}")
+            continue
+        for key, value in arrays.items():
+            got, want = np.asarray(value), expected[key]
+            if got.shape != want.shape:
+                wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
+                continue
+            off = np.abs(got - want).max() / np.abs(want).max()
+            if not off <= TOLERANCE:
+                wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
+    return wrong
+
+
+def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
+    """Give a large float32 matrix product by each of the libraries that torch brings."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    a, b, out = torch.randn(3, PEAK_SIZE, PEAK_SIZE)
+    products: dict[str, Callable[[], object]] = {"blas": lambda: torch.mm(a, b, out=out)}
+    if torch.backends.mkldnn.is_available():
+        packed = a.to_mkldnn(), b.to_mkldnn()
+        products["onednn"] = lambda: torch.ops.aten.mkldnn_linear(*packed)
+    return products
+
+
+def measure(workload: Workload, threads: int, quick: bool) -> Row:
+    """Time all peers of a workload, and the peak beside them."""
+    products = matrix_products(threads)
+    seconds = interleaved_medians(
+        {**workload.runs, **products},
+        seconds=0.2 if quick else 1.0,
+        min_rounds=3 if quick else 7,
+    )
+    return Row(
+        what=workload.what,
+        milliseconds={name: 1e3 * seconds[name] for name in workload.runs},
+        gflops=workload.flops / seconds["rnncore"] / 1e9,
+        sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
+    )
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """Lay out a line that reads well here, and as a Markdown table too."""
+    first, *others = cells
+    return f"| {first:<26} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
+
+
+def table_head(peers: list[str]) -> str:
+    """Give the names of the columns."""
+    names = [
+        "B,T,I,H",
+        *(f"{name} ms".replace("onnxruntime", "ORT") for name in peers),
+        "torch / us",
+        "best / us",
+    ]
+    head = table_line([*names, "GF/s", "of peak"])
+    return head + "\n" + re.sub(r"[^|]", "-", head)
+
+
+def table_row(row: Row, peers: list[str]) -> str:
+    """Give a row's figures."""
+    what = row.what
+    title = f"{what['cell']} {what['pass']} " + ",".join(
+        str(what[key]) for key in ("batch", "steps", "inputs", "hidden")
+    )
+    if what["gradient"] == "last":
+        title += " last"
+    times = [f"{row.milliseconds[name]:.4g}" if name in row.milliseconds else "" for name in peers]
+    figures = [f"{row.versus_torch:.2f}", f"{row.versus_best:.2f}", f"{row.gflops:.0f}"]
+    return table_line([title, *times, *figures, f"{row.share_of_peak:.0%}"])
+
+
+def compare(cases: list[Case], threads: int, peers: list[str], quick: bool) -> list[Row] | None:
+    """Check, time and print every row; None when a result was wrong."""
+    facts = circumstances()
+    print(f"\n{facts['cpu']}, {threads} thread(s), {', '.join(versions(peers))}\n")
+    print(table_head(peers), flush=True)
+    rows, wrong = [], []
+    for workload in workloads(cases, threads, peers):
+        for line in workload.wrong:
+            wrong.append(line)
+            print(f"WRONG: {workload.what}: {line}", file=sys.stderr, flush=True)
+        if not workload.wrong:
+            rows.append(measure(workload, threads, quick))
+            print(table_row(rows[-1], peers), flush=True)
+    faster = sum(row.versus_torch > 1 for row in rows)
+    best = sum(row.versus_best > 1 for row in rows)
+    print(f"\nfaster than torch in {faster} of {len(rows)} rows, than every peer in {best}")
+    return None if wrong else rows
+
+
+def versions(peers: list[str]) -> list[str]:
+    """Name what is compared, as installed."""
+    return [f"{name} {importlib.metadata.version(name)}" for name in peers]
+
+
+def record(rows: list[Row], threads: int, peers: list[str], command: str) -> Path:
+    """Write a complete run to results/<cpu>-<threads>.json."""
+    import rnncore
+
+    facts = circumstances()
+    slug = re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)|@.*", "", facts["cpu"])).strip("-").lower()
+    path = RESULTS / f"{slug}-{threads}.json"
+    content = {
+        "command": command,
+        **facts,
+        "threads": threads,
+        "isa": rnncore._core.isa(),
+        "versions": {name: importlib.metadata.version(name) for name in [*peers, "numpy"]},
+        "sgemm": f"float32, {PEAK_SIZE} x {PEAK_SIZE} x {PEAK_SIZE}, by torch.mm and by oneDNN",
+        "rows": [
+            {
+                **row.what,
+                "milliseconds": {name: float(f"{ms:.4g}") for name, ms in row.milliseconds.items()},
+                "torch_over_rnncore": round(row.versus_torch, 3),
+                "best_peer_over_rnncore": round(row.versus_best, 3),
+                "gflops": round(row.gflops, 1),
+                "sgemm_gflops": {name: round(rate, 1) for name, rate in row.sgemm_gflops.items()},
+                "share_of_peak": round(row.share_of_peak, 3),
+            }
+            for row in rows
+        ],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def run_on(threads: int, chosen: argparse.Namespace, command: str) -> None:
+    """Do the comparison on some threads, in this process; exit with its status."""
+    pin_to_cpus(threads)
+    peers = installed_peers()
+    rows = compare(selected(chosen), threads, peers, chosen.quick)
+    if rows is None:
+        sys.exit(1)
+    if not (chosen.quick or chosen.cell or chosen.shape):
+        print(f"recorded in {record(rows, threads, peers, command)}")
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """Read "batch,steps,inputs,hidden"."""
+    numbers = tuple(int(number) for number in text.split(","))
+    if len(numbers) != 4 or min(numbers) < 1:
+        raise ValueError
+    return numbers
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few samples; nothing is recorded")
+    parser.add_argument("--cell", nargs="+", choices=sorted(GATES), help="these cells alone")
+    parser.add_argument(
+        "--shape", nargs="+", type=shape, metavar="B,T,I,H", help="these shapes, of the grid or not"
+    )
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    chosen = parser.parse_args(arguments)
+    if not all(1 <= count <= available_cpus() for count in chosen.threads):
+        parser.error(f"--threads: from 1 to the {available_cpus()} processors here")
+    return chosen
+
+
+def selected(chosen: argparse.Namespace) -> list[Case]:
+    """Give the cases that the command line asks for."""
+    cells = chosen.cell or list(GATES)
+    if chosen.shape:
+        return [Case(cell, *numbers) for numbers in chosen.shape for cell in cells]
+    return [case for case in CASES if case.cell in cells]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; give the exit status."""
+    chosen = parse(arguments)
+    missing = {"rnncore", "torch"}.difference(installed_peers())
+    if missing:
+        print(f"error: not installed: {', '.join(missing)}; try `make bench`", file=sys.stderr)
+        return 1
+    command = shlex.join(["python", "benches/compare.py", *arguments])
+    statuses = []
+    for threads in chosen.threads:
+        process = get_context("spawn").Process(target=run_on, args=(threads, chosen, command))
+        process.start()
+        process.join()
+        statuses.append(process.exitcode)
+    return int(any(statuses))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

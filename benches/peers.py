@@ -1,0 +1,295 @@
+"""
+One recurrent layer, four ways: rnncore's, torch's, ONNX Runtime's and JAX's.
+
+A `Problem` holds a layer's numbers under torch's names; a peer takes them over once, in whatever
+order and layout it wants, and then runs `forward` (inference) or `step` (forward that keeps what
+backward needs, then backward to the input and every weight) on them as often as asked.
+Each takes the kind of array that its users have at hand, and leaves its results in that kind.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+# ONNX orders the gates its own way: the position in torch's order of each of ONNX's.
+ONNX_GATE_ORDER = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """
+    A layer and what goes in: `batch` sequences of `steps` steps, `inputs` wide, to `hidden` units.
+
+    `gradient` says where the loss reads the output: at every step ("all") or, as in a classifier,
+    at the last alone ("last").
+    """
+
+    cell: str
+    batch: int
+    steps: int
+    inputs: int
+    hidden: int
+    gradient: str = "all"
+
+    @property
+    def forward_flops(self) -> int:
+        """Count the floating-point operations of the products; backward has twice as many."""
+        per_step = 2 * self.batch * GATES[self.cell] * self.hidden * (self.inputs + self.hidden)
+        return self.steps * per_step
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The numbers of a case: drawn from a fixed seed, the weights as torch draws its own."""
+
+    case: Case
+
+    @cached_property
+    def x(self) -> Array:
+        """Input, (steps, batch, inputs)."""
+        case = self.case
+        return self._normal(0, (case.steps, case.batch, case.inputs))
+
+    @cached_property
+    def d_output(self) -> Array:
+        """Gradient of the loss by the output, (steps, batch, hidden)."""
+        case = self.case
+        d_output = self._normal(1, (case.steps, case.batch, case.hidden))
+        if case.gradient == "last":
+            d_output[:-1] = 0
+        return d_output
+
+    @cached_property
+    def weights(self) -> dict[str, Array]:
+        """Weights by torch's names, gates in torch's order."""
+        case, rng = self.case, np.random.default_rng(2)
+        rows, bound = GATES[case.cell] * case.hidden, case.hidden**-0.5
+        shapes = {
+            "weight_ih_l0": (rows, case.inputs),
+            "weight_hh_l0": (rows, case.hidden),
+            "bias_ih_l0": (rows,),
+            "bias_hh_l0": (rows,),
+        }
+        return {
+            name: rng.uniform(-bound, bound, shape).astype(np.float32)
+            for name, shape in shapes.items()
+        }
+
+    @staticmethod
+    def _normal(seed: int, shape: tuple[int, ...]) -> Array:
+        return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+class Peer(Protocol):
+    """What `compare.py` asks of an implementation; the results stay in its own kind of array."""
+
+    trains: bool  # whether it has `step`
+
+    def __init__(self, problem: Problem, threads: int) -> None: ...
+
+    def forward(self) -> Any:
+        """Give the output, (steps, batch, hidden)."""
+
+    def step(self) -> tuple[Any, dict[str, Any]]:
+        """Give the output, and the gradients by name, "x" among them."""
+
+
+class Rnncore:
+    """Our layers, over NumPy arrays."""
+
+    trains = True
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        import rnncore
+
+        rnncore.set_num_threads(threads)
+        case = problem.case
+        self.layer = getattr(rnncore.nn, case.cell)(case.inputs, case.hidden)
+        self.layer.load_state_dict(problem.weights)
+        self.x, self.d_output = problem.x, problem.d_output
+
+    def forward(self) -> Array:
+        output, _ = self.layer(self.x)
+        return output
+
+    def step(self) -> tuple[Array, dict[str, Array]]:
+        output, _, tape = self.layer.forward(self.x)
+        dx, _, gradients = self.layer.backward(tape, self.d_output)
+        return output, {"x": dx, **gradients}
+
+
+class Torch:
+    """torch.nn, eager: what the others are checked against."""
+
+    trains = True
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        case = problem.case
+        self.torch = torch
+        self.layer = getattr(torch.nn, case.cell)(case.inputs, case.hidden)
+        self.layer.load_state_dict(
+            {name: torch.from_numpy(value) for name, value in problem.weights.items()}
+        )
+        self.x = torch.from_numpy(problem.x)
+        self.leaf = torch.from_numpy(problem.x).requires_grad_()
+        self.d_output = torch.from_numpy(problem.d_output)
+        self.leaves = {"x": self.leaf, **dict(self.layer.named_parameters())}
+
+    def forward(self) -> Any:
+        with self.torch.inference_mode():
+            output, _ = self.layer(self.x)
+        return output
+
+    def step(self) -> tuple[Any, dict[str, Any]]:
+        output, _ = self.layer(self.leaf)
+        gradients = self.torch.autograd.grad(output, list(self.leaves.values()), self.d_output)
+        return output.detach(), dict(zip(self.leaves, gradients, strict=True))
+
+
+class OnnxRuntime:
+    """ONNX Runtime's own operators: inference alone."""
+
+    trains = False
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(
+            self._model(problem), options, providers=["CPUExecutionProvider"]
+        )
+        self.x = problem.x
+
+    def _model(self, problem: Problem) -> bytes:
+        from onnx import TensorProto, helper, numpy_helper
+
+        case = problem.case
+
+        def ordered(name: str) -> Array:
+            weight = problem.weights[name]
+            gates = weight.reshape(GATES[case.cell], case.hidden, -1)
+            return gates[ONNX_GATE_ORDER[case.cell]].reshape(weight.shape)
+
+        initializers = {
+            "W": ordered("weight_ih_l0")[None],
+            "R": ordered("weight_hh_l0")[None],
+            "B": np.concatenate([ordered("bias_ih_l0"), ordered("bias_hh_l0")])[None],
+        }
+        # torch multiplies the reset gate into W_hn h + b_hn, which ONNX calls linear before reset.
+        options = {"linear_before_reset": 1} if case.cell == "GRU" else {}
+        node = helper.make_node(
+            case.cell, ["X", *initializers], ["Y"], hidden_size=case.hidden, **options
+        )
+        graph = helper.make_graph(
+            [node],
+            "layer",
+            [helper.make_tensor_value_info("X", TensorProto.FLOAT, problem.x.shape)],
+            [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(value, name) for name, value in initializers.items()],
+        )
+        opsets = [helper.make_opsetid("", 17)]
+        return helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString()
+
+    def forward(self) -> Array:
+        (output,) = self.session.run(None, {"X": self.x})
+        return output[:, 0]
+
+
+class Jax:
+    """JAX, compiled: the input's product over all steps first, then a scan over them."""
+
+    trains = True
+
+    def __init__(self, problem: Problem, threads: int) -> None:
+        import jax
+
+        self.jax = jax
+        layer = self._layer(problem.case.cell)
+        self.weights = {name: jax.device_put(value) for name, value in problem.weights.items()}
+        self.x = jax.device_put(problem.x)
+        self.d_output = jax.device_put(problem.d_output)
+
+        def step(weights: dict[str, Any], x: Any, d_output: Any) -> tuple[Any, Any, Any]:
+            output, pull = jax.vjp(layer, weights, x)
+            d_weights, dx = pull(d_output)
+            return output, d_weights, dx
+
+        self._forward = jax.jit(layer)
+        self._step = jax.jit(step)
+
+    def _layer(self, cell: str) -> Any:
+        jnp, jax = self.jax.numpy, self.jax
+
+        def lstm(state: Any, from_x: Any, recur: Any) -> Any:
+            h, c = state
+            i, f, g, o = jnp.split(from_x + recur(h), 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        def gru(h: Any, from_x: Any, recur: Any) -> Any:
+            x_r, x_z, x_n = jnp.split(from_x, 3, axis=-1)
+            h_r, h_z, h_n = jnp.split(recur(h), 3, axis=-1)
+            r, z = jax.nn.sigmoid(x_r + h_r), jax.nn.sigmoid(x_z + h_z)
+            h = (1 - z) * jnp.tanh(x_n + r * h_n) + z * h
+            return h, h
+
+        def rnn(h: Any, from_x: Any, recur: Any) -> Any:
+            h = jnp.tanh(from_x + recur(h))
+            return h, h
+
+        one_step = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[cell]
+
+        def layer(weights: dict[str, Any], x: Any) -> Any:
+            zeros = jnp.zeros((x.shape[1], weights["weight_hh_l0"].shape[1]), x.dtype)
+            from_x = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+
+            def recur(h: Any) -> Any:
+                return h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+
+            state = (zeros, zeros) if cell == "LSTM" else zeros
+            _, output = jax.lax.scan(lambda s, row: one_step(s, row, recur), state, from_x)
+            return output
+
+        return layer
+
+    def forward(self) -> Any:
+        return self._forward(self.weights, self.x).block_until_ready()
+
+    def step(self) -> tuple[Any, dict[str, Any]]:
+        output, gradients, dx = self.jax.block_until_ready(
+            self._step(self.weights, self.x, self.d_output)
+        )
+        return output, {"x": dx, **gradients}
+
+
+PEERS: dict[str, type[Peer]] = {
+    "rnncore": Rnncore,
+    "torch": Torch,
+    "onnxruntime": OnnxRuntime,
+    "jax": Jax,
+}
+
+
+def installed_peers() -> list[str]:
+    """Name the peers that can be imported here."""
+    needs = {"onnxruntime": ["onnxruntime", "onnx"]}
+    return [
+        name
+        for name in PEERS
+        if all(importlib.util.find_spec(module) for module in needs.get(name, [name]))
+    ]

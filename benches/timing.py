@@ -1,0 +1,115 @@
+"""Medians of runs taken in turn, and the facts about the machine that belong to a record."""
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+# One sample lasts this long at least, so that the clock's grain does not matter.
+SAMPLE_SECONDS = 0.002
+# Above this a call brings its own warm caches; below, one untimed call comes before each sample.
+LONG_CALL_SECONDS = 0.020
+# Between samples: the threads of whoever ran last give up spinning and leave the cores.
+PAUSE_SECONDS = 0.005
+
+
+def interleaved_medians(
+    runs: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int
+) -> dict[str, float]:
+    """
+    Time every run once per round, round after round, so that a neighbour's noise meets all alike.
+
+    Parameters
+    ----------
+    runs : mapping of name to callable
+        Each has been called before: what it compiles or allocates once is there.
+    seconds : float
+        Goes on for about this long for each run...
+    min_rounds : int
+        ... and for this many rounds at least.
+
+    Returns
+    -------
+    dict of name to float
+        Median seconds of one call.
+    """
+    calls = {name: _calls_per_sample(run) for name, run in runs.items()}
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
+    deadline = time.perf_counter() + seconds * len(runs)
+    while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline:
+        for name in names:
+            time.sleep(PAUSE_SECONDS)
+            samples[name].append(_sample(runs[name], calls[name]))
+        names.append(names.pop(0))  # nobody always follows the same neighbour
+    return {name: median(taken) for name, taken in samples.items()}
+
+
+def _calls_per_sample(run: Callable[[], object]) -> int:
+    seconds = min(_sample(run, 1) for _ in range(3))
+    return max(1, round(SAMPLE_SECONDS / seconds))
+
+
+def _sample(run: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    run()
+    if time.perf_counter() - start < LONG_CALL_SECONDS:
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+    return (time.perf_counter() - start) / calls
+
+
+def pin_to_cpus(count: int) -> None:
+    """Keep this process, and every thread that it starts, on `count` of its processors."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+
+
+def available_cpus() -> int:
+    """Count the processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Name the processor as the system does."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def circumstances() -> dict[str, Any]:
+    """Tell when, where and on which sources a record was taken."""
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cpu": cpu_name(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _commit() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
