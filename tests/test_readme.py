@@ -1,0 +1,38 @@
+"""The README's examples run as they stand, and the commands it names exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_examples():
+    assert code_blocks("python")
+
+
+@pytest.mark.parametrize("code", code_blocks("python"), ids=lambda code: code.splitlines()[0])
+def test_python_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
+
+
+def test_rust_example_is_the_one_that_cargo_builds():
+    assert code_blocks("rust") == [(ROOT / "examples" / "layer.rs").read_text(encoding="utf-8")]
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", makefile, re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z][a-z-]*)\b", README)) <= targets
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
