@@ -41,7 +41,7 @@ def test_differences_names_what_is_wrong(compare, got):
 
 @pytest.mark.slow
 def test_a_row_for_each_pass_is_printed():
-    options = "--quick --threads 1 --cell LSTM GRU --shape 2,3,4,5".split()
+    options = ["--quick", "--threads", "1", "--cell", "LSTM", "GRU", "--shape", "2,3,4,5"]
     done = subprocess.run(
         [sys.executable, BENCHES / "compare.py", *options],
         check=False,
