@@ -1,0 +1,260 @@
+"""What layers and cells share: the weights of one Rust stack, its states, its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rnncore import _core
+from rnncore._validate import Array, describe, float_array, generator
+from rnncore.init import uniform_values
+from rnncore.optim import Optimizer
+
+# h, or (h, c) for an LSTM.
+State = Array | tuple[Array, Array]
+
+
+class Shapes(NamedTuple):
+    """Shapes of one call's arrays: the caller's, and the stack's, which have steps and batch."""
+
+    x: tuple[int, ...]
+    output: tuple[int, ...]
+    state: tuple[int, ...]
+    stack_x: tuple[int, int, int]
+    stack_state: tuple[int, int, int]
+
+    @property
+    def stack_output(self) -> tuple[int, int, int]:
+        return (*self.stack_x[:2], self.output[-1])
+
+
+class Tape:
+    """What one `forward` keeps for its `backward`: good for one use, until the weights change."""
+
+    __slots__ = ("_core", "_shapes")
+
+    def __init__(self, core: _core.Tape, shapes: Shapes) -> None:
+        self._core = core
+        self._shapes = shapes
+
+    def __repr__(self) -> str:
+        return f"Tape(x {self._shapes.x}, state {self._shapes.state})"
+
+
+class Recurrent:
+    """Weights, state handling and gradients of one Rust stack: all that layers and cells share."""
+
+    _cell: ClassVar[str]
+    # What torch appends to the parameter names of a layer, and leaves out for a cell.
+    _suffix: ClassVar[str] = ""
+
+    # Set by the plain RNN before it builds; the others have none to choose.
+    _nonlinearity: str | None = None
+
+    def _build(self, random_state: object, **options: Any) -> None:
+        """Make the stack and its first weights from checked constructor arguments by name."""
+        if self._nonlinearity:
+            options["nonlinearity"] = self._nonlinearity
+        self._options = options
+        self._generator = generator("random_state", random_state)
+        self._stack = self._new_stack()
+        shapes, bound = self.parameter_shapes(), self.hidden_size**-0.5
+        self.load_state_dict(uniform_values(shapes, bound, self._generator, self.dtype.name))
+
+    def _new_stack(self) -> _core.Stack:
+        options = self._options
+        return _core.Stack(
+            cell=f"{self._cell}_{self._nonlinearity}" if self._nonlinearity else self._cell,
+            input_size=options["input_size"],
+            hidden_size=options["hidden_size"],
+            num_layers=options.get("num_layers", 1),
+            bias=options["bias"],
+            dropout=options.get("dropout", 0.0),
+            bidirectional=options.get("bidirectional", False),
+            dtype=options["dtype"],
+        )
+
+    # Attributes: the constructor's arguments and the parameters, all read-only.
+
+    def __getattr__(self, name: str) -> Any:
+        options = self.__dict__.get("_options", {})
+        if name in options:
+            return np.dtype(options[name]) if name == "dtype" else options[name]
+        if "_stack" in self.__dict__ and name in self.parameter_shapes():
+            value = self.state_dict()[name]
+            value.flags.writeable = False
+            return value
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__dict__.get("_options", {}):
+            raise AttributeError(f"{name} is fixed when the layer is built")
+        if "_stack" in self.__dict__ and name in self.parameter_shapes():
+            raise AttributeError(f"{name} is read-only: write weights with load_state_dict")
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._options, *self.parameter_shapes()]
+
+    # Weights.
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every parameter by its torch name, in torch's order."""
+        return {
+            name.removesuffix(self._suffix): shape for name, shape in self._stack.parameter_shapes()
+        }
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return a copy of every parameter by its torch name, in torch's order."""
+        return {
+            name.removesuffix(self._suffix): value
+            for name, value in self._stack.parameters().items()
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, object]) -> None:
+        """Replace all weights; on an error none has changed.
+
+        Parameters
+        ----------
+        state_dict : mapping of name to array
+            Exactly the names and shapes of `parameter_shapes`, in any float type. Torch's tensors
+            will do.
+
+        Raises
+        ------
+        ValueError
+            When names are missing or unexpected, or a shape differs.
+        TypeError
+            When a value does not hold floats.
+        """
+        self._stack.set_parameters(self._checked("state_dict", state_dict))
+
+    def apply_gradients(self, grads: Mapping[str, object], optimizer: Optimizer) -> float:
+        """Take one step of `optimizer` along the gradients of all parameters.
+
+        Parameters
+        ----------
+        grads : mapping of name to array
+            What `backward` returned, or sums of such.
+        optimizer : rnncore.optim.SGD or rnncore.optim.Adam
+
+        Returns
+        -------
+        float
+            The joint norm of the gradients, before clipping.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `load_state_dict`.
+        """
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer: expected one of rnncore.optim, got {describe(optimizer)}")
+        return self._stack.apply_gradients(self._checked("grads", grads), optimizer._core)
+
+    def _checked(self, argument: str, values: Mapping[str, object]) -> dict[str, Array]:
+        """Check names and shapes; return `values` under the stack's names, in its dtype."""
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"{argument}: expected a mapping of names to arrays, got {describe(values)}"
+            )
+        shapes = self.parameter_shapes()
+        missing = [name for name in shapes if name not in values]
+        unexpected = [str(name) for name in values if name not in shapes]
+        if missing or unexpected:
+            raise ValueError(
+                f"{argument}: expected the names {', '.join(shapes)}; "
+                f"missing: {', '.join(missing) or 'none'}; "
+                f"unexpected: {', '.join(unexpected) or 'none'}"
+            )
+        return {
+            name + self._suffix: np.ascontiguousarray(
+                float_array(f"{argument}[{name!r}]", values[name], self.dtype.name, shape)
+            )
+            for name, shape in shapes.items()
+        }
+
+    # Computation.
+
+    def _run(
+        self,
+        shapes: Shapes,
+        x: Array,
+        hx: object,
+        lengths: Array | None = None,
+        *,
+        batch_first: bool = False,
+        keep: bool = False,
+        seed: int | None = None,
+    ) -> tuple[Array, State, _core.Tape | None]:
+        x = float_array("x", x, self.dtype.name, shapes.x)
+        h0, c0 = self._read_state("hx", hx, shapes)
+        output, h, c, tape = self._stack.forward(
+            x.reshape(shapes.stack_x), h0, c0, lengths, batch_first, keep, seed
+        )
+        return output.reshape(shapes.output), self._write_state(h, c, shapes), tape
+
+    def _gradients(
+        self, tape: Tape, d_output: object, d_state: object
+    ) -> tuple[Array, State, dict[str, Array]]:
+        if not isinstance(tape, Tape):
+            raise TypeError(f"tape: expected what forward returned, got {describe(tape)}")
+        shapes = tape._shapes
+        if d_output is not None:
+            d_output = float_array("d_output", d_output, self.dtype.name, shapes.output)
+            d_output = d_output.reshape(shapes.stack_output)
+        d_h, d_c = self._read_state("d_state", d_state, shapes)
+        dx, dh, dc, grads = self._stack.backward(tape._core, d_output, d_h, d_c)
+        grads = {name.removesuffix(self._suffix): value for name, value in grads.items()}
+        return dx.reshape(shapes.x), self._write_state(dh, dc, shapes), grads
+
+    def _read_state(self, name: str, state: object, shapes: Shapes) -> list[Array | None]:
+        """Return ``[h, c]`` as the stack wants them, each None for zeros, from a caller's state."""
+        if self._cell == "lstm" and state is not None:
+            if not isinstance(state, tuple | list) or len(state) != 2:
+                raise TypeError(f"{name}: expected a pair (h, c), got {describe(state)}")
+            named = {f"{name}[0]": state[0], f"{name}[1]": state[1]}
+        else:
+            named = {name: state, f"{name}[1]": None}
+        return [
+            None
+            if part is None
+            else float_array(label, part, self.dtype.name, shapes.state).reshape(shapes.stack_state)
+            for label, part in named.items()
+        ]
+
+    def _write_state(self, h: Array, c: Array | None, shapes: Shapes) -> State:
+        h = h.reshape(shapes.state)
+        return h if c is None else (h, c.reshape(shapes.state))
+
+    def __repr__(self) -> str:
+        defaults = {
+            "num_layers": 1,
+            "nonlinearity": "tanh",
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+            "dtype": "float32",
+        }
+        shown = [str(self.input_size), str(self.hidden_size)]
+        shown += [
+            f"{name}={self._options[name]!r}"
+            for name, default in defaults.items()
+            if self._options.get(name, default) != default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+    # The stack lives in Rust: copies and pickles carry its weights.
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: value for name, value in self.__dict__.items() if name != "_stack"}
+        return {**state, "parameters": self._stack.parameters()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parameters = state.pop("parameters")
+        self.__dict__.update(state)
+        self._stack = self._new_stack()
+        self._stack.set_parameters(parameters)

@@ -1,0 +1,157 @@
+"""Checks of arguments at the boundary, shared by layers, optimizers and estimators.
+
+Every check takes the argument's name first, returns the value in the one type that the code behind
+it works with, and raises a `TypeError` or `ValueError` that names the argument, what was expected
+and what came.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+DTYPES = ("float32", "float64")
+_LARGEST_SIZE = 2**31 - 1
+
+
+def describe(value: object) -> str:
+    """Say in a few words what a value is, for the end of an error message."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype.name} array of shape {value.shape}"
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST_SIZE) -> int:
+    """Return `value` as an int in ``minimum..=maximum``; booleans and floats are refused."""
+    limits = f"an integer >= {minimum}" if maximum == _LARGEST_SIZE else f"{minimum}..{maximum}"
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected {limits}, got {value!r}")
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected {limits}, got {describe(value)}") from None
+    if not minimum <= number <= maximum:
+        raise ValueError(f"{name}: expected {limits}, got {number}")
+    return number
+
+
+def real(
+    name: str,
+    value: object,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    open_minimum: bool = False,
+    open_maximum: bool = False,
+) -> float:
+    """Return `value` as a finite float between two limits, each of which may itself be excluded."""
+    parts = ["a finite number"]
+    if minimum > -math.inf:
+        parts.append(f"{'>' if open_minimum else '>='} {minimum:g}")
+    if maximum < math.inf:
+        parts.append(f"{'<' if open_maximum else '<='} {maximum:g}")
+    expected = f"{parts[0]} {' and '.join(parts[1:])}".rstrip()
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+    number = float(value)
+    below = number <= minimum if open_minimum else number < minimum
+    above = number >= maximum if open_maximum else number > maximum
+    if not math.isfinite(number) or below or above:
+        raise ValueError(f"{name}: expected {expected}, got {number:g}")
+    return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """Return `value` as a bool; only Python's and NumPy's own booleans pass."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name}: expected True or False, got {describe(value)}")
+    return bool(value)
+
+
+def choice(name: str, value: object, options: tuple[str, ...]) -> str:
+    """Return `value` when it is one of the strings in `options`."""
+    listed = ", ".join(map(repr, options))
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected one of {listed}, got {describe(value)}")
+    if value not in options:
+        raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
+    return value
+
+
+def dtype_name(name: str, value: object) -> str:
+    """Return ``"float32"`` or ``"float64"`` for anything NumPy takes as that dtype."""
+    try:
+        found = np.dtype(value).name if value is not None else None  # type: ignore[call-overload]
+    except TypeError:
+        found = None
+    if found not in DTYPES:
+        raise ValueError(f"{name}: expected 'float32' or 'float64', got {value!r}")
+    return str(found)
+
+
+def generator(name: str, value: object) -> np.random.Generator:
+    """Return the generator that a `random_state` stands for.
+
+    None gives a fresh one, an int a seeded one; a Generator is used as it is; a RandomState (what
+    scikit-learn passes around) seeds a new one with a number drawn from it.
+    """
+    if value is None or isinstance(value, np.random.Generator):
+        return np.random.default_rng(value)
+    if isinstance(value, np.random.RandomState):
+        return np.random.default_rng(value.randint(2**31 - 1))
+    expected = "None, an integer >= 0 or a numpy.random.Generator"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
+    if value < 0:
+        raise ValueError(f"{name}: expected {expected}, got {value}")
+    return np.random.default_rng(value)
+
+
+def as_array(name: str, value: object) -> Array:
+    """Return `value` as an array of any type but object."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # ragged nested lists
+        raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
+    if array.dtype == object:
+        raise TypeError(f"{name}: expected an array of numbers, got an object array")
+    return array
+
+
+def float_array(name: str, value: object, dtype: str, shape: tuple[int, ...]) -> Array:
+    """Return floats of exactly `shape` in `dtype`, aligned and in native byte order.
+
+    Nothing is copied when `value` is that already, whatever its strides.
+    """
+    array = as_array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name}: expected floats of shape {shape}, got {describe(array)}")
+    if array.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return np.require(array, dtype, ["ALIGNED"])
+
+
+def lengths_array(name: str, value: object, count: int, steps: int) -> NDArray[np.int64]:
+    """Return `count` sequence lengths in ``0..=steps`` as a contiguous int64 array."""
+    array = as_array(name, value)
+    if array.shape != (count,):
+        raise ValueError(f"{name}: expected shape ({count},), got {array.shape}")
+    if array.dtype.kind not in "iu" and count:
+        raise TypeError(f"{name}: expected integers, got {describe(array)}")
+    outside = np.flatnonzero((array < 0) | (array > steps))
+    if len(outside):
+        where = int(outside[0])
+        raise ValueError(
+            f"{name}: expected lengths in 0..{steps}, got {array[where]} for sequence {where}"
+        )
+    return np.ascontiguousarray(array, np.int64)

@@ -1,0 +1,424 @@
+"""Recurrent layers and cells over NumPy arrays, with torch's constructors, shapes and names.
+
+Shapes use these letters: T steps, B sequences of a batch, I ``input_size``, H ``hidden_size``,
+L ``num_layers``, D directions (2 when bidirectional, else 1).
+
+==============  =========================================  ====================================
+array           batched                                    unbatched
+==============  =========================================  ====================================
+``x``           (T, B, I), or (B, T, I) with batch_first   (T, I)
+``output``      (T, B, D*H), or (B, T, D*H)                (T, D*H)
+state           (L*D, B, H)                                (L*D, H)
+==============  =========================================  ====================================
+
+The state of an LSTM is a pair ``(h, c)``, that of the others ``h`` alone. Arrays of another float
+type are converted to the layer's dtype. NaN is not searched for: it propagates, as in torch.
+
+Calling a layer is inference. To train by hand::
+
+    output, state, tape = layer.forward(x)
+    dx, dhx, grads = layer.backward(tape, d_output)
+    layer.apply_gradients(grads, optimizer)
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from rnncore._recurrent import Recurrent, Shapes, State, Tape
+from rnncore._validate import (
+    Array,
+    as_array,
+    boolean,
+    choice,
+    dtype_name,
+    integer,
+    lengths_array,
+    real,
+)
+
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Tape"]
+
+
+class _Layer(Recurrent):
+    """A stack over whole sequences."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: object = "float32",
+        random_state: object = None,
+    ) -> None:
+        self._build(
+            random_state,
+            input_size=integer("input_size", input_size, 1),
+            hidden_size=integer("hidden_size", hidden_size, 1),
+            num_layers=integer("num_layers", num_layers, 1),
+            bias=boolean("bias", bias),
+            batch_first=boolean("batch_first", batch_first),
+            dropout=real("dropout", dropout, 0.0, 1.0),
+            bidirectional=boolean("bidirectional", bidirectional),
+            dtype=dtype_name("dtype", dtype),
+        )
+        if self.dropout and self.num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=2
+            )
+
+    def __call__(self, x: object, hx: object = None, lengths: object = None) -> tuple[Array, State]:
+        """Run the layer without dropout and without keeping anything for `backward`.
+
+        Parameters
+        ----------
+        x : array of floats (T, B, I), (B, T, I) with batch_first, or (T, I)
+        hx : initial state, optional
+            (L*D, B, H), or a pair of these for an LSTM; (L*D, H) when `x` is unbatched. Zeros when
+            left out.
+        lengths : array of int (B,), optional
+            Real steps of each sequence, in 0..=T, in any order. Later steps of `x` are not read,
+            those of `output` are zero, and the final state is that after the last real step.
+
+        Returns
+        -------
+        output : array (T, B, D*H), (B, T, D*H) or (T, D*H)
+        state : array (L*D, B, H) or (L*D, H); a pair of these for an LSTM
+
+        Raises
+        ------
+        ValueError
+            When a shape differs or a length is out of its range.
+        TypeError
+            When `x` or `hx` does not hold floats, or `lengths` integers.
+        """
+        output, state, _ = self._run_sequence(x, hx, lengths, keep=False)
+        return output, state
+
+    def forward(
+        self, x: object, hx: object = None, lengths: object = None
+    ) -> tuple[Array, State, Tape]:
+        """Run the layer for training: with dropout, keeping what `backward` needs.
+
+        Parameters and errors are those of calling the layer.
+
+        Returns
+        -------
+        output, state
+            As from calling the layer.
+        tape : Tape
+            For one call of `backward`.
+        """
+        drops = self.dropout > 0 and self.num_layers > 1
+        seed = int(self._generator.integers(2**63)) if drops else None
+        output, state, tape = self._run_sequence(x, hx, lengths, keep=True, seed=seed)
+        assert tape is not None
+        return output, state, tape
+
+    def backward(
+        self, tape: Tape, d_output: object, d_state: object = None
+    ) -> tuple[Array, State, dict[str, Array]]:
+        """Propagate the gradient of a loss back through one `forward`.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward`; it is used up.
+        d_output : array of the shape of `output`, or None for zeros
+            Gradient of the loss with respect to `output`.
+        d_state : array or pair of arrays of the shape of the final state, optional
+            Gradient with respect to the final state; None stands for zeros.
+
+        Returns
+        -------
+        dx : array of the shape of `x`
+        dhx : array or pair of arrays of the shape of the initial state
+        grads : dict of name to array
+            Gradient of every parameter, for `apply_gradients`.
+
+        Raises
+        ------
+        ValueError
+            When a shape differs, or the tape was used, is another layer's or is older than the
+            weights.
+        TypeError
+            When `tape` is no tape or a gradient does not hold floats.
+        """
+        return self._gradients(tape, d_output, d_state)
+
+    def _run_sequence(
+        self, x: object, hx: object, lengths: object, *, keep: bool, seed: int | None = None
+    ) -> tuple[Array, State, Tape | None]:
+        x = as_array("x", x)
+        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
+            batched = "(B, T, {0})" if self.batch_first else "(T, B, {0})"
+            expected = (batched + " or (T, {0})").format(self.input_size)
+            raise ValueError(f"x: expected shape {expected}, got {x.shape}")
+        unbatched = x.ndim == 2
+        batch_first = self.batch_first and not unbatched
+        stack_x = (x.shape[0], 1, x.shape[1]) if unbatched else x.shape
+        steps, batch = (stack_x[1], stack_x[0]) if batch_first else stack_x[:2]
+        directions = 2 if self.bidirectional else 1
+        stack_state = (self.num_layers * directions, batch, self.hidden_size)
+        shapes = Shapes(
+            x=x.shape,
+            output=(*x.shape[:-1], directions * self.hidden_size),
+            state=(stack_state[0], self.hidden_size) if unbatched else stack_state,
+            stack_x=stack_x,
+            stack_state=stack_state,
+        )
+        if lengths is not None:
+            if unbatched:
+                raise ValueError(f"lengths: expected None with an unbatched x {x.shape}")
+            lengths = lengths_array("lengths", lengths, batch, steps)
+        output, state, tape = self._run(
+            shapes, x, hx, lengths, batch_first=batch_first, keep=keep, seed=seed
+        )
+        return output, state, None if tape is None else Tape(tape, shapes)
+
+
+class LSTM(_Layer):
+    """Long short-term memory, as `torch.nn.LSTM` (gates i, f, g, o; no projection).
+
+    ::
+
+        i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)        c' = f * c + i * g
+        f = sigmoid(W_if x + b_if + W_hf h + b_hf)        h' = o * tanh(c')
+        g = tanh(W_ig x + b_ig + W_hg h + b_hg)
+        o = sigmoid(W_io x + b_io + W_ho h + b_ho)
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers : int, >= 1
+    bias : bool
+        Whether there are ``bias_ih`` and ``bias_hh``.
+    batch_first : bool
+        Whether `x` and `output` are (B, T, ...) instead of (T, B, ...). States are not affected.
+    dropout : float in [0, 1]
+        Probability with which `forward` zeroes the outputs between two layers.
+    bidirectional : bool
+    dtype : "float32" or "float64"
+    random_state : None, int or numpy.random.Generator
+        Where initial weights (see `rnncore.init`) and dropout masks come from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong type or out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = LSTM(3, 4, random_state=0)
+    >>> output, (h, c) = layer(np.zeros((5, 2, 3)))
+    >>> output.shape, h.shape
+    ((5, 2, 4), (1, 2, 4))
+    """
+
+    _cell = "lstm"
+
+
+class GRU(_Layer):
+    """Gated recurrent unit, as `torch.nn.GRU` (gates r, z, n).
+
+    ::
+
+        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
+        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
+        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
+        h' = (1 - z) * n + z * h
+
+    Parameters and errors are those of `LSTM`; the state is `h` alone.
+    """
+
+    _cell = "gru"
+
+
+class RNN(_Layer):
+    """Elman network, as `torch.nn.RNN`: ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu.
+
+    Parameters and errors are those of `LSTM` and ``nonlinearity``, "tanh" or "relu", which stands
+    fourth, as in torch. The state is `h` alone.
+    """
+
+    _cell = "rnn"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: object = "float32",
+        random_state: object = None,
+    ) -> None:
+        self._nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            dtype=dtype,
+            random_state=random_state,
+        )
+
+
+class _Cell(Recurrent):
+    """One step of one layer: a stack over a sequence of length one."""
+
+    _suffix = "_l0"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        *,
+        dtype: object = "float32",
+        random_state: object = None,
+    ) -> None:
+        self._build(
+            random_state,
+            input_size=integer("input_size", input_size, 1),
+            hidden_size=integer("hidden_size", hidden_size, 1),
+            bias=boolean("bias", bias),
+            dtype=dtype_name("dtype", dtype),
+        )
+
+    def __call__(self, x: object, hx: object = None) -> State:
+        """Take one step without keeping anything for `backward`.
+
+        Parameters
+        ----------
+        x : array of floats (B, I) or (I,)
+        hx : array (B, H) or (H,), a pair of these for an LSTM, optional
+            Zeros when left out.
+
+        Returns
+        -------
+        state : array (B, H) or (H,); a pair of these for an LSTM
+
+        Raises
+        ------
+        ValueError, TypeError
+            When a shape differs or an array does not hold floats.
+        """
+        return self._run_step(x, hx, keep=False)[0]
+
+    def forward(self, x: object, hx: object = None) -> tuple[State, Tape]:
+        """Take one step, keeping what `backward` needs.
+
+        Parameters and errors are those of calling the cell.
+
+        Returns
+        -------
+        state
+            As from calling the cell.
+        tape : Tape
+            For one call of `backward`.
+        """
+        state, tape = self._run_step(x, hx, keep=True)
+        assert tape is not None
+        return state, tape
+
+    def backward(self, tape: Tape, d_state: object) -> tuple[Array, State, dict[str, Array]]:
+        """Propagate the gradient with respect to the new state back through one `forward`.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward`; it is used up.
+        d_state : array of the shape of the state; a pair (either may be None) for an LSTM
+
+        Returns
+        -------
+        dx : array of the shape of `x`
+        dhx : array or pair of arrays of the shape of the state
+        grads : dict of name to array
+            Gradient of every parameter, for `apply_gradients`.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `LSTM.backward`.
+        """
+        return self._gradients(tape, None, d_state)
+
+    def _run_step(self, x: object, hx: object, *, keep: bool) -> tuple[State, Tape | None]:
+        x = as_array("x", x)
+        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
+            expected = f"(B, {self.input_size}) or ({self.input_size},)"
+            raise ValueError(f"x: expected shape {expected}, got {x.shape}")
+        batch = x.shape[0] if x.ndim == 2 else 1
+        state_shape = (*x.shape[:-1], self.hidden_size)
+        shapes = Shapes(
+            x=x.shape,
+            output=state_shape,
+            state=state_shape,
+            stack_x=(1, batch, self.input_size),
+            stack_state=(1, batch, self.hidden_size),
+        )
+        _, state, tape = self._run(shapes, x, hx, keep=keep)
+        return state, None if tape is None else Tape(tape, shapes)
+
+
+class LSTMCell(_Cell):
+    """One step of an `LSTM`, as `torch.nn.LSTMCell`: ``(h, c) = cell(x, (h, c))``.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int, >= 1
+    bias : bool
+        Whether there are ``bias_ih`` and ``bias_hh``.
+    dtype : "float32" or "float64"
+    random_state : None, int or numpy.random.Generator
+        Where initial weights come from.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of the wrong type or out of its range.
+    """
+
+    _cell = "lstm"
+
+
+class GRUCell(_Cell):
+    """One step of a `GRU`, as `torch.nn.GRUCell`: ``h = cell(x, h)``; built like `LSTMCell`."""
+
+    _cell = "gru"
+
+
+class RNNCell(_Cell):
+    """One step of an `RNN`, as `torch.nn.RNNCell`: ``h = cell(x, h)``.
+
+    Parameters and errors are those of `LSTMCell` and ``nonlinearity``, "tanh" or "relu".
+    """
+
+    _cell = "rnn"
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: str = "tanh",
+        *,
+        dtype: object = "float32",
+        random_state: object = None,
+    ) -> None:
+        self._nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        super().__init__(input_size, hidden_size, bias, dtype=dtype, random_state=random_state)
