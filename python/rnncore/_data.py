@@ -1,0 +1,260 @@
+"""From what people pass as X and lengths to the flat arrays that the training loop reads, and back.
+
+The loop wants all steps of all sequences as rows of one array: sequence i is the rows
+``starts[i] .. starts[i] + lengths[i]`` of `values`. A padded array is that already, and a float
+one in the right dtype is not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnncore._validate import Array, as_array, describe, lengths_array
+
+Indexes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Checked sequences.
+
+    values : (N, F) floats, or (N,) int64 ids; C-contiguous, possibly the caller's own memory
+    starts, lengths : (n,) int64
+    steps : padded number of steps T, or None when the sequences came as a list
+    """
+
+    values: Array
+    starts: Indexes
+    lengths: Indexes
+    steps: int | None
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Steps of a padded array over these sequences."""
+        if self.steps is not None:
+            return self.steps
+        return int(self.lengths.max())
+
+    def rows(self) -> Indexes:
+        """Return the row of `values` of every real step, sequence after sequence."""
+        before = np.cumsum(self.lengths) - self.lengths
+        total = int(self.lengths.sum())
+        return np.repeat(self.starts - before, self.lengths) + np.arange(total)
+
+    def spread(self, steps: Array) -> Array:
+        """Return `steps`, given for real steps alone, aligned with `values`: zero at the others."""
+        if len(steps) == len(self.values):
+            return steps
+        full = np.zeros((len(self.values), *steps.shape[1:]), steps.dtype)
+        full[self.rows()] = steps
+        return full
+
+    def shape_like_input(self, steps: Array) -> Array | list[Array]:
+        """Return per-step results in the form that X had: a list, or an array padded with zeros."""
+        if self.steps is None:
+            return np.split(steps, np.cumsum(self.lengths)[:-1])
+        return self.spread(steps).reshape(len(self), self.steps, *steps.shape[1:])
+
+
+def read_vectors(
+    X: object,
+    lengths: object,
+    *,
+    padding_value: float | None,
+    n_features: int | None,
+    dtype: str,
+    name: str = "X",
+) -> Sequences:
+    """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
+
+    `n_features` is the F that is expected, None while it is not known.
+    """
+    wanted = "F" if n_features is None else n_features
+    if isinstance(X, list | tuple):
+        arrays = _read_list(X, lengths, name, f"(T, {wanted})")
+        for index, array in enumerate(arrays):
+            if array.ndim != 2 and array.shape != (0,):
+                hint = "; for a single series use x[:, None]" if array.ndim == 1 else ""
+                raise ValueError(
+                    f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}{hint}"
+                )
+        widths = {array.shape[1]: index for index, array in enumerate(arrays) if array.ndim == 2}
+        if not widths:
+            raise ValueError(f"{name}: expected a sequence with at least one step, got none")
+        if len(widths) > 1:
+            (first, at), (second, other) = list(widths.items())[:2]
+            raise ValueError(
+                f"{name}: expected as many features everywhere, "
+                f"got {first} in {name}[{at}] and {second} in {name}[{other}]"
+            )
+        width = next(iter(widths))
+        _check_width(name, width, n_features)
+        arrays = [array.reshape(-1, width) for array in arrays]
+        with np.errstate(over="ignore"):
+            values = np.empty((sum(map(len, arrays)), width), dtype)
+            np.concatenate(arrays, out=values, casting="same_kind")
+        sequences = _lay_out(values, [len(array) for array in arrays])
+    else:
+        array = as_array(name, X)
+        _check_numbers(name, array)
+        if array.ndim != 3:
+            hint = ""
+            if array.ndim == 2:
+                hint = (
+                    "; for single series use X[:, :, None], "
+                    "for ids set embedding_dim or embedding='one-hot'"
+                )
+            raise ValueError(f"{name}: expected shape (n, T, {wanted}), got {array.shape}{hint}")
+        _check_not_empty(name, len(array))
+        width = array.shape[2]
+        _check_width(name, width, n_features)
+        if lengths is None and padding_value is not None:
+            lengths = _lengths_before(np.logical_and.reduce(_equal(array, padding_value), axis=2))
+        with np.errstate(over="ignore"):
+            values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, width)
+        sequences = _blocks(name, values, array.shape[:2], lengths)
+    _check_finite(name, sequences)
+    return sequences
+
+
+def read_ids(
+    X: object,
+    lengths: object,
+    *,
+    padding_value: float | None,
+    vocabulary_size: int | None,
+    name: str = "X",
+) -> Sequences:
+    """Read sequences of integer ids: (n, T), or a list of (T_i,).
+
+    `vocabulary_size` is what every id must be below, None while it is not known.
+    """
+    if isinstance(X, list | tuple):
+        arrays = _read_list(X, lengths, name, "(T,)")
+        for index, array in enumerate(arrays):
+            where = f"{name}[{index}]"
+            if array.ndim != 1:
+                raise ValueError(f"{where}: expected ids of shape (T,), got shape {array.shape}")
+            if array.dtype.kind not in "iu" and len(array):
+                raise TypeError(f"{where}: expected integer ids, got {describe(array)}")
+        filled = [array for array in arrays if len(array)] or [np.empty(0, np.int64)]
+        values = np.concatenate(filled, dtype=np.int64, casting="unsafe")
+        sequences = _lay_out(values, [len(array) for array in arrays])
+    else:
+        array = as_array(name, X)
+        if array.ndim != 2:
+            raise ValueError(f"{name}: expected ids of shape (n, T), got shape {array.shape}")
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
+        _check_not_empty(name, len(array))
+        if lengths is None and padding_value is not None:
+            lengths = _lengths_before(_equal(array, padding_value))
+        values = np.require(array, np.int64, ["C", "ALIGNED"]).reshape(-1)
+        sequences = _blocks(name, values, array.shape, lengths)
+    _check_ids(name, sequences, vocabulary_size)
+    return sequences
+
+
+def _read_list(X: Sequence[Any], lengths: object, name: str, shape: str) -> list[Array]:
+    if lengths is not None:
+        raise ValueError(
+            f"lengths: expected None beside a list of sequences, got {describe(lengths)}"
+        )
+    _check_not_empty(name, len(X))
+    arrays = [as_array(f"{name}[{index}]", item) for index, item in enumerate(X)]
+    if all(array.ndim == 0 for array in arrays):
+        raise ValueError(
+            f"{name}: expected a list of arrays of shape {shape}, got a list of numbers"
+        )
+    for index, array in enumerate(arrays):
+        _check_numbers(f"{name}[{index}]", array)
+    return arrays
+
+
+def _lay_out(values: Array, lengths: list[int]) -> Sequences:
+    ends = np.cumsum(lengths, dtype=np.int64)
+    counts = np.asarray(lengths, np.int64)
+    return Sequences(values, ends - counts, counts, None)
+
+
+def _blocks(name: str, values: Array, shape: tuple[int, ...], lengths: object) -> Sequences:
+    count, steps = shape
+    if lengths is None:
+        checked = np.full(count, steps, np.int64)
+    else:
+        checked = lengths_array("lengths", lengths, count, steps)
+    return Sequences(values, np.arange(count, dtype=np.int64) * steps, checked, steps)
+
+
+def _equal(array: Array, value: float) -> NDArray[np.bool_]:
+    return np.asarray(np.isnan(array) if np.isnan(value) else array == value)
+
+
+def _lengths_before(padding: NDArray[np.bool_]) -> Indexes:
+    """Return how many steps of each row come before the padding at its end.
+
+    padding : (n, T) bool
+    """
+    steps = padding.shape[1]
+    if steps == 0:
+        return np.zeros(len(padding), np.int64)
+    trailing = np.argmin(padding[:, ::-1], axis=1)
+    return np.where(padding.all(axis=1), 0, steps - trailing)
+
+
+def _check_not_empty(name: str, count: int) -> None:
+    if count == 0:
+        raise ValueError(f"{name}: expected at least one sequence, got none")
+
+
+def _check_width(name: str, width: int, n_features: int | None) -> None:
+    if width == 0 or n_features not in (None, width):
+        raise ValueError(f"{name}: expected {n_features or 'at least 1'} features, got {width}")
+
+
+def _check_numbers(name: str, array: Array) -> None:
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got {describe(array)}")
+
+
+def _check_finite(name: str, sequences: Sequences) -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(sequences.values.sum()):  # true for nearly all input, and needs no memory
+            return
+    finite = np.logical_and.reduce(np.isfinite(sequences.values), axis=1)
+    rows = sequences.rows()
+    bad = np.flatnonzero(~finite[rows])
+    if len(bad):
+        sequence, step = _locate(sequences, int(bad[0]))
+        values = sequences.values[rows[bad[0]]]
+        raise ValueError(
+            f"{name}: expected finite numbers (in {values.dtype}), got "
+            f"{values[~np.isfinite(values)][0]} in sequence {sequence}, step {step}"
+        )
+
+
+def _check_ids(name: str, sequences: Sequences, vocabulary_size: int | None) -> None:
+    ids: Indexes = sequences.values[sequences.rows()]
+    top = np.iinfo(np.int64).max if vocabulary_size is None else vocabulary_size
+    bad = np.flatnonzero(np.logical_or(ids < 0, ids >= top))
+    if len(bad):
+        sequence, step = _locate(sequences, int(bad[0]))
+        limits = ">= 0" if vocabulary_size is None else f"in 0..{vocabulary_size - 1}"
+        raise ValueError(
+            f"{name}: expected ids {limits}, got {ids[bad[0]]} in sequence {sequence}, step {step}"
+        )
+
+
+def _locate(sequences: Sequences, position: int) -> tuple[int, int]:
+    """Return (sequence, step) of the real step that stands at `position` among all real steps."""
+    ends = np.cumsum(sequences.lengths)
+    sequence = int(np.searchsorted(ends, position, side="right"))
+    return sequence, position - int(ends[sequence] - sequences.lengths[sequence])
