@@ -1,0 +1,77 @@
+"""Recurrent networks (RNN, LSTM, GRU) over NumPy arrays, trained and served by Rust kernels.
+
+`rnncore.RNN`, `rnncore.LSTM`, `rnncore.GRU`
+    scikit-learn estimators over sequences: ``rnncore.LSTM(hidden_size=64).fit(X, y)``.
+`rnncore.nn`
+    Layers and cells with torch's shapes, names and gate order, to train by hand.
+`rnncore.init`, `rnncore.optim`
+    Initialisation and optimizers for those layers.
+`rnncore.load`
+    Read back what an estimator's ``save`` wrote.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rnncore import _core, init, nn, optim
+from rnncore._validate import integer
+
+if TYPE_CHECKING:
+    from rnncore._io import load
+    from rnncore._models import GRU, LSTM, RNN
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "get_num_threads",
+    "init",
+    "load",
+    "nn",
+    "optim",
+    "set_num_threads",
+]
+
+__version__: str
+
+# Imported when first asked for: the estimators need scikit-learn, which is slow to import.
+_LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rnncore")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "__version__"})
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads computations use from now on.
+
+    At the start it is the environment's ``RNNCORE_NUM_THREADS``, or else the number of CPUs that
+    the process may use.
+
+    Parameters
+    ----------
+    n : int, >= 1
+
+    Raises
+    ------
+    TypeError, ValueError
+        When `n` is not an integer, or below 1.
+    """
+    _core.set_num_threads(integer("n", n, 1))
+
+
+def get_num_threads() -> int:
+    """Return how many threads computations use."""
+    return _core.get_num_threads()

@@ -1,0 +1,134 @@
+"""Models as safetensors files: weights as tensors, everything else as JSON in the metadata.
+
+Nothing is unpickled: a stranger's file can give wrong numbers but run no code. A SHA-256 over
+weights and JSON finds files that were altered or damaged after they were written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+
+from rnncore._validate import Array
+
+if TYPE_CHECKING:
+    from rnncore._estimator import RecurrentEstimator
+
+# Raised with every change that makes files unreadable for older versions.
+FORMAT_VERSION = 1
+
+
+def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
+    """Read back a model that an estimator's ``save`` wrote.
+
+    Parameters
+    ----------
+    path : path of the file
+
+    Returns
+    -------
+    rnncore.RNN, rnncore.LSTM or rnncore.GRU
+        Fitted, with the parameters, weights and history it was saved with.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is no such file.
+    ValueError
+        When the file is truncated or altered, was written by a later version, or holds no model
+        of rnncore.
+    """
+    from rnncore import _models
+
+    configuration, weights = read_file(path)
+    kinds = {kind.__name__: kind for kind in (_models.RNN, _models.LSTM, _models.GRU)}
+    try:
+        return kinds[configuration["estimator"]]._from_configuration(configuration, weights)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: expected the description of a model, got one that does not fit: {error!r}"
+        ) from error
+
+
+def write_file(
+    path: str | os.PathLike[str], configuration: dict[str, Any], weights: Mapping[str, Array]
+) -> None:
+    """Write under another name, then rename, so that `path` is never half a file."""
+    text = json.dumps(configuration)
+    metadata = {
+        "format": "rnncore",
+        "format_version": str(FORMAT_VERSION),
+        "configuration": text,
+        "sha256": _digest(text, weights),
+    }
+    target = Path(path)
+    data = safetensors_bytes(dict(weights), metadata)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp leaves the file to its owner alone
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return configuration and weights of a file, once it has proved whole and unaltered."""
+    with open(path, "rb"):  # for the usual exceptions of missing files, folders and permissions
+        pass
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path}: expected a whole safetensors file, got one that is truncated, damaged or of "
+            f"another kind ({error})"
+        ) from None
+    if metadata.get("format") != "rnncore":
+        raise ValueError(f"{path}: expected a model saved by rnncore, got another safetensors file")
+    found = metadata.get("format_version", "")
+    if not found.isdecimal() or int(found) > FORMAT_VERSION:
+        raise ValueError(
+            f"{path}: expected format version {FORMAT_VERSION} or older, got {found!r}; "
+            "a later rnncore wrote it"
+        )
+    text = metadata.get("configuration", "")
+    if metadata.get("sha256") != _digest(text, weights):
+        raise ValueError(
+            f"{path}: expected the contents that were saved, got altered or damaged ones"
+        )
+    return json.loads(text), weights
+
+
+def to_json(value: Any) -> Any:
+    """Return a parameter as JSON can hold it: NumPy scalars and dtypes become plain values."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.dtype | type):
+        return np.dtype(value).name
+    return value
+
+
+def _digest(text: str, weights: Mapping[str, Array]) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(weights):
+        array = np.ascontiguousarray(weights[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,648 @@
+"""Bad arguments: each is refused before any work, by an error that says what was expected."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import NotFittedError
+
+import rnncore
+from rnncore import init, nn, optim
+
+X = np.zeros((4, 3, 2))
+LISTED = [np.zeros((3, 2)), np.zeros((1, 2)), np.zeros((0, 2)), np.zeros((2, 2))]
+IDS = [[0, 1, 2], [3], [], [2, 2]]
+Y = [0, 1, 0, 1]
+NAN, INF = float("nan"), float("inf")
+
+
+def changed(array, index, value):
+    array = np.array(array, dtype=float)
+    array[index] = value
+    return array
+
+
+def case(error, match, *args, **kwargs):
+    return pytest.param(args, kwargs, error, match, id=match)
+
+
+# Estimators: data.
+
+FIT_CASES = [
+    # rank and size
+    case(
+        ValueError, r"X: expected shape \(n, T, F\), got \(4, 3\); .*X\[:, :, None\]", X[:, :, 0], Y
+    ),
+    case(ValueError, r"X: expected shape \(n, T, F\), got \(2, 4, 3, 2\)", np.stack([X, X]), Y),
+    case(ValueError, r"X: expected shape \(n, T, F\), got \(\)", 3.5, Y),
+    case(
+        ValueError,
+        r"X\[1\]: expected shape \(T, F\), got \(3,\); .*x\[:, None\]",
+        [X[0], X[1, :, 0]],
+        [0, 1],
+    ),
+    case(
+        ValueError,
+        r"X: expected a list of arrays of shape \(T, F\), got a list of numbers",
+        [1.0, 2.0],
+        [0, 1],
+    ),
+    case(
+        ValueError,
+        r"X: expected as many features everywhere, got 2 in X\[0\] and 1 in X\[1\]",
+        [X[0], X[1, :, :1]],
+        [0, 1],
+    ),
+    case(ValueError, r"X: expected at least 1 features, got 0", X[:, :, :0], Y),
+    case(ValueError, r"X: expected at least one sequence, got none", X[:0], []),
+    case(ValueError, r"X: expected at least one sequence, got none", [], []),
+    case(ValueError, r"X: expected a sequence with at least one step, got none", [[], []], [0, 1]),
+    case(ValueError, r"X\[1\]: expected a rectangular array", [X[0], [[1, 2], [3]]], [0, 1]),
+    # type
+    case(
+        TypeError,
+        r"X: expected an array of numbers, got an object array",
+        np.array([X[0], None], object),
+        [0, 1],
+    ),
+    case(
+        TypeError,
+        r"X: expected real numbers, got str\d+ array of shape \(4, 3, 2\)",
+        X.astype(str),
+        Y,
+    ),
+    case(TypeError, r"X: expected real numbers, got complex128 array", X.astype(complex), Y),
+    case(TypeError, r"X: expected real numbers, got datetime64", X.astype("M8[s]"), Y),
+    case(TypeError, r"X: expected an array of numbers, got an object array", None, Y),
+    case(TypeError, r"X\[1\]: expected real numbers, got str", [X[0], X[1].astype(str)], [0, 1]),
+    # values
+    case(
+        ValueError,
+        r"X: expected finite numbers \(in float32\), got nan in sequence 2, step 1",
+        changed(X, (2, 1, 0), NAN),
+        Y,
+    ),
+    case(
+        ValueError,
+        r"X: expected finite numbers \(in float32\), got -inf in sequence 0, step 0",
+        changed(X, (0, 0, 1), -INF),
+        Y,
+    ),
+    case(
+        ValueError,
+        r"X: .* got nan in sequence 3, step 1",
+        [*LISTED[:3], changed(LISTED[3], 1, NAN)],
+        Y,
+    ),
+    # lengths
+    case(
+        ValueError,
+        r"lengths: expected lengths in 0\.\.3, got 4 for sequence 1",
+        X,
+        Y,
+        lengths=[3, 4, 0, 1],
+    ),
+    case(
+        ValueError,
+        r"lengths: expected lengths in 0\.\.3, got -1 for sequence 0",
+        X,
+        Y,
+        lengths=[-1, 2, 0, 1],
+    ),
+    case(ValueError, r"lengths: expected shape \(4,\), got \(3,\)", X, Y, lengths=[1, 2, 3]),
+    case(ValueError, r"lengths: expected shape \(4,\), got \(\)", X, Y, lengths=2),
+    case(TypeError, r"lengths: expected integers, got float64 array", X, Y, lengths=[1.0, 2, 3, 3]),
+    case(TypeError, r"lengths: expected integers, got bool array", X, Y, lengths=[True] * 4),
+    case(
+        ValueError,
+        r"lengths: expected None beside a list of sequences, got list \[3, 1, 0, 2\]",
+        LISTED,
+        Y,
+        lengths=[3, 1, 0, 2],
+    ),
+    # y
+    case(ValueError, r"y: expected 4 targets, one for each sequence, got 3", X, Y[:3]),
+    case(ValueError, r"y: expected a target|y: expected 4 targets", X, []),
+    case(TypeError, r"y: expected numbers or strings, got None", X, None),
+    case(
+        TypeError, r"y: expected numbers or strings, got list \[0, 1, None, 1\]", X, [0, 1, None, 1]
+    ),
+    case(
+        TypeError, r"y: expected numbers or strings, got complex128 array", X, np.zeros(4, complex)
+    ),
+    case(ValueError, r"y: expected finite targets, got nan", X, [0.5, NAN, 1, 2]),
+    case(ValueError, r"y: expected finite targets, got inf", X, [0.5, 2, INF, 2]),
+    case(ValueError, r"y: expected labels of at least 2 classes, got only .*7", X, [7, 7, 7, 7]),
+    case(
+        ValueError,
+        r"y: expected shape \(4,\) or \(4, 3\) for classification, got \(4, 2\)",
+        X,
+        np.zeros((4, 2), int),
+    ),
+    case(
+        ValueError, r"y: expected shape .* for regression, got \(4, 2, 1\)", X, np.zeros((4, 2, 1))
+    ),
+    case(
+        ValueError,
+        r"y: expected .*a target for each step; got 2 in y\[1\], where there are 1 steps",
+        LISTED,
+        [[1, 2, 3], [1, 2], [], [1, 2]],
+    ),
+    case(
+        ValueError, r"y: shape \(4, 3\) could be 3 targets for each sequence", X, np.zeros((4, 3))
+    ),
+    case(
+        ValueError,
+        r"y: expected targets of one shape, got shapes",
+        LISTED,
+        [[1.0, 2, 3], [[1.0]], [], [1.0, 2]],
+    ),
+    case(
+        ValueError,
+        r"y: expected at least one step with a target, got none",
+        [X[0, :0], X[1, :0]],
+        [[], []],
+    ),
+    # eval_set
+    case(
+        TypeError,
+        r"eval_set: expected a tuple \(X, y\) or \(X, y, lengths\), got list \[1\]",
+        X,
+        Y,
+        eval_set=[1],
+    ),
+    case(ValueError, r"eval_set\[0\]: expected 2 features, got 1", X, Y, eval_set=(X[:, :, :1], Y)),
+    case(
+        ValueError,
+        r"eval_set\[1\]: expected 4 targets, one for each sequence, got 2",
+        X,
+        Y,
+        eval_set=(X, Y[:2]),
+    ),
+    case(
+        ValueError,
+        r"eval_set\[1\]: expected labels seen in fit \(0, 1\), got 5 too",
+        X,
+        Y,
+        eval_set=(X, [0, 1, 5, 1]),
+    ),
+    case(
+        TypeError,
+        r"eval_set\[1\]: expected labels that are numbers, as in fit, got strings",
+        X,
+        Y,
+        eval_set=(X, list("abab")),
+    ),
+    case(
+        ValueError,
+        r"lengths: expected lengths in 0\.\.3, got 9",
+        X,
+        Y,
+        eval_set=(X, Y, [9, 1, 1, 1]),
+    ),
+]
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """An estimator that must not come as far as building a network."""
+    monkeypatch.setattr(rnncore._core, "Network", None)
+    return rnncore.LSTM(hidden_size=3)
+
+
+@pytest.mark.parametrize(("args", "kwargs", "error", "match"), FIT_CASES)
+def test_fit_refuses(args, kwargs, error, match, model):
+    with pytest.raises(error, match=match):
+        model.fit(*args, **kwargs)
+    assert not [name for name in vars(model) if name.endswith("_")]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "match"),
+    [
+        case(
+            ValueError,
+            r"X: expected ids of shape \(n, T\), got shape \(4, 3, 2\)",
+            X.astype(int),
+            Y,
+        ),
+        case(TypeError, r"X: expected integer ids, got float64 array", X[:, :, 0], Y),
+        case(TypeError, r"X: expected integer ids, got bool array", X[:, :, 0] > 0, Y),
+        case(TypeError, r"X\[0\]: expected integer ids, got float64 array", [[0.5], [1]], [0, 1]),
+        case(
+            TypeError,
+            r"X\[0\]: expected real numbers, got str\d+ array",
+            [["the", "cat"], ["sat"]],
+            [0, 1],
+        ),
+        case(
+            ValueError,
+            r"X\[1\]: expected ids of shape \(T,\), got shape \(1, 2\)",
+            [[1], [[1, 2]]],
+            [0, 1],
+        ),
+        case(
+            ValueError,
+            r"X: expected ids in 0\.\.4, got 5 in sequence 3, step 1",
+            [*IDS[:3], [2, 5]],
+            Y,
+        ),
+        case(
+            ValueError,
+            r"X: expected ids in 0\.\.4, got -1 in sequence 1, step 0",
+            [IDS[0], [-1]],
+            [0, 1],
+        ),
+        case(ValueError, r"X: expected at least one sequence, got none", [], []),
+    ],
+)
+@pytest.mark.parametrize("options", [{"embedding_dim": 2}, {"embedding": "one-hot"}], ids=str)
+def test_fit_refuses_ids(args, kwargs, error, match, options, model):
+    model.set_params(vocabulary_size=5, **options)
+    with pytest.raises(error, match=match):
+        model.fit(*args, **kwargs)
+
+
+def test_fit_refuses_ids_without_a_vocabulary_to_be_found(model):
+    model.set_params(embedding_dim=2)
+    with pytest.raises(ValueError, match="X: expected a sequence with at least one id, got none"):
+        model.fit([[], []], [0, 1])
+    with pytest.raises(ValueError, match="X: expected ids >= 0, got -1 in sequence 1, step 2"):
+        model.fit([[1], [2, 3, -1]], [0, 1])
+
+
+def test_integer_arrays_hint_at_embeddings(model):
+    with pytest.raises(ValueError, match="for ids set embedding_dim or embedding='one-hot'"):
+        model.fit(np.zeros((4, 3), int), Y)
+
+
+@pytest.mark.parametrize(
+    ("task", "output", "y", "match"),
+    [
+        ("classification", "auto", [0.5, 1, 2, 3], r"y: expected labels .* got the number 0\.5"),
+        ("regression", "auto", list("abab"), r"y: expected numbers for regression, got .*str"),
+        ("auto", "sequence", Y, r"y: expected shape \(4, 3\) for classification, got \(4,\)"),
+        ("regression", "last", np.zeros((4, 3, 1)), r"y: expected shape \(4,\) or \(4, k\)"),
+        ("classification", "last", np.zeros((4, 3), int), r"y: expected shape \(4,\) for class"),
+    ],
+)
+def test_fit_refuses_targets_that_are_not_what_was_asked_for(task, output, y, match, model):
+    model.set_params(task=task, output=output)
+    with pytest.raises((ValueError, TypeError), match=match):
+        model.fit(X, y)
+
+
+# Estimators: parameters.
+
+PARAMETER_CASES = [
+    ("hidden_size", 0, ValueError, "hidden_size: expected an integer >= 1, got 0"),
+    ("hidden_size", 2.0, TypeError, "hidden_size: expected an integer >= 1, got float 2.0"),
+    ("hidden_size", True, TypeError, "hidden_size: expected an integer >= 1, got True"),
+    ("hidden_size", "64", TypeError, "hidden_size: expected an integer >= 1, got str '64'"),
+    ("hidden_size", 10**30, ValueError, "hidden_size: expected an integer >= 1, got 10"),
+    ("num_layers", 0, ValueError, "num_layers: expected an integer >= 1, got 0"),
+    ("bidirectional", 1, TypeError, "bidirectional: expected True or False, got int 1"),
+    ("dropout", 1.0, ValueError, "dropout: expected a finite number >= 0 and < 1, got 1"),
+    ("dropout", "0.5", TypeError, "dropout: expected a finite number .* got str '0.5'"),
+    ("task", "tagging", ValueError, "task: expected one of 'auto', 'class.* got 'tagging'"),
+    ("output", None, TypeError, "output: expected one of 'auto', 'last', 'sequence', got None"),
+    ("embedding", "onehot", ValueError, "embedding: expected one of 'one-hot', got 'onehot'"),
+    ("embedding_dim", 0, ValueError, "embedding_dim: expected an integer >= 1, got 0"),
+    ("vocabulary_size", 7, ValueError, "vocabulary_size: expected None without embedding_dim"),
+    ("padding_value", "nan", TypeError, "padding_value: expected a finite number, got str"),
+    ("padding_value", INF, ValueError, "padding_value: expected a finite number, got inf"),
+    ("optimizer", "rmsprop", ValueError, "optimizer: expected one of 'adam', 'sgd', got 'rms"),
+    ("learning_rate", 0, ValueError, "learning_rate: expected a finite number > 0, got 0"),
+    ("learning_rate", NAN, ValueError, "learning_rate: expected a finite number > 0, got nan"),
+    ("learning_rate", "fast", ValueError, "learning_rate: expected one of 'auto', got 'fast'"),
+    ("momentum", -0.1, ValueError, "momentum: expected a finite number >= 0, got -0.1"),
+    ("nesterov", True, ValueError, "nesterov: expected False with optimizer='adam', got True"),
+    ("weight_decay", -1, ValueError, "weight_decay: expected a finite number >= 0, got -1"),
+    ("clip_norm", 0.0, ValueError, "clip_norm: expected a finite number > 0, got 0"),
+    ("clip_value", -1.0, ValueError, "clip_value: expected a finite number > 0, got -1"),
+    ("max_epochs", 0, ValueError, "max_epochs: expected an integer >= 1, got 0"),
+    ("batch_size", 0, ValueError, "batch_size: expected an integer >= 1, got 0"),
+    ("shuffle", None, TypeError, "shuffle: expected True or False, got None"),
+    ("bucket_by_length", "no", TypeError, "bucket_by_length: expected True or False, got str"),
+    ("dtype", "float16", ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),
+    ("dtype", None, ValueError, "dtype: expected 'float32' or 'float64', got None"),
+    ("n_jobs", 0, ValueError, "n_jobs: expected an integer >= 1, -1 for all CPUs, or None, got 0"),
+    ("n_jobs", -2, ValueError, "n_jobs: expected"),
+    ("random_state", -1, ValueError, "random_state: expected None, an integer >= 0 or .*, got -1"),
+    ("random_state", "seed", TypeError, "random_state: expected None, .*, got str"),
+    ("verbose", 3, ValueError, r"verbose: expected 0\.\.2, got 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "match"),
+    PARAMETER_CASES,
+    ids=[f"{name}={value!r}"[:30] for name, value, *_ in PARAMETER_CASES],
+)
+def test_fit_refuses_parameters(name, value, error, match, model):
+    model.set_params(**{name: value})
+    with pytest.raises(error, match=match):
+        model.fit(X, Y)
+
+
+def test_every_parameter_has_a_refusal():
+    assert set(rnncore.LSTM().get_params()) == {name for name, *_ in PARAMETER_CASES}
+
+
+def test_fit_refuses_parameters_that_do_not_go_together(model):
+    model.set_params(embedding="one-hot", embedding_dim=3)
+    with pytest.raises(ValueError, match="embedding_dim: expected None with embedding='one-hot'"):
+        model.fit(IDS, Y)
+    model = rnncore.GRU(optimizer="sgd", momentum=0.0, nesterov=True)
+    with pytest.raises(ValueError, match="nesterov: expected a momentum above 0"):
+        model.fit(X, Y)
+    with pytest.raises(ValueError, match="nonlinearity: expected one of 'tanh', 'relu', got 'sin'"):
+        rnncore.RNN(nonlinearity="sin").fit(X, Y)
+
+
+def test_dropout_that_does_nothing_warns():
+    with pytest.warns(UserWarning, match="dropout acts between layers"):
+        rnncore.LSTM(2, dropout=0.5, max_epochs=1).fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("word", "right"),
+    [
+        ("units", "hidden_size"),
+        ("lr", "learning_rate"),
+        ("epochs", "max_epochs"),
+        ("seed", "random_state"),
+        ("vocab_size", "vocabulary_size"),
+        ("hiden_size", "hidden_size"),
+        ("max_epoch", "max_epochs"),
+    ],
+)
+def test_other_words_are_answered_with_the_right_one(word, right):
+    with pytest.raises(TypeError, match=f"LSTM: expected '{right}', got the unknown .* '{word}'"):
+        rnncore.LSTM(**{word: 3})
+    with pytest.raises(ValueError, match=f"Invalid parameter '{word}'"):
+        rnncore.LSTM().set_params(**{word: 3})
+
+
+def test_words_of_other_classes_are_not_offered():
+    with pytest.raises(TypeError, match=r"RNN: expected 'nonlinearity', got the unknown .* 'activ"):
+        rnncore.RNN(activation="relu")
+    with pytest.raises(
+        TypeError, match=r"GRU: expected .*got the unknown argument 'activation'"
+    ) as e:
+        rnncore.GRU(activation="relu")
+    assert "'nonlinearity'" not in str(e.value)
+    with pytest.raises(TypeError, match=r"GRU: expected some of .*hidden_size"):
+        rnncore.GRU(qwxyz=1)
+
+
+# Estimators: after fit.
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score", "save"])
+def test_unfitted_estimators_say_so(method, tmp_path):
+    args = {"score": (X, Y), "save": (tmp_path / "model",)}.get(method, (X,))
+    with pytest.raises(NotFittedError, match="not fitted"):
+        getattr(rnncore.LSTM(), method)(*args)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return rnncore.LSTM(2, max_epochs=1).fit(X, list("abab"))
+
+
+@pytest.fixture(scope="module")
+def tagger():
+    return rnncore.GRU(2, max_epochs=1, embedding_dim=2).fit(IDS, IDS)
+
+
+def test_predict_refuses(classifier, tagger):
+    with pytest.raises(ValueError, match="X: expected 2 features, got 3"):
+        classifier.predict(np.zeros((2, 3, 3)))
+    with pytest.raises(ValueError, match=r"X: expected shape \(n, T, 2\), got \(3, 2\)"):
+        classifier.predict(X[0])
+    with pytest.raises(ValueError, match=r"X: .* got nan in sequence 1, step 0"):
+        classifier.predict_proba(changed(X, (1, 0, 0), NAN))
+    with pytest.raises(ValueError, match=r"lengths: expected shape \(4,\), got \(2,\)"):
+        classifier.predict(X, lengths=[1, 2])
+    with pytest.raises(ValueError, match=r"X: expected ids in 0\.\.3, got 4 in sequence 0, step 1"):
+        tagger.predict([[1, 4]])
+    with pytest.raises(TypeError, match="X: expected integer ids, got float64 array"):
+        tagger.predict(np.zeros((2, 3)))
+
+
+def test_score_refuses(classifier, tagger):
+    with pytest.raises(TypeError, match="y: expected labels that are strings, as in fit, got num"):
+        classifier.score(X, Y)
+    with pytest.raises(ValueError, match="y: expected 4 targets, one for each sequence, got 2"):
+        classifier.score(X, ["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"y: expected shape \(4, 3\) for classification, got \(4,\)"
+    ):
+        tagger.score(IDS, Y)
+    regressor = rnncore.GRU(2, max_epochs=1).fit(X, np.zeros((4, 2)))
+    with pytest.raises(
+        ValueError, match="y: expected 2 numbers a target as in fit, got one number"
+    ):
+        regressor.score(X, np.zeros(4))
+
+
+def test_probabilities_are_for_classification():
+    assert not hasattr(rnncore.LSTM(task="regression"), "predict_proba")
+    model = rnncore.LSTM(2, max_epochs=1)
+    assert hasattr(model, "predict_proba")
+    model.fit(X, np.zeros(4))
+    assert not hasattr(model, "predict_proba")
+
+
+def test_a_refused_fit_leaves_the_model_as_it_was():
+    model = rnncore.LSTM(2, max_epochs=1, random_state=0).fit(X, list("abab"))
+    before = model.predict_proba(X)
+    for bad in (changed(X, 0, NAN), X[:3]):
+        with pytest.raises(ValueError, match="expected"):
+            model.fit(bad, Y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.classes_.tolist() == ["a", "b"]
+
+
+# Layers, cells, optimizers.
+
+Z = np.zeros((5, 3, 4), np.float32)
+S = np.zeros((2, 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "match"),
+    [
+        case(
+            ValueError, r"x: expected shape \(T, B, 4\) or \(T, 4\), got \(5, 3, 2\)", Z[:, :, :2]
+        ),
+        case(ValueError, r"x: expected shape \(T, B, 4\) or \(T, 4\), got \(4,\)", Z[0, 0]),
+        case(ValueError, r"x: expected shape \(T, B, 4\) or \(T, 4\), got \(1, 5, 3, 4\)", Z[None]),
+        case(TypeError, r"x: expected floats .* got int64 array", Z.astype(np.int64)),
+        case(TypeError, r"x: expected floats .* got complex64 array", Z.astype(np.complex64)),
+        case(TypeError, r"x: expected floats .* got str", Z.astype(str)),
+        case(TypeError, r"x: expected an array of numbers, got an object array", Z.astype(object)),
+        case(TypeError, r"x: expected an array of numbers, got an object array", None),
+        case(ValueError, r"x: expected a rectangular array", [[1.0], [1.0, 2.0]]),
+        case(TypeError, r"hx: expected a pair \(h, c\), got float64 array", Z, S),
+        case(TypeError, r"hx: expected a pair \(h, c\), got tuple", Z, (S, S, S)),
+        case(ValueError, r"hx\[1\]: expected shape \(2, 3, 6\), got \(1, 3, 6\)", Z, (S, S[:1])),
+        case(ValueError, r"hx\[0\]: expected shape \(2, 6\), got \(2, 3, 6\)", Z[:, 0], (S, S)),
+        case(TypeError, r"hx\[0\]: expected floats", Z, (S.astype(int), S)),
+        case(
+            ValueError,
+            r"lengths: expected lengths in 0\.\.5, got 6 for sequence 2",
+            Z,
+            None,
+            [1, 2, 6],
+        ),
+        case(ValueError, r"lengths: expected shape \(3,\), got \(5,\)", Z, None, [1] * 5),
+        case(TypeError, r"lengths: expected integers, got float64 array", Z, None, [1.0, 2.0, 3.0]),
+        case(ValueError, r"lengths: expected None with an unbatched x", Z[:, 0], None, [3]),
+        case(TypeError, r"unexpected keyword argument 'state'", Z, state=None),
+    ],
+)
+@pytest.mark.parametrize("method", ["__call__", "forward"])
+def test_layers_refuse(args, kwargs, error, match, method):
+    with pytest.raises(error, match=match):
+        getattr(nn.LSTM(4, 6, 2), method)(*args, **kwargs)
+
+
+def test_layers_name_their_own_layout():
+    with pytest.raises(ValueError, match=r"x: expected shape \(B, T, 4\) or \(T, 4\)"):
+        nn.GRU(4, 6, batch_first=True)(Z[:, :, :3])
+    with pytest.raises(ValueError, match=r"hx: expected shape \(1, 3, 6\), got \(2, 3, 6\)"):
+        nn.GRU(4, 6)(Z, S)
+
+
+def test_backward_refuses():
+    layer = nn.LSTM(4, 6)
+    output, (h, c), tape = layer.forward(Z)
+    with pytest.raises(TypeError, match=r"tape: expected what forward returned, got .*array"):
+        layer.backward(output, output)
+    with pytest.raises(ValueError, match=r"d_output: expected shape \(5, 3, 6\), got \(5, 3, 4\)"):
+        layer.backward(tape, Z)
+    with pytest.raises(TypeError, match=r"d_output: expected floats of shape \(5, 3, 6\), got int"):
+        layer.backward(tape, output.astype(int))
+    with pytest.raises(TypeError, match=r"d_state: expected a pair \(h, c\), got float32 array"):
+        layer.backward(tape, output, h)
+    with pytest.raises(ValueError, match=r"d_state\[1\]: expected shape \(1, 3, 6\), got \(3, 6\)"):
+        layer.backward(tape, output, (h, c[0]))
+    layer.backward(tape, output)  # the refusals have not used it up
+
+
+def test_cells_refuse():
+    cell = nn.LSTMCell(4, 6)
+    with pytest.raises(ValueError, match=r"x: expected shape \(B, 4\) or \(4,\), got \(5, 3, 4\)"):
+        cell(Z)
+    with pytest.raises(ValueError, match=r"hx\[0\]: expected shape \(3, 6\), got \(2, 6\)"):
+        cell(Z[0], (np.zeros((2, 6)), np.zeros((3, 6))))
+    with pytest.raises(TypeError, match="tape: expected what forward returned, got None"):
+        cell.backward(None, None)
+
+
+@pytest.mark.parametrize("layer_type", [nn.RNN, nn.LSTM, nn.GRU])
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "match"),
+    [
+        case(ValueError, "input_size: expected an integer >= 1, got 0", 0, 3),
+        case(TypeError, "hidden_size: expected an integer >= 1, got float 3.0", 2, 3.0),
+        case(ValueError, "num_layers: expected an integer >= 1, got 0", 2, 3, 0),
+        case(TypeError, "bias: expected True or False, got int 1", 2, 3, bias=1),
+        case(TypeError, "batch_first: expected True or False, got None", 2, 3, batch_first=None),
+        case(ValueError, r"dropout: expected .* got 1\.5", 2, 3, dropout=1.5),
+        case(TypeError, "dropout: expected .* got True", 2, 3, dropout=True),
+        case(
+            ValueError, "dtype: expected 'float32' or 'float64', got 'int32'", 2, 3, dtype="int32"
+        ),
+        case(TypeError, "random_state: expected", 2, 3, random_state=1.5),
+        case(TypeError, "unexpected keyword argument 'proj_size'", 2, 3, proj_size=2),
+    ],
+)
+def test_layers_refuse_to_be_built(layer_type, args, kwargs, error, match):
+    with pytest.raises(error, match=match):
+        layer_type(*args, **kwargs)
+
+
+def test_nonlinearity_is_checked():
+    with pytest.raises(ValueError, match="nonlinearity: expected one of 'tanh', 'relu', got 'elu'"):
+        nn.RNN(2, 3, nonlinearity="elu")
+    with pytest.raises(TypeError, match=r"nonlinearity: expected one of .* got True"):
+        nn.RNNCell(2, 3, nonlinearity=True)
+    with pytest.raises(TypeError, match="nonlinearity"):
+        nn.LSTM(2, 3, nonlinearity="relu")
+
+
+def test_weights_and_gradients_are_checked():
+    layer = nn.GRU(2, 3)
+    optimizer = optim.SGD()
+    grads = {name: 0 * value for name, value in layer.state_dict().items()}
+    with pytest.raises(
+        TypeError, match="state_dict: expected a mapping of names to arrays, got li"
+    ):
+        layer.load_state_dict([1])
+    with pytest.raises(TypeError, match=r"state_dict\['bias_hh_l0'\]: expected floats"):
+        layer.load_state_dict({**grads, "bias_hh_l0": np.zeros(9, int)})
+    with pytest.raises(ValueError, match=r"grads: expected the names .* missing: weight_ih_l0"):
+        layer.apply_gradients({}, optimizer)
+    with pytest.raises(ValueError, match=r"grads\['weight_hh_l0'\]: expected shape \(9, 3\)"):
+        layer.apply_gradients({**grads, "weight_hh_l0": np.zeros((9, 4))}, optimizer)
+    with pytest.raises(TypeError, match=r"optimizer: expected one of rnncore.optim, got str 'sgd'"):
+        layer.apply_gradients(grads, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("kind", "kwargs", "error", "match"),
+    [
+        (optim.SGD, {"learning_rate": -1}, ValueError, "learning_rate: expected .* >= 0, got -1"),
+        (optim.SGD, {"learning_rate": "0.1"}, TypeError, "learning_rate: expected .* got str"),
+        (optim.SGD, {"momentum": NAN}, ValueError, "momentum: expected .* got nan"),
+        (optim.SGD, {"dampening": 2}, ValueError, "dampening: expected .* <= 1, got 2"),
+        (optim.SGD, {"nesterov": 1}, TypeError, "nesterov: expected True or False, got int 1"),
+        (optim.SGD, {"nesterov": True}, ValueError, "nesterov: expected a momentum above 0"),
+        (optim.SGD, {"lr": 0.1}, TypeError, "unexpected keyword argument 'lr'"),
+        (optim.Adam, {"beta1": 1.0}, ValueError, "beta1: expected .* < 1, got 1"),
+        (optim.Adam, {"beta2": -0.1}, ValueError, "beta2: expected .* got -0.1"),
+        (optim.Adam, {"eps": 0}, ValueError, "eps: expected .* > 0, got 0"),
+        (optim.Adam, {"weight_decay": INF}, ValueError, "weight_decay: expected .* got inf"),
+        (optim.Adam, {"clip_norm": 0}, ValueError, "clip_norm: expected .* > 0, got 0"),
+        (optim.Adam, {"clip_value": None, "clip_norm": "1"}, TypeError, "clip_norm: .* got str"),
+    ],
+)
+def test_optimizers_refuse(kind, kwargs, error, match):
+    with pytest.raises(error, match=match):
+        kind(**kwargs)
+    optimizer = kind()
+    with pytest.raises(ValueError, match="learning_rate: expected"):
+        optimizer.learning_rate = -0.5
+
+
+def test_initialisers_refuse():
+    layer = nn.GRU(2, 3)
+    with pytest.raises(
+        ValueError, match=r"names: expected the start of one of weight_ih_l0, .*'b0'"
+    ):
+        init.uniform(layer, "b0")
+    with pytest.raises(ValueError, match="names: expected weights alone, got 'bias_ih_l0', a bias"):
+        init.orthogonal(layer, "")
+    with pytest.raises(ValueError, match="layer: expected an LSTM, got GRU"):
+        init.forget_bias(layer)
+    with pytest.raises(ValueError, match="names: expected the start of one of"):
+        init.forget_bias(nn.LSTM(2, 3, bias=False))
+    with pytest.raises(TypeError, match="value: expected a finite number, got str"):
+        init.forget_bias(nn.LSTM(2, 3), "1")
+    with pytest.raises(TypeError, match="names: expected a string, got 3"):
+        init.zeros(layer, 3)
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError)])
+def test_threads_are_checked(n, error):
+    with pytest.raises(error, match=f"n: expected an integer >= 1, got .*{n}"):
+        rnncore.set_num_threads(n)
+
+
+def test_good_input_warns_of_nothing():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rnncore.LSTM(2, max_epochs=1).fit(LISTED, Y).predict(LISTED)
