@@ -142,7 +142,7 @@ def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             if got.shape != want.shape:
                 wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
                 continue
-            off = np.abs(got - want).max() / np.abs(want).max()
+            off = np.abs(got - want).max() / (np.abs(want).max() or 1.0)
             if not off <= TOLERANCE:
                 wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
     return wrong
@@ -181,7 +181,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
 def table_line(cells: Iterable[str]) -> str:
     """Lay out a line that reads well here, and as a Markdown table too."""
     first, *others = cells
-    return f"| {first:<26} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
+    return f"| {first:<29} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
 
 
 def table_head(peers: list[str]) -> str:
