@@ -1,0 +1,142 @@
+//! The crate's one error type.
+//!
+//! Every message names the argument as the caller knows it, what was expected and what came, so
+//! that it can be shown unchanged: "`x`: expected shape (T, B, 3), got (5, 2, 4)".
+
+use thiserror::Error as ThisError;
+
+/// What any function of the crate returns when it can fail.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Everything that can go wrong, with what was expected and what came.
+#[derive(ThisError, Debug, Clone, PartialEq, Eq)]
+pub enum Error {
+    /// An array's shape or length does not fit.
+    #[error("`{argument}`: expected shape {expected}, got {actual}")]
+    Shape {
+        /// The argument as the caller wrote it.
+        argument: String,
+        /// The shape that fits, letters standing for free sizes: `(T, B, 3)`.
+        expected: String,
+        /// The shape that came.
+        actual: String,
+    },
+
+    /// A value is outside what the argument allows.
+    #[error("`{argument}`: expected {expected}, got {actual}")]
+    Value {
+        /// The argument as the caller wrote it.
+        argument: String,
+        /// What is allowed.
+        expected: String,
+        /// What came.
+        actual: String,
+    },
+
+    /// A vector instruction set was asked for that this machine does not have.
+    #[error("instruction set: expected one of {available}, got {name:?}")]
+    UnknownIsa {
+        /// The name that was asked for.
+        name: String,
+        /// The names that this machine can run, separated by commas.
+        available: String,
+    },
+
+    /// A loss, a gradient or a weight stopped being finite during training.
+    #[error(
+        "training diverged in epoch {epoch}, batch {batch}: {what} is not finite \
+         (the last finite weights are kept; a smaller learning rate or clip_norm helps)"
+    )]
+    Diverged {
+        /// The epoch, counted from 1.
+        epoch: usize,
+        /// The batch within the epoch, counted from 1.
+        batch: usize,
+        /// Which quantity: "the loss", "the gradient norm", ...
+        what: String,
+    },
+
+    /// A quantity that must be finite is not.
+    #[error("{what} is not finite")]
+    NotFinite {
+        /// Which quantity.
+        what: String,
+    },
+
+    /// A tape was given to `backward` twice.
+    #[error(
+        "`tape`: expected one that `backward` has not used yet, got a used one; \
+         call `forward` again"
+    )]
+    TapeUsed,
+
+    /// A tape does not belong to these weights.
+    #[error("`tape`: expected one recorded by this stack with its present weights, got {actual}")]
+    TapeForeign {
+        /// What came: "one of another stack", "one recorded before the weights changed".
+        actual: String,
+    },
+
+    /// The caller asked for the work to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// An [`Error::Shape`]; `expected` and `actual` are printed as they stand.
+    pub fn shape(
+        argument: impl Into<String>,
+        expected: impl ToString,
+        actual: impl ToString,
+    ) -> Self {
+        Self::Shape {
+            argument: argument.into(),
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        }
+    }
+
+    /// An [`Error::Value`]; `expected` and `actual` are printed as they stand.
+    pub fn value(
+        argument: impl Into<String>,
+        expected: impl ToString,
+        actual: impl ToString,
+    ) -> Self {
+        Self::Value {
+            argument: argument.into(),
+            expected: expected.to_string(),
+            actual: actual.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_argument_expected_and_actual() {
+        assert_eq!(
+            Error::shape("x", "(T, B, 3)", "(5, 2, 4)").to_string(),
+            "`x`: expected shape (T, B, 3), got (5, 2, 4)"
+        );
+        assert_eq!(
+            Error::value("hidden_size", "an integer >= 1", 0).to_string(),
+            "`hidden_size`: expected an integer >= 1, got 0"
+        );
+    }
+
+    #[test]
+    fn divergence_names_epoch_and_batch() {
+        let error = Error::Diverged {
+            epoch: 3,
+            batch: 17,
+            what: "the loss".into(),
+        };
+        assert!(
+            error
+                .to_string()
+                .starts_with("training diverged in epoch 3, batch 17: the loss is not finite")
+        );
+    }
+}

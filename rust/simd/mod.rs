@@ -1,0 +1,342 @@
+//! Vector registers as one trait, and the instruction sets that implement it.
+//!
+//! Every kernel of the crate is written once over [`Vector`]. An [`Op`] is a piece of
+//! vectorised work; [`Vector::invoke`] runs it inside a function that is compiled for the
+//! vector's instruction set. That call is the only place where `#[target_feature]` appears,
+//! and it is never inlined: a tile that is inlined into a loop around it has its constants
+//! hoisted by the compiler and spills its accumulators, at half the speed.
+//!
+//! # Safety of vectors
+//!
+//! A vector comes into being through [`Vector::splat`] or [`Vector::load`] alone. Both are
+//! unsafe, their callers vouch that the CPU has the instruction set, and so the arithmetic
+//! on a vector that exists is safe. [`Isa::current`] and [`Isa::by_name`] are the only sources of an [`Isa`]
+//! and return none that the CPU lacks.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod portable;
+
+use std::fmt::{Debug, Display};
+use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+
+/// A scalar type that the crate computes in: `f32` or `f64`.
+pub trait Real:
+    Copy
+    + Debug
+    + Default
+    + Display
+    + PartialOrd
+    + Send
+    + Sync
+    + 'static
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+{
+    /// 0
+    const ZERO: Self;
+    /// 1
+    const ONE: Self;
+    /// NumPy's name of the type.
+    const NAME: &'static str;
+    /// Above this, e^x is infinite; beneath its negative, zero or subnormal.
+    const EXP_MAX: Self;
+    /// log2(e)
+    const LOG2_E: Self;
+    /// The leading bits of ln 2, few enough that their product with an exponent is exact.
+    const LN_2_HIGH: Self;
+    /// ln 2 - `LN_2_HIGH`
+    const LN_2_LOW: Self;
+    /// Coefficients c of e^r = 1 + r + r^2 (c\[n-1\] + r (c\[n-2\] + ...)) for |r| <= ln(2)/2, highest power first.
+    const EXP_POLYNOMIAL: &'static [Self];
+    /// From here on tanh rounds to 1.
+    const TANH_MAX: Self;
+    /// The nearest value of this type.
+    fn from_f64(x: f64) -> Self;
+    /// The same value, exactly.
+    fn to_f64(self) -> f64;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+    /// The square root.
+    fn sqrt(self) -> Self;
+    /// a * b + self, fused where the target does so in hardware.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// The nearest integer, halves to even.
+    fn round_even(self) -> Self;
+    /// self * 2^n for an integer n; overflows to infinity, underflows to zero or a subnormal.
+    fn scale(self, n: Self) -> Self;
+}
+
+macro_rules! real {
+    ($t:ident, $bits:ident, $int:ident, $mantissa:literal, $bias:literal,
+     $exp_max:literal, $high:literal, $low:literal, $tanh_max:literal, $polynomial:expr) => {
+        impl Real for $t {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const NAME: &'static str = match std::mem::size_of::<$t>() {
+                4 => "float32",
+                _ => "float64",
+            };
+            const EXP_MAX: Self = $exp_max;
+            const LOG2_E: Self = std::$t::consts::LOG2_E;
+            const LN_2_HIGH: Self = $high;
+            const LN_2_LOW: Self = $low;
+            const EXP_POLYNOMIAL: &'static [Self] = &$polynomial;
+            const TANH_MAX: Self = $tanh_max;
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as $t
+            }
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                self as f64
+            }
+            #[inline(always)]
+            fn is_finite(self) -> bool {
+                <$t>::is_finite(self)
+            }
+            #[inline(always)]
+            fn sqrt(self) -> Self {
+                <$t>::sqrt(self)
+            }
+            #[inline(always)]
+            fn add_product(self, a: Self, b: Self) -> Self {
+                if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+                    a.mul_add(b, self)
+                } else {
+                    a * b + self
+                }
+            }
+            #[inline(always)]
+            fn round_even(self) -> Self {
+                // Adding and taking away 1.5 * 2^mantissa rounds in the current mode, to even;
+                // `round_ties_even` is a library call where SSE4.1 is missing.
+                let magic = ((3 as $int) << ($mantissa - 1)) as $t;
+                (self + magic) - magic
+            }
+            #[inline(always)]
+            fn scale(self, n: Self) -> Self {
+                // Two factors, since 2^n itself may overflow or vanish where the product does not.
+                let n = n as $int;
+                let half = n >> 1;
+                let power = |e: $int| <$t>::from_bits(((e + $bias) as $bits) << $mantissa);
+                self * power(half) * power(n - half)
+            }
+        }
+    };
+}
+
+// Minimax polynomial of Cephes' expf (Moshier, 1992): relative error of e^r under 2e-8.
+real!(
+    f32,
+    u32,
+    i32,
+    23,
+    127,
+    88.73,
+    0.693_359_375,
+    -2.121_944_4e-4,
+    9.1,
+    [
+        1.987_569_2e-4,
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_5e-1,
+        0.5
+    ]
+);
+
+// Taylor's coefficients 1/13! ... 1/2!: the remainder r^14/14! is under 5e-18 for |r| <= ln(2)/2.
+real!(
+    f64,
+    u64,
+    i64,
+    52,
+    1023,
+    709.79,
+    6.931_457_519_531_25e-1,
+    1.428_606_820_309_417_2e-6,
+    19.1,
+    [
+        1.0 / 6_227_020_800.0,
+        1.0 / 479_001_600.0,
+        1.0 / 39_916_800.0,
+        1.0 / 3_628_800.0,
+        1.0 / 362_880.0,
+        1.0 / 40_320.0,
+        1.0 / 5_040.0,
+        1.0 / 720.0,
+        1.0 / 120.0,
+        1.0 / 24.0,
+        1.0 / 6.0,
+        0.5
+    ]
+);
+
+/// A register of [`Vector::LANES`] numbers.
+pub trait Vector: Copy + 'static {
+    /// The type of a lane.
+    type Element: Real;
+    /// Numbers in a register; a power of two, 16 at most.
+    const LANES: usize;
+    /// Registers that a tile may use as accumulators, so that its operands and constants still fit.
+    const ACCUMULATORS: usize;
+
+    /// All lanes `x`.
+    ///
+    /// # Safety
+    /// The CPU has this instruction set.
+    unsafe fn splat(x: Self::Element) -> Self;
+    /// The numbers at `p`, of any alignment.
+    ///
+    /// # Safety
+    /// The CPU has this instruction set, and `LANES` numbers may be read at `p`.
+    unsafe fn load(p: *const Self::Element) -> Self;
+    /// Writes the lanes to `p`, of any alignment.
+    ///
+    /// # Safety
+    /// `LANES` numbers may be written at `p`.
+    unsafe fn store(self, p: *mut Self::Element);
+    /// Runs `op`, out of line, in code compiled for this instruction set.
+    ///
+    /// # Safety
+    /// The CPU has this instruction set, and what `op` asks for holds.
+    unsafe fn invoke<O: Op<Self>>(op: O);
+
+    /// All lanes `x`, in a register of the same kind as `self`.
+    #[inline(always)]
+    fn fill(self, x: f64) -> Self {
+        // SAFETY: `self` exists, so the CPU has the instruction set.
+        unsafe { Self::splat(Self::Element::from_f64(x)) }
+    }
+    /// self + b
+    fn add(self, b: Self) -> Self;
+    /// self - b
+    fn sub(self, b: Self) -> Self;
+    /// self * b
+    fn mul(self, b: Self) -> Self;
+    /// self / b, correctly rounded
+    fn div(self, b: Self) -> Self;
+    /// self + a * b, in one rounding where the instruction set has it.
+    fn add_product(self, a: Self, b: Self) -> Self;
+    /// self - a * b, likewise.
+    fn sub_product(self, a: Self, b: Self) -> Self;
+    /// The lesser lane; `b` where either is NaN.
+    fn min(self, b: Self) -> Self;
+    /// The greater lane; `b` where either is NaN.
+    fn max(self, b: Self) -> Self;
+    /// The nearest integer, halves to even, for |x| < 2^22.
+    fn round(self) -> Self;
+    /// self * 2^n for integers n; to infinity or zero where the result has no exponent.
+    fn scale(self, n: Self) -> Self;
+    /// The lanes of `self` where `condition` is positive or NaN, else 0.
+    fn where_positive(self, condition: Self) -> Self;
+}
+
+/// Vectorised work that [`Vector::invoke`] runs.
+pub trait Op<V: Vector> {
+    /// Does the work. Implementations are `#[inline(always)]`, so that they are compiled with the
+    /// instruction set of the caller.
+    ///
+    /// # Safety
+    /// As the implementing type says of its fields; the CPU has `V`'s instruction set.
+    unsafe fn run(self);
+}
+
+/// Asks for the cache line at `p`; any address is allowed.
+#[inline(always)]
+pub(crate) fn prefetch<E>(p: *const E) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and SSE is part of x86_64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(p.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = p;
+}
+
+/// An instruction set that this CPU has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    /// Plain Rust, vectorised by the compiler for the build's target.
+    Portable,
+    /// x86-64 with AVX2 and FMA: 8 floats or 4 doubles.
+    Avx2,
+    /// x86-64 with AVX-512 F, DQ, BW and VL: 16 floats or 8 doubles.
+    Avx512,
+}
+
+impl Isa {
+    /// The name by which `RNNCORE_ISA` chooses it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+            Isa::Avx512 => "avx512",
+        }
+    }
+
+    /// What this CPU has, the fastest last.
+    pub fn available() -> &'static [Isa] {
+        static FOUND: OnceLock<Vec<Isa>> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            #[allow(unused_mut)]
+            let mut found = vec![Isa::Portable];
+            #[cfg(target_arch = "x86_64")]
+            {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    found.push(Isa::Avx2);
+                    if is_x86_feature_detected!("avx512f")
+                        && is_x86_feature_detected!("avx512dq")
+                        && is_x86_feature_detected!("avx512bw")
+                        && is_x86_feature_detected!("avx512vl")
+                    {
+                        found.push(Isa::Avx512);
+                    }
+                }
+            }
+            found
+        })
+    }
+
+    /// The instruction set of that name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIsa`] if there is none or this CPU lacks it.
+    pub fn by_name(name: &str) -> Result<Isa> {
+        let available = Self::available();
+        available
+            .iter()
+            .copied()
+            .find(|isa| isa.name() == name)
+            .ok_or_else(|| Error::UnknownIsa {
+                name: name.to_owned(),
+                available: available
+                    .iter()
+                    .map(|isa| isa.name())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    /// The one that `RNNCORE_ISA` names, else the fastest. A model keeps the one it was made with.
+    ///
+    /// # Errors
+    /// [`Error::UnknownIsa`] if the variable names one that does not exist or that this CPU lacks.
+    pub fn current() -> Result<Isa> {
+        match std::env::var_os("RNNCORE_ISA") {
+            Some(name) if !name.is_empty() => Isa::by_name(&name.to_string_lossy()),
+            _ => Ok(*Isa::available().last().expect("portable is always there")),
+        }
+    }
+}
