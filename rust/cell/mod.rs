@@ -1,0 +1,170 @@
+//! Cells: what one recurrent unit does with its preactivations, forward and backward.
+//!
+//! A cell is one file. It names its gates and states and gives two pointwise functions over
+//! [`Vector`]; packing, products, the time loop, weight gradients, stacking and bindings follow
+//! from the constants here and know no cell by name.
+//!
+//! # Words
+//!
+//! * A *gate* is a block of H rows in torch's `weight_ih` (G·H, I) and `weight_hh` (G·H, H).
+//! * A *slot* is one of the S sums that are accumulated for a unit before its pointwise part.
+//!   The input and the state each feed a run of slots ([`Feed`]). Where both feed the same slot
+//!   their sums are one; GRU keeps its candidate's two halves apart and so has 4 slots for 3 gates.
+//!   What a cell saves for backward overwrites its slots, and the gradients overwrite that.
+//! * The *memory* is a second state beside h (LSTM's c).
+//! * The *trace* is what is kept of a step besides the slots, memory first.
+//! * The *carry* goes elementwise from a step to the one before it in backward.
+
+mod gru;
+mod linear;
+mod lstm;
+mod rnn;
+
+pub use gru::Gru;
+pub use linear::Linear;
+pub use lstm::Lstm;
+pub use rnn::{Relu, Rnn, Tanh};
+
+use crate::simd::Vector;
+
+/// The most slots a cell may have.
+pub const MAX_SLOTS: usize = 4;
+/// The most trace vectors a cell may keep.
+pub const MAX_TRACE: usize = 2;
+
+/// Which slots a source feeds: slot `first + i` takes the rows of gate `gates[i]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feed {
+    /// The first slot fed.
+    pub first: usize,
+    /// The gates, in the order of the slots.
+    pub gates: &'static [usize],
+}
+
+/// What goes elementwise from a step to the one before it in backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carry {
+    /// Nothing.
+    None,
+    /// A part of the gradient of the hidden state.
+    Hidden,
+    /// The gradient of the memory.
+    Memory,
+}
+
+/// The shape of a cell, as everything outside its pointwise functions sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Blocks of rows in the weights.
+    pub gates: usize,
+    /// Sums per unit.
+    pub slots: usize,
+    /// The slots that the input feeds.
+    pub input: Feed,
+    /// The slots that the hidden state feeds.
+    pub state: Feed,
+    /// Trace vectors per unit and step.
+    pub trace: usize,
+    /// What backward carries.
+    pub carry: Carry,
+    /// Whether the pointwise functions read the hidden state of the step before.
+    pub reads_previous: bool,
+}
+
+impl Signature {
+    /// Whether there is a second state.
+    pub fn has_memory(&self) -> bool {
+        self.carry == Carry::Memory
+    }
+    /// Whether the cell has recurrent weights at all.
+    pub fn is_recurrent(&self) -> bool {
+        !self.state.gates.is_empty()
+    }
+}
+
+/// What a unit computes in a step.
+#[derive(Clone, Copy)]
+pub struct Forward<V> {
+    /// The new hidden state.
+    pub h: V,
+    /// What backward needs, by slot.
+    pub saved: [V; MAX_SLOTS],
+    /// The new trace, memory first.
+    pub trace: [V; MAX_TRACE],
+}
+
+/// What backward of a unit's step starts from.
+#[derive(Clone, Copy)]
+pub struct Upstream<V> {
+    /// Gradient of the step's hidden state, from above and from the next step's products.
+    pub dh: V,
+    /// What the next step carried over.
+    pub carry: V,
+    /// What forward saved, by slot.
+    pub saved: [V; MAX_SLOTS],
+    /// The step's trace.
+    pub trace: [V; MAX_TRACE],
+    /// The hidden state before the step; unspecified unless `reads_previous`.
+    pub h_before: V,
+    /// The memory before the step; unspecified without one.
+    pub memory_before: V,
+}
+
+/// A recurrent cell.
+pub trait Cell: Send + Sync + 'static {
+    /// The cell's shape.
+    const SIGNATURE: Signature;
+
+    /// One step: `a` are the sums by slot, biases included; the state before the step is given.
+    fn forward<V: Vector>(a: [V; MAX_SLOTS], h_before: V, memory_before: V) -> Forward<V>;
+
+    /// Its reverse: gradients of the sums by slot, and what is carried to the step before.
+    fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V);
+}
+
+/// The recurrent cells by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CellKind {
+    /// h' = tanh(W x + U h + b)
+    RnnTanh,
+    /// h' = relu(W x + U h + b)
+    RnnRelu,
+    /// Long short-term memory.
+    Lstm,
+    /// Gated recurrent unit.
+    Gru,
+    /// W x + b: no recurrence, no states. The head of a network.
+    Linear,
+}
+
+impl CellKind {
+    /// The recurrent cells.
+    pub const RECURRENT: [CellKind; 4] = [
+        CellKind::RnnTanh,
+        CellKind::RnnRelu,
+        CellKind::Lstm,
+        CellKind::Gru,
+    ];
+
+    /// The name by which bindings and files know it.
+    pub fn name(self) -> &'static str {
+        match self {
+            CellKind::RnnTanh => "rnn_tanh",
+            CellKind::RnnRelu => "rnn_relu",
+            CellKind::Lstm => "lstm",
+            CellKind::Gru => "gru",
+            CellKind::Linear => "linear",
+        }
+    }
+
+    /// The cell's shape.
+    pub fn signature(self) -> Signature {
+        match self {
+            CellKind::RnnTanh => Rnn::<Tanh>::SIGNATURE,
+            CellKind::RnnRelu => Rnn::<Relu>::SIGNATURE,
+            CellKind::Lstm => Lstm::SIGNATURE,
+            CellKind::Gru => Gru::SIGNATURE,
+            CellKind::Linear => Linear::SIGNATURE,
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Tiles: the products and pointwise passes that everything else is made of.
+//!
+//! A *panel* is a run of `L = V::LANES` units (or columns) that fill a register. Matrices are
+//! packed by panels, so that a tile reads its weights in one ascending stream:
+//!
+//! | buffer | layout |
+//! |---|---|
+//! | weights for forward | `[panel][k of x][input slots][L]`, then `[k of h][state slots][L]` |
+//! | weights for backward | `[column panel][unit panel][slots][L units][L columns]` |
+//! | slots of a step (saved values, then gradients) | `[panel][row][slots][L]` |
+//! | trace of a step | `[panel][row][trace][L]` |
+//! | rows of x, h, y and their gradients | `[row][columns padded to L]`, padding zero |
+//!
+//! A sum always runs over k in ascending order in one accumulator, whatever the tile: that is why
+//! a row's bits depend neither on its neighbours nor on threads.
+//!
+//! The tiles know slots, not cells; [`pointwise`] applies a cell to sums that are still in the
+//! first-level cache. (One pass for both, with the sums never leaving the registers, measured the
+//! same: the compiler has to spill them around the activations either way.)
+
+pub(crate) mod pack;
+pub(crate) mod pointwise;
+pub(crate) mod preactivation;
+pub(crate) mod product;
+pub(crate) mod weight;
+
+/// The most rows in a tile.
+pub(crate) const MAX_ROWS: usize = 12;
+/// Numbers that a tile's results may take: rows x panels x slots x lanes.
+pub(crate) const SCRATCH: usize = 24 * 16;
+
+/// Results of a tile on their way to the pointwise pass.
+#[repr(align(64))]
+pub(crate) struct Scratch<E>(pub [E; SCRATCH]);
+
+/// Splits `range` into runs of at most `max`, as equal as possible: 16 by 6 is 6, 5, 5.
+pub(crate) fn runs(
+    range: std::ops::Range<usize>,
+    max: usize,
+) -> impl Iterator<Item = (usize, usize)> {
+    let n = range.len();
+    let pieces = n.div_ceil(max);
+    let (size, longer) = n.checked_div(pieces).map_or((0, 0), |q| (q, n % pieces));
+    (0..pieces).map(move |i| {
+        (
+            range.start + i * size + i.min(longer),
+            size + usize::from(i < longer),
+        )
+    })
+}
+
+/// Calls `$tile!(ROWS, PANELS)` with the constants that equal `$rows` and `$panels`.
+macro_rules! with_tile {
+    ($rows:expr, $panels:expr, $tile:ident) => {
+        match ($rows, $panels) {
+            (1, 4) => $tile!(1, 4),
+            (1, 2) => $tile!(1, 2),
+            (2, 2) => $tile!(2, 2),
+            (3, 2) => $tile!(3, 2),
+            (4, 2) => $tile!(4, 2),
+            (5, 2) => $tile!(5, 2),
+            (6, 2) => $tile!(6, 2),
+            (7, 2) => $tile!(7, 2),
+            (8, 2) => $tile!(8, 2),
+            (9, 2) => $tile!(9, 2),
+            (10, 2) => $tile!(10, 2),
+            (11, 2) => $tile!(11, 2),
+            (12, 2) => $tile!(12, 2),
+            (1, 1) => $tile!(1, 1),
+            (2, 1) => $tile!(2, 1),
+            (3, 1) => $tile!(3, 1),
+            (4, 1) => $tile!(4, 1),
+            (5, 1) => $tile!(5, 1),
+            (6, 1) => $tile!(6, 1),
+            (7, 1) => $tile!(7, 1),
+            (8, 1) => $tile!(8, 1),
+            (9, 1) => $tile!(9, 1),
+            (10, 1) => $tile!(10, 1),
+            (11, 1) => $tile!(11, 1),
+            (12, 1) => $tile!(12, 1),
+            (rows, panels) => unreachable!("no tile of {rows} rows and {panels} panels"),
+        }
+    };
+}
+pub(crate) use with_tile;
+
+/// The shape of tiles for `rows` rows: (the most rows of a tile, panels of a tile).
+///
+/// Few rows take more panels, so that enough sums are in flight to hide the latency of an
+/// addition; many rows of a cell with one slot take two, so that a broadcast serves two products.
+pub(crate) fn tile_shape(rows: usize, slots: usize, accumulators: usize) -> (usize, usize) {
+    let most = |panels: usize| (accumulators / (slots * panels)).min(MAX_ROWS);
+    if rows <= 1 && most(4) >= 1 {
+        (1, 4)
+    } else if slots == 1 || rows <= most(2) {
+        (most(2), 2)
+    } else {
+        (most(1), 1)
+    }
+}
+
+/// Whether a tile's sums fit the accumulators; the others are never called, nor compiled.
+pub(crate) const fn fits(rows: usize, panels: usize, slots: usize, accumulators: usize) -> bool {
+    rows * panels * slots <= accumulators && (panels < 4 || rows == 1)
+}

@@ -1,0 +1,110 @@
+//! From torch's matrices to packed panels, and back for gradients.
+
+use crate::simd::Real;
+
+/// How the columns of a matrix lie in a padded row: `segments` runs of `width`, `padded` apart.
+///
+/// A layer's input has one segment; the output of a bidirectional layer has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub segments: usize,
+    pub width: usize,
+    pub padded: usize,
+}
+
+impl Columns {
+    /// Columns of the matrix.
+    pub fn real(self) -> usize {
+        self.segments * self.width
+    }
+    /// Numbers of a padded row.
+    pub fn stride(self) -> usize {
+        self.segments * self.padded
+    }
+    /// Numbers of a padded row up to its last column.
+    pub fn extent(self) -> usize {
+        (self.segments - 1) * self.padded + self.width
+    }
+    /// The matrix's column at a position of the padded row, unless that is padding.
+    pub fn column(self, position: usize) -> Option<usize> {
+        let (segment, offset) = (position / self.padded, position % self.padded);
+        (offset < self.width).then_some(segment * self.width + offset)
+    }
+}
+
+/// One gate's rows of a weight matrix: H rows of `columns.real()` numbers.
+#[derive(Clone, Copy)]
+pub(crate) struct GateRows<'a, E> {
+    pub rows: &'a [E],
+    pub columns: Columns,
+}
+
+/// Packs one panel of several gates for forward, `[k][gate][lanes]`, with padding zero.
+///
+/// `first` is the panel's first unit, `units` the number of units there are in all.
+pub(crate) fn pack_forward<E: Real>(
+    gates: &[GateRows<E>],
+    (first, units): (usize, usize),
+    lanes: usize,
+    out: &mut [E],
+) {
+    const BLOCK: usize = 16;
+    for (g, gate) in gates.iter().enumerate() {
+        let columns = gate.columns;
+        for segment in 0..columns.segments {
+            let base = segment * columns.padded;
+            for start in (0..columns.width).step_by(BLOCK) {
+                let block = start..(start + BLOCK).min(columns.width);
+                for lane in 0..lanes {
+                    let unit = first + lane;
+                    let row = unit * columns.real() + segment * columns.width;
+                    for k in block.clone() {
+                        out[((base + k) * gates.len() + g) * lanes + lane] = if unit < units {
+                            gate.rows[row + k]
+                        } else {
+                            E::ZERO
+                        };
+                    }
+                }
+            }
+            if segment + 1 < columns.segments {
+                for k in base + columns.width..base + columns.padded {
+                    let at = (k * gates.len() + g) * lanes;
+                    out[at..at + lanes].fill(E::ZERO);
+                }
+            }
+        }
+    }
+}
+
+/// Packs one column panel for backward, `[unit panel][gate][unit][lanes]`, with padding zero.
+pub(crate) fn pack_backward<E: Real>(
+    gates: &[GateRows<E>],
+    column_panel: usize,
+    units: usize,
+    lanes: usize,
+    out: &mut [E],
+) {
+    let mut rows = out.chunks_exact_mut(lanes);
+    for panel in 0..units.div_ceil(lanes) {
+        for gate in gates {
+            for lane in 0..lanes {
+                let unit = panel * lanes + lane;
+                let to = rows.next().expect("the caller sized the panel");
+                to.fill(E::ZERO);
+                if unit >= units {
+                    continue;
+                }
+                let columns = gate.columns;
+                let row = &gate.rows[unit * columns.real()..][..columns.real()];
+                let position = column_panel * lanes;
+                let (segment, offset) = (position / columns.padded, position % columns.padded);
+                let count = columns.width.saturating_sub(offset).min(lanes);
+                if count > 0 {
+                    let from = segment * columns.width + offset;
+                    to[..count].copy_from_slice(&row[from..from + count]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A cell's pointwise functions over the rows and panels of a tile.
+
+use std::marker::PhantomData;
+
+use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Upstream};
+use crate::simd::{Op, Vector};
+
+/// A buffer seen from a tile: rows and panels at fixed distances.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid<P> {
+    /// The tile's first row in its first panel.
+    pub at: P,
+    /// Numbers from a row to the next.
+    pub row: usize,
+    /// Numbers from a panel to the next.
+    pub panel: usize,
+}
+
+impl<E> Grid<*const E> {
+    /// The numbers of a row in a panel.
+    ///
+    /// # Safety
+    /// The grid has that row and panel.
+    #[inline(always)]
+    unsafe fn get(self, row: usize, panel: usize) -> *const E {
+        // SAFETY: passed on from the caller.
+        unsafe { self.at.add(row * self.row + panel * self.panel) }
+    }
+}
+
+impl<E> Grid<*mut E> {
+    /// The numbers of a row in a panel.
+    ///
+    /// # Safety
+    /// The grid has that row and panel.
+    #[inline(always)]
+    unsafe fn get(self, row: usize, panel: usize) -> *mut E {
+        // SAFETY: passed on from the caller.
+        unsafe { self.at.add(row * self.row + panel * self.panel) }
+    }
+}
+
+/// From sums to states. Every grid has `rows` rows and `panels` panels.
+pub(crate) struct PointwiseForward<C, E> {
+    pub rows: usize,
+    pub panels: usize,
+    /// In: the sums, `slots` vectors each.
+    pub sums: Grid<*const E>,
+    /// In: the hidden state before; read if the cell reads it.
+    pub h_before: Grid<*const E>,
+    /// In: the trace before; its memory is read if the cell has one.
+    pub trace_before: Grid<*const E>,
+    /// Out: the hidden state.
+    pub h: Grid<*mut E>,
+    /// Out: the trace, `trace` vectors each; may be `trace_before`.
+    pub trace: Grid<*mut E>,
+    /// Out: what backward needs, `slots` vectors each.
+    pub saved: Option<Grid<*mut E>>,
+    pub cell: PhantomData<C>,
+}
+
+impl<V: Vector, C: Cell> Op<V> for PointwiseForward<C, V::Element> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let signature = C::SIGNATURE;
+        // SAFETY: the caller vouches that every grid covers all rows and panels.
+        unsafe {
+            let zero = V::splat(V::Element::default());
+            for row in 0..self.rows {
+                for panel in 0..self.panels {
+                    let sums = self.sums.get(row, panel);
+                    let mut a = [zero; MAX_SLOTS];
+                    for (s, a) in a.iter_mut().enumerate().take(signature.slots) {
+                        *a = V::load(sums.add(s * V::LANES));
+                    }
+                    let mut h_before = zero;
+                    if signature.reads_previous {
+                        h_before = V::load(self.h_before.get(row, panel));
+                    }
+                    let mut memory_before = zero;
+                    if signature.has_memory() {
+                        memory_before = V::load(self.trace_before.get(row, panel));
+                    }
+                    let step = C::forward(a, h_before, memory_before);
+                    step.h.store(self.h.get(row, panel));
+                    if signature.trace > 0 {
+                        let to = self.trace.get(row, panel);
+                        for (t, v) in step.trace.iter().enumerate().take(signature.trace) {
+                            v.store(to.add(t * V::LANES));
+                        }
+                    }
+                    if let Some(saved) = self.saved {
+                        let to = saved.get(row, panel);
+                        for (s, v) in step.saved.iter().enumerate().take(signature.slots) {
+                            v.store(to.add(s * V::LANES));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// From gradients of states to gradients of sums. Every grid has `rows` rows and `panels` panels.
+pub(crate) struct PointwiseBackward<C, E> {
+    pub rows: usize,
+    pub panels: usize,
+    /// In: gradient of the hidden state that comes from later steps.
+    pub later: Grid<*const E>,
+    /// In: gradient of the hidden state that comes from above.
+    pub above: Option<Grid<*const E>>,
+    /// In: the hidden state before; read if the cell reads it.
+    pub h_before: Grid<*const E>,
+    /// In: the trace before; its memory is read if the cell has one.
+    pub trace_before: Grid<*const E>,
+    /// In: the trace.
+    pub trace: Grid<*const E>,
+    /// In and out: what the step after carried over, then what this one does.
+    pub carry: Grid<*mut E>,
+    /// In and out: what forward saved, then the gradients of the sums.
+    pub slots: Grid<*mut E>,
+    pub cell: PhantomData<C>,
+}
+
+impl<V: Vector, C: Cell> Op<V> for PointwiseBackward<C, V::Element> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let signature = C::SIGNATURE;
+        // SAFETY: the caller vouches that every grid covers all rows and panels.
+        unsafe {
+            let zero = V::splat(V::Element::default());
+            for row in 0..self.rows {
+                for panel in 0..self.panels {
+                    let mut dh = V::load(self.later.get(row, panel));
+                    if let Some(above) = self.above {
+                        dh = dh.add(V::load(above.get(row, panel)));
+                    }
+                    let slots = self.slots.get(row, panel);
+                    let mut saved = [zero; MAX_SLOTS];
+                    for (s, v) in saved.iter_mut().enumerate().take(signature.slots) {
+                        *v = V::load(slots.add(s * V::LANES));
+                    }
+                    let mut trace = [zero; MAX_TRACE];
+                    if signature.trace > 0 {
+                        let from = self.trace.get(row, panel);
+                        for (t, v) in trace.iter_mut().enumerate().take(signature.trace) {
+                            *v = V::load(from.add(t * V::LANES));
+                        }
+                    }
+                    let carries = !matches!(signature.carry, Carry::None);
+                    let mut carry = zero;
+                    if carries {
+                        carry = V::load(self.carry.get(row, panel));
+                    }
+                    let mut h_before = zero;
+                    if signature.reads_previous {
+                        h_before = V::load(self.h_before.get(row, panel));
+                    }
+                    let mut memory_before = zero;
+                    if signature.has_memory() {
+                        memory_before = V::load(self.trace_before.get(row, panel));
+                    }
+                    let up = Upstream {
+                        dh,
+                        carry,
+                        saved,
+                        trace,
+                        h_before,
+                        memory_before,
+                    };
+                    let (gradients, carry) = C::backward(up);
+                    for (s, v) in gradients.iter().enumerate().take(signature.slots) {
+                        v.store(slots.add(s * V::LANES));
+                    }
+                    if carries {
+                        carry.store(self.carry.get(row, panel));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Gradients of slots times weights: what a step hands to the step before it, and to its input.
+
+use std::ops::Range;
+
+use super::{MAX_ROWS, fits, runs, with_tile};
+use crate::simd::{Op, Vector};
+
+/// out\[row\]\[column\] = sum over panels and k of a\[panel\]\[row\]\[k\] * w\[column panel\]\[panel\]\[k\].
+#[derive(Clone, Copy)]
+pub(crate) struct Product<E> {
+    /// The first row's numbers in the first panel.
+    pub a: *const E,
+    /// Numbers from a row to the next.
+    pub a_row: usize,
+    /// Numbers from a panel to the next.
+    pub a_panel: usize,
+    /// Panels summed over.
+    pub panels: usize,
+    /// Numbers read of a row in a panel.
+    pub depth: usize,
+    /// Packed weights of the first column panel.
+    pub weights: *const E,
+    /// The first row of the result; column panels lie side by side.
+    pub out: *mut E,
+    /// Numbers from a row of the result to the next.
+    pub out_row: usize,
+    /// Whether the result is added to what is there.
+    pub add: bool,
+}
+
+struct Tile<E, const ROWS: usize, const PANELS: usize>(Product<E>);
+
+impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Element, ROWS, PANELS> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let of = self.0;
+        // SAFETY: `Product::tile`'s caller vouches for rows, panels, weights and the result.
+        unsafe {
+            let stride = of.panels * of.depth * V::LANES;
+            let mut sums = [[V::splat(V::Element::default()); PANELS]; ROWS];
+            let mut weights = of.weights;
+            for panel in 0..of.panels {
+                let a = of.a.add(panel * of.a_panel);
+                for k in 0..of.depth {
+                    let mut w = [V::splat(V::Element::default()); PANELS];
+                    for (p, w) in w.iter_mut().enumerate() {
+                        *w = V::load(weights.add(p * stride));
+                    }
+                    for (r, sums) in sums.iter_mut().enumerate() {
+                        let a = V::splat(*a.add(r * of.a_row + k));
+                        for (sum, &w) in sums.iter_mut().zip(&w) {
+                            *sum = sum.add_product(a, w);
+                        }
+                    }
+                    weights = weights.add(V::LANES);
+                }
+            }
+            for (r, sums) in sums.iter().enumerate() {
+                for (p, sum) in sums.iter().enumerate() {
+                    let to = of.out.add(r * of.out_row + p * V::LANES);
+                    let sum = if of.add { V::load(to).add(*sum) } else { *sum };
+                    sum.store(to);
+                }
+            }
+        }
+    }
+}
+
+impl<E> Product<E> {
+    /// One tile.
+    ///
+    /// # Safety
+    /// `a` has `rows` rows in `self.panels` panels, `weights` and the result have `panels` column panels, and
+    /// the result `rows` rows; `(rows, panels)` come from [`super::tile_shape`] with one slot;
+    /// the CPU has V's instruction set.
+    pub unsafe fn tile<V: Vector<Element = E>>(self, rows: usize, panels: usize) {
+        macro_rules! tile {
+            ($rows:literal, $panels:literal) => {
+                if const { fits($rows, $panels, 1, V::ACCUMULATORS) && $rows <= MAX_ROWS } {
+                    // SAFETY: passed on from the caller.
+                    unsafe { V::invoke(Tile::<E, $rows, $panels>(self)) }
+                } else {
+                    unreachable!("tile_shape never chooses a tile that spills")
+                }
+            };
+        }
+        with_tile!(rows, panels, tile)
+    }
+
+    /// The whole result for `rows` of `a` and all of `columns` column panels.
+    ///
+    /// # Safety
+    /// As [`Product::tile`], for every row in `rows` and `columns` column panels.
+    pub unsafe fn all<V: Vector<Element = E>>(self, rows: Range<usize>, columns: usize) {
+        let (most, wide) = super::tile_shape(rows.len(), 1, V::ACCUMULATORS);
+        let stride = self.panels * self.depth * V::LANES;
+        for (column, panels) in runs(0..columns, wide).flat_map(whole_tiles) {
+            for (row, count) in runs(rows.clone(), most) {
+                // SAFETY: the rows and column panels lie within what the caller vouches for.
+                unsafe {
+                    Product {
+                        a: self.a.add(row * self.a_row),
+                        weights: self.weights.add(column * stride),
+                        out: self.out.add(row * self.out_row + column * V::LANES),
+                        ..self
+                    }
+                    .tile::<V>(count, panels);
+                }
+            }
+        }
+    }
+}
+
+/// A run of 3 panels has no tile of its own: it is 2 and 1.
+pub(crate) fn whole_tiles((first, panels): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+    let (head, tail) = if panels == 3 { (2, 1) } else { (panels, 0) };
+    [(first, head), (first + head, tail)]
+        .into_iter()
+        .filter(|&(_, panels)| panels > 0)
+}

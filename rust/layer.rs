@@ -1,0 +1,285 @@
+//! One direction of one layer: its geometry, its packed weights, and where its buffers lie.
+
+use std::ops::Range;
+
+use crate::buffer::{Arena, Buffer};
+use crate::cell::{CellKind, Signature};
+use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
+use crate::simd::Real;
+use crate::steps::Steps;
+use std::sync::Arc;
+
+/// Sizes of one direction of a layer, for one lane width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub signature: Signature,
+    /// The input's columns.
+    pub input: Columns,
+    /// Hidden units, H.
+    pub hidden: usize,
+    /// Numbers in a register, L.
+    pub lanes: usize,
+}
+
+impl Geometry {
+    pub fn new(kind: CellKind, input: Columns, hidden: usize, lanes: usize) -> Self {
+        Geometry {
+            signature: kind.signature(),
+            input,
+            hidden,
+            lanes,
+        }
+    }
+
+    /// A row of `segments` runs of `width` columns, each padded to whole registers.
+    pub fn columns(segments: usize, width: usize, lanes: usize) -> Columns {
+        Columns {
+            segments,
+            width,
+            padded: width.max(1).next_multiple_of(lanes),
+        }
+    }
+
+    /// Panels of hidden units, P.
+    pub fn panels(&self) -> usize {
+        self.hidden.div_ceil(self.lanes)
+    }
+    /// Hidden units with padding.
+    pub fn padded(&self) -> usize {
+        self.panels() * self.lanes
+    }
+    /// Numbers of a row's slots in a panel.
+    pub fn slot_row(&self) -> usize {
+        self.signature.slots * self.lanes
+    }
+    /// Numbers of a row's trace in a panel.
+    pub fn trace_row(&self) -> usize {
+        self.signature.trace * self.lanes
+    }
+    /// Columns of the state's weights: H, or 0 for a cell without recurrence.
+    pub fn state_columns(&self) -> usize {
+        if self.signature.is_recurrent() {
+            self.hidden
+        } else {
+            0
+        }
+    }
+    /// The hidden state's columns.
+    pub fn state(&self) -> Columns {
+        Self::columns(1, self.hidden, self.lanes)
+    }
+    /// Numbers of a panel of weights packed for forward.
+    pub fn forward_panel(&self) -> usize {
+        let (input, state) = (self.signature.input, self.signature.state);
+        (self.input.extent() * input.gates.len() + self.state_columns() * state.gates.len())
+            * self.lanes
+    }
+}
+
+/// One direction's weights in torch's layout. An absent bias is zero.
+#[derive(Clone, Copy)]
+pub(crate) struct Weights<'a, E> {
+    /// weight_ih, (G·H, I)
+    pub input: &'a [E],
+    /// weight_hh, (G·H, H); empty without recurrence
+    pub state: &'a [E],
+    /// bias_ih, (G·H)
+    pub input_bias: Option<&'a [E]>,
+    /// bias_hh, (G·H)
+    pub state_bias: Option<&'a [E]>,
+}
+
+/// Where the gradients of one direction's weights are added to, shaped as [`Weights`].
+pub(crate) struct WeightGradients<E> {
+    pub input: *mut E,
+    pub state: *mut E,
+    pub input_bias: Option<*mut E>,
+    pub state_bias: Option<*mut E>,
+}
+
+// SAFETY: the units of `weight_units` write disjoint elements; see `Kernels::weights`.
+unsafe impl<E: Sync> Sync for WeightGradients<E> {}
+
+/// Weights packed for forward.
+pub(crate) struct ForwardPack<E> {
+    pub weights: Buffer<E>,
+    pub bias: Buffer<E>,
+}
+
+/// Weights packed for backward.
+pub(crate) struct BackwardPack<E> {
+    /// Towards the input.
+    pub input: Buffer<E>,
+    /// Towards the step before.
+    pub state: Buffer<E>,
+}
+
+impl Geometry {
+    /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.
+    pub fn spread<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+        for (b, from) in from.chunks_exact(self.padded()).enumerate() {
+            for (panel, from) in from.chunks_exact(self.lanes).enumerate() {
+                to[(panel * batch + b) * row..][..self.lanes].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// The reverse of [`Geometry::spread`].
+    pub fn collect<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+        for (b, to) in to.chunks_exact_mut(self.padded()).enumerate() {
+            for (panel, to) in to.chunks_exact_mut(self.lanes).enumerate() {
+                to.copy_from_slice(&from[(panel * batch + b) * row..][..self.lanes]);
+            }
+        }
+    }
+
+    fn gate<'a, E>(&self, rows: &'a [E], columns: Columns, gate: usize) -> GateRows<'a, E> {
+        let size = self.hidden * columns.real();
+        GateRows {
+            rows: &rows[gate * size..][..size],
+            columns,
+        }
+    }
+
+    /// Packs for forward, bias summed by slot.
+    pub fn pack_forward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> ForwardPack<E> {
+        let (input, state) = (self.signature.input, self.signature.state);
+        let rows = |from, columns, gates: &'static [usize]| -> Vec<_> {
+            gates.iter().map(|&g| self.gate(from, columns, g)).collect()
+        };
+        let input_rows = rows(w.input, self.input, input.gates);
+        let state_rows = rows(w.state, self.state(), state.gates);
+        let mut weights = arena.take(self.forward_panel() * self.panels());
+        let mut bias = arena.zeros(self.slot_row() * self.panels());
+        let split = self.input.extent() * input.gates.len() * self.lanes;
+        for panel in 0..self.panels() {
+            let first = panel * self.lanes;
+            let out = &mut weights[panel * self.forward_panel()..][..self.forward_panel()];
+            let (of_input, of_state) = out.split_at_mut(split);
+            pack_forward(&input_rows, (first, self.hidden), self.lanes, of_input);
+            pack_forward(&state_rows, (first, self.hidden), self.lanes, of_state);
+            let out = &mut bias[panel * self.slot_row()..][..self.slot_row()];
+            for (feed, from) in [(input, w.input_bias), (state, w.state_bias)] {
+                let Some(from) = from else { continue };
+                for (i, gate) in feed.gates.iter().enumerate() {
+                    let from = &from[gate * self.hidden..][..self.hidden][first..];
+                    let to = &mut out[(feed.first + i) * self.lanes..][..self.lanes];
+                    for (to, &from) in to.iter_mut().zip(from) {
+                        *to += from;
+                    }
+                }
+            }
+        }
+        ForwardPack { weights, bias }
+    }
+
+    /// Packs for backward.
+    pub fn pack_backward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> BackwardPack<E> {
+        let pack = |from, columns: Columns, gates: &'static [usize]| {
+            let rows: Vec<_> = gates.iter().map(|&g| self.gate(from, columns, g)).collect();
+            let size = self.padded() * gates.len() * self.lanes;
+            let panels = columns.stride() / self.lanes;
+            let mut out = arena.take(size * panels);
+            if size > 0 {
+                for (panel, out) in out.chunks_exact_mut(size).enumerate() {
+                    pack_backward(&rows, panel, self.hidden, self.lanes, out);
+                }
+            }
+            out
+        };
+        BackwardPack {
+            input: pack(w.input, self.input, self.signature.input.gates),
+            state: pack(w.state, self.state(), self.signature.state.gates),
+        }
+    }
+}
+
+/// Where one direction of a layer finds and leaves its numbers during a pass over a batch.
+///
+/// R is the batch's rows in packed order ([`Steps`]), B its sequences, Hp the padded hidden size.
+/// Rows of x, y and their gradients are padded to whole registers, padding zero.
+pub(crate) struct Sweep<'a, E> {
+    pub steps: &'a Steps,
+    /// From the last step to the first.
+    pub reverse: bool,
+    /// Input, R rows `geometry.input.stride()` apart.
+    pub x: *const E,
+    /// Output, R rows of Hp, `y_stride` apart.
+    pub y: *mut E,
+    pub y_stride: usize,
+    /// Initial hidden state, (B, Hp); not read, and taken as zero, where `h0_is_zero`.
+    pub h0: *const E,
+    pub h0_is_zero: bool,
+    /// Initial trace, memory in the first vector, `[panel][B][trace][L]`. Overwritten by each step
+    /// when `trace` is null.
+    pub trace0: *mut E,
+    /// Trace of each step, kept for backward; else null.
+    pub trace: *mut E,
+    /// Slots of each step, kept for backward; else null. Backward overwrites them by their gradients.
+    pub slots: *mut E,
+}
+
+// SAFETY: workers of a pass take disjoint rows, columns or units, as each pass says.
+unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
+
+/// What backward of a direction needs besides its [`Sweep`].
+pub(crate) struct Descent<E> {
+    /// Gradient of y, laid out as y; null means zero.
+    pub dy: *const E,
+    /// Gradient of the final hidden state, (B, Hp).
+    pub dh_last: *const E,
+    /// In: gradient of the final memory (else zeros); out: that of the initial one. `[panel][B][L]`.
+    pub carry: *mut E,
+    /// Out: gradient of the initial hidden state, (B, Hp); may be null.
+    pub dh0: *mut E,
+}
+
+// SAFETY: workers of a pass take disjoint rows.
+unsafe impl<E: Sync> Sync for Descent<E> {}
+
+/// A share of the work on weight gradients: some panels of units, and some columns of a source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WeightUnit {
+    /// Whether the columns are the state's; else the input's.
+    pub of_state: bool,
+    /// Panels of hidden units.
+    pub panels: Range<usize>,
+    /// Positions in the source's padded rows, from a multiple of 16.
+    pub columns: Range<usize>,
+    /// Whether the biases of these panels are this unit's work too.
+    pub with_bias: bool,
+}
+
+impl Geometry {
+    /// The weight gradients' work, in at least `workers` shares where there is enough of it.
+    ///
+    /// The cut does not change the results: each sum is one unit's.
+    pub fn weight_units(&self, workers: usize) -> Vec<WeightUnit> {
+        const WIDE: usize = 256;
+        const HIGH: usize = 4;
+        let high = (self.panels() / (2 * workers))
+            .clamp(1, HIGH)
+            .next_multiple_of(if self.signature.slots == 1 { 2 } else { 1 });
+        let mut units = Vec::new();
+        let bias_of_state = self.signature.is_recurrent();
+        for of_state in [true, false] {
+            let extent = if of_state {
+                self.state_columns()
+            } else {
+                self.input.extent()
+            };
+            let carries_bias = of_state == bias_of_state;
+            for column in (0..extent.max(usize::from(carries_bias))).step_by(WIDE) {
+                for panel in (0..self.panels()).step_by(high) {
+                    units.push(WeightUnit {
+                        of_state,
+                        panels: panel..(panel + high).min(self.panels()),
+                        columns: column..(column + WIDE).min(extent),
+                        with_bias: carries_bias && column == 0,
+                    });
+                }
+            }
+        }
+        units
+    }
+}

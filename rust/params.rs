@@ -1,0 +1,59 @@
+//! Names, shapes and places of the parameters in one flat buffer.
+//!
+//! Weights, gradients and optimizer state all are buffers of [`Layout::size`] numbers.
+
+use std::ops::Range;
+
+/// A named array in the flat buffer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// torch's name of the parameter.
+    pub name: String,
+    /// Its shape, row-major.
+    pub shape: Vec<usize>,
+    /// Its first number's place.
+    pub offset: usize,
+}
+
+impl Entry {
+    /// Its place in the flat buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.shape.iter().product::<usize>()
+    }
+}
+
+/// The parameters of a model, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    entries: Vec<Entry>,
+}
+
+impl Layout {
+    /// Adds a parameter at the end.
+    pub fn push(&mut self, name: impl Into<String>, shape: &[usize]) {
+        self.entries.push(Entry {
+            name: name.into(),
+            shape: shape.to_vec(),
+            offset: self.size(),
+        });
+    }
+
+    /// Adds all parameters of another layout at the end, their names prefixed; returns their place.
+    pub fn append(&mut self, prefix: &str, other: &Layout) -> Range<usize> {
+        let start = self.size();
+        for entry in &other.entries {
+            self.push(format!("{prefix}{}", entry.name), &entry.shape);
+        }
+        start..self.size()
+    }
+
+    /// The parameters in order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Numbers in all.
+    pub fn size(&self) -> usize {
+        self.entries.last().map_or(0, |last| last.range().end)
+    }
+}

@@ -1,0 +1,150 @@
+//! What a pass over a batch keeps, and the states that it ends in.
+
+use std::ptr;
+
+use crate::buffer::Buffer;
+use crate::layer::{Geometry, Sweep};
+use crate::simd::Real;
+use crate::steps::Steps;
+
+/// A state inside: for each layer and direction, (B, Hp) rows in the batch's order of rows,
+/// padding zero.
+pub(crate) type StateRows<E> = Vec<Buffer<E>>;
+
+/// The states of a batch, or their gradients; an absent one is zero.
+pub(crate) struct States<E> {
+    pub hidden: Option<StateRows<E>>,
+    pub memory: Option<StateRows<E>>,
+}
+
+impl<E> States<E> {
+    /// All zero.
+    pub fn none() -> Self {
+        States {
+            hidden: None,
+            memory: None,
+        }
+    }
+}
+
+/// What a pass over one direction of a layer keeps.
+pub(crate) struct DirectionPass<E> {
+    pub geometry: Geometry,
+    pub reverse: bool,
+    /// Initial hidden state, (B, Hp).
+    pub h0: Buffer<E>,
+    pub h0_is_zero: bool,
+    /// Initial trace, `[panel][B][trace][L]`; the latest one in a pass that is not kept.
+    pub trace0: Buffer<E>,
+    /// Trace by step, in a pass that is kept.
+    pub trace: Option<Buffer<E>>,
+    /// Slots by step, in a pass that is kept.
+    pub slots: Option<Buffer<E>>,
+}
+
+/// What a pass over a layer keeps.
+pub(crate) struct LayerPass<E> {
+    /// The layer's input after dropout; none where it is the output beneath, or the first input.
+    pub dropped: Option<Buffer<E>>,
+    /// Output, R rows with the directions' Hp side by side.
+    pub y: Buffer<E>,
+    pub directions: Vec<DirectionPass<E>>,
+}
+
+/// A forward pass over a batch: its outputs, and what backward needs if that was asked for.
+pub(crate) struct Pass<E> {
+    pub steps: Steps,
+    /// The first layer's input, R rows.
+    pub x: Buffer<E>,
+    pub layers: Vec<LayerPass<E>>,
+    /// Set if layers had dropout between them.
+    pub dropout_seed: Option<u64>,
+}
+
+impl<E: Real> DirectionPass<E> {
+    /// The step after which a sequence of that length ends.
+    fn last_step(&self, length: usize) -> Option<usize> {
+        let last = length.checked_sub(1)?;
+        Some(if self.reverse { 0 } else { last })
+    }
+
+    fn final_memory(&self, steps: &Steps, to: &mut [E]) {
+        let g = &self.geometry;
+        let batch = steps.batch();
+        for (row, to) in to.chunks_exact_mut(g.padded()).enumerate() {
+            for (panel, to) in to.chunks_exact_mut(g.lanes).enumerate() {
+                let last = self.last_step(steps.lengths()[row]);
+                let from = match (&self.trace, last) {
+                    (Some(trace), Some(step)) => {
+                        let at = steps.offset(step) * g.panels() + panel * steps.count(step) + row;
+                        &trace[at * g.trace_row()..]
+                    }
+                    _ => &self.trace0[(panel * batch + row) * g.trace_row()..],
+                };
+                to.copy_from_slice(&from[..g.lanes]);
+            }
+        }
+    }
+}
+
+impl<E: Real> LayerPass<E> {
+    /// Places of the directions in the layer's buffers, for input rows at `x`.
+    pub fn sweeps<'a>(&mut self, steps: &'a Steps, x: *const E) -> Vec<Sweep<'a, E>> {
+        let y_stride = self.directions.iter().map(|d| d.geometry.padded()).sum();
+        let mut y = self.y.as_mut_ptr();
+        self.directions
+            .iter_mut()
+            .map(|direction| {
+                let pointer = |buffer: &mut Option<Buffer<E>>| {
+                    buffer
+                        .as_mut()
+                        .map_or(ptr::null_mut(), |buffer| buffer.as_mut_ptr())
+                };
+                let sweep = Sweep {
+                    steps,
+                    reverse: direction.reverse,
+                    x,
+                    y,
+                    y_stride,
+                    h0: direction.h0.as_ptr(),
+                    h0_is_zero: direction.h0_is_zero,
+                    trace0: direction.trace0.as_mut_ptr(),
+                    trace: pointer(&mut direction.trace),
+                    slots: pointer(&mut direction.slots),
+                };
+                y = y.wrapping_add(direction.geometry.padded());
+                sweep
+            })
+            .collect()
+    }
+}
+
+impl<E: Real> Pass<E> {
+    /// The last layer's output, R rows.
+    pub fn output(&self) -> &[E] {
+        self.layers.last().map_or(&[], |layer| &layer.y)
+    }
+
+    /// Writes the hidden state in which a direction ends, (B, Hp), rows `stride` apart.
+    pub fn final_hidden(&self, layer: usize, direction: usize, stride: usize, to: &mut [E]) {
+        let layer = &self.layers[layer];
+        let pass = &layer.directions[direction];
+        let padded = pass.geometry.padded();
+        let y_stride = padded * layer.directions.len();
+        for (row, to) in to.chunks_mut(stride).enumerate().take(self.steps.batch()) {
+            let from = match pass.last_step(self.steps.lengths()[row]) {
+                Some(step) => {
+                    let at = (self.steps.offset(step) + row) * y_stride + direction * padded;
+                    &layer.y[at..at + padded]
+                }
+                None => &pass.h0[row * padded..][..padded],
+            };
+            to[..padded].copy_from_slice(from);
+        }
+    }
+
+    /// Writes the memory in which a direction ends, (B, Hp).
+    pub fn final_memory(&self, layer: usize, direction: usize, to: &mut [E]) {
+        self.layers[layer].directions[direction].final_memory(&self.steps, to);
+    }
+}

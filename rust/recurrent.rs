@@ -1,0 +1,351 @@
+//! A recurrent stack with its weights, over ndarray views: the crate's layer for users.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ndarray::{ArrayView3, ArrayViewMut3, Axis};
+
+use crate::boundary::{gather, gather_state, scatter, scatter_state};
+use crate::buffer::Buffer;
+use crate::error::{Error, Result};
+use crate::params::Layout;
+use crate::pass::{Pass, StateRows, States};
+use crate::sequence::Element;
+use crate::stack::{Config, InputGradients, Stack, Want};
+use crate::steps::Steps;
+
+/// A number that no other model of this process has.
+pub(crate) fn fresh_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A recurrent stack and its weights.
+pub struct Recurrent<E: 'static> {
+    stack: Stack<E>,
+    weights: Vec<E>,
+    id: u64,
+    version: u64,
+}
+
+/// What goes into a pass. Letters: T steps, B sequences, I inputs, H hidden units, L layers, D
+/// directions.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a, E> {
+    /// (T, B, I)
+    pub x: ArrayView3<'a, E>,
+    /// Initial hidden state (L·D, B, H), or zeros.
+    pub h0: Option<ArrayView3<'a, E>>,
+    /// Initial memory (L·D, B, H) of a cell that has one, or zeros.
+    pub c0: Option<ArrayView3<'a, E>>,
+    /// Length of each sequence, 0 to T in any order; else all are T steps long.
+    pub lengths: Option<&'a [i64]>,
+}
+
+/// A pass over a batch, from which outputs are read and backward starts.
+pub struct Tape<E> {
+    pass: Option<Pass<E>>,
+    steps: Steps,
+    /// T of the array that came in.
+    total: usize,
+    kept: bool,
+    owner: u64,
+    version: u64,
+}
+
+/// Gradients that backward found.
+pub struct Gradients<E> {
+    inputs: InputGradients<E>,
+    steps: Steps,
+    /// The gradients of all weights, in the order of [`Recurrent::layout`].
+    pub weights: Vec<E>,
+}
+
+fn shape_of(shape: &[usize]) -> String {
+    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
+    match sizes.as_slice() {
+        [one] => format!("({one},)"),
+        _ => format!("({})", sizes.join(", ")),
+    }
+}
+
+fn expect_shape(argument: &str, actual: &[usize], expected: &[usize]) -> Result<()> {
+    if actual == expected {
+        return Ok(());
+    }
+    Err(Error::shape(argument, shape_of(expected), shape_of(actual)))
+}
+
+impl<E: Element> Recurrent<E> {
+    /// A stack whose weights are all zero, for the current instruction set.
+    ///
+    /// # Errors
+    /// As [`Stack::new`].
+    pub fn new(config: Config) -> Result<Self> {
+        Ok(Self::from_stack(Stack::new(config)?))
+    }
+
+    /// The same for a stack that is there already.
+    pub fn from_stack(stack: Stack<E>) -> Self {
+        Recurrent {
+            weights: vec![E::ZERO; stack.layout().size()],
+            stack,
+            id: fresh_id(),
+            version: 0,
+        }
+    }
+
+    /// What the stack is made of.
+    pub fn config(&self) -> &Config {
+        self.stack.config()
+    }
+    /// Names, shapes and places of the weights.
+    pub fn layout(&self) -> &Layout {
+        self.stack.layout()
+    }
+    /// All weights.
+    pub fn weights(&self) -> &[E] {
+        &self.weights
+    }
+    /// A number of its own.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Lets `change` write the weights. Tapes recorded before can no longer be used, even if it fails.
+    ///
+    /// # Errors
+    /// Whatever `change` returns.
+    pub fn update<R>(&mut self, change: impl FnOnce(&mut [E]) -> Result<R>) -> Result<R> {
+        self.version += 1;
+        self.stack.weights_changed();
+        change(&mut self.weights)
+    }
+
+    fn states_shape(&self, batch: usize) -> [usize; 3] {
+        let config = self.stack.config();
+        [self.stack.state_count(), batch, config.hidden_size]
+    }
+
+    fn gather_states(&self, from: ArrayView3<E>, steps: &Steps) -> StateRows<E> {
+        let columns = self.stack.state_columns();
+        from.axis_iter(Axis(0))
+            .map(|from| {
+                let mut to = self.stack.arena().take(steps.batch() * columns.stride());
+                gather_state(from, steps, columns, &mut to);
+                to
+            })
+            .collect()
+    }
+
+    /// Runs a batch. With `keep`, the tape can go into [`Recurrent::backward`]; `dropout_seed` turns dropout
+    /// between layers on.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Value`] naming `x`, `h0`, `c0` or `lengths`.
+    pub fn forward(
+        &self,
+        inputs: Inputs<E>,
+        keep: bool,
+        dropout_seed: Option<u64>,
+    ) -> Result<Tape<E>> {
+        let (total, batch, width) = inputs.x.dim();
+        if width != self.config().input_size {
+            return Err(Error::shape(
+                "x",
+                format!("(T, B, {})", self.config().input_size),
+                shape_of(inputs.x.shape()),
+            ));
+        }
+        let has_memory = self.config().cell.signature().has_memory();
+        let expected = self.states_shape(batch);
+        for (name, state) in [("h0", inputs.h0), ("c0", inputs.c0)] {
+            let Some(state) = state else { continue };
+            if name == "c0" && !has_memory {
+                return Err(Error::value(
+                    "c0",
+                    "nothing, as this cell has no memory",
+                    "an array",
+                ));
+            }
+            expect_shape(name, state.shape(), &expected)?;
+        }
+        let steps = Steps::checked(inputs.lengths, batch, total)?;
+        let columns = self.stack.input_columns();
+        let mut x = self.stack.arena().take(steps.rows() * columns.stride());
+        gather(inputs.x, &steps, columns, &mut x);
+        let initial = States {
+            hidden: inputs.h0.map(|state| self.gather_states(state, &steps)),
+            memory: inputs.c0.map(|state| self.gather_states(state, &steps)),
+        };
+        let weights = &self.weights;
+        let pass = self
+            .stack
+            .forward(weights, steps.clone(), x, initial, keep, dropout_seed);
+        Ok(Tape {
+            pass: Some(pass),
+            steps,
+            total,
+            kept: keep,
+            owner: self.id,
+            version: self.version,
+        })
+    }
+
+    /// Takes a tape back: gradients of a loss with respect to everything that went in, given those
+    /// with respect to the output `dy` (T, B, D·H) and the final states `dh` and `dc` (L·D, B, H).
+    /// An absent one is zero.
+    ///
+    /// # Errors
+    /// [`Error::TapeUsed`] the second time, [`Error::TapeForeign`] if the weights have changed
+    /// since or the tape is another model's, [`Error::Shape`] naming `d_output`, `d_h` or `d_c`.
+    /// The tape stays usable after an error.
+    pub fn backward(
+        &self,
+        tape: &mut Tape<E>,
+        dy: Option<ArrayView3<E>>,
+        dh: Option<ArrayView3<E>>,
+        dc: Option<ArrayView3<E>>,
+    ) -> Result<Gradients<E>> {
+        let foreign = |actual: &str| Error::TapeForeign {
+            actual: actual.to_owned(),
+        };
+        if tape.owner != self.id {
+            return Err(foreign("one of another stack"));
+        }
+        if !tape.kept {
+            return Err(foreign("one of inference, which keeps nothing"));
+        }
+        if tape.version != self.version {
+            return Err(foreign("one recorded before the weights changed"));
+        }
+        let steps = &tape.steps;
+        let outputs = self.stack.output_columns();
+        let states = self.states_shape(steps.batch());
+        if let Some(dy) = dy {
+            expect_shape(
+                "d_output",
+                dy.shape(),
+                &[tape.total, steps.batch(), outputs.real()],
+            )?;
+        }
+        for (name, state) in [("d_h", dh), ("d_c", dc)] {
+            if let Some(state) = state {
+                expect_shape(name, state.shape(), &states)?;
+            }
+        }
+        let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
+        let dy = dy.map(|dy| {
+            let mut to = self.stack.arena().take(steps.rows() * outputs.stride());
+            gather(dy, steps, outputs, &mut to);
+            to
+        });
+        let last = States {
+            hidden: dh.map(|state| self.gather_states(state, steps)),
+            memory: dc.map(|state| self.gather_states(state, steps)),
+        };
+        let mut weights = vec![E::ZERO; self.weights.len()];
+        let want = Want {
+            input: true,
+            states: true,
+        };
+        let inputs = self
+            .stack
+            .backward(&self.weights, pass, dy, last, want, &mut weights);
+        Ok(Gradients {
+            inputs,
+            steps: steps.clone(),
+            weights,
+        })
+    }
+
+    /// Writes a pass's output, (T, B, D·H); zero after a sequence's end.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `output`; [`Error::TapeUsed`] after backward.
+    pub fn output(&self, tape: &Tape<E>, to: ArrayViewMut3<E>) -> Result<()> {
+        let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
+        let columns = self.stack.output_columns();
+        let shape = [tape.total, tape.steps.batch(), columns.real()];
+        expect_shape("output", to.shape(), &shape)?;
+        scatter(pass.output(), &tape.steps, columns, to);
+        Ok(())
+    }
+
+    /// Writes a pass's final hidden states, (L·D, B, H), and memories if `memory` is given.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::TapeUsed`] after backward.
+    pub fn states(
+        &self,
+        tape: &Tape<E>,
+        mut hidden: ArrayViewMut3<E>,
+        memory: Option<ArrayViewMut3<E>>,
+    ) -> Result<()> {
+        let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
+        let shape = self.states_shape(tape.steps.batch());
+        let columns = self.stack.state_columns();
+        let directions = self.config().directions();
+        let mut rows: Buffer<E> = self
+            .stack
+            .arena()
+            .take(tape.steps.batch() * columns.stride());
+        expect_shape("hidden", hidden.shape(), &shape)?;
+        for (i, to) in hidden.axis_iter_mut(Axis(0)).enumerate() {
+            pass.final_hidden(i / directions, i % directions, columns.stride(), &mut rows);
+            scatter_state(&rows, &tape.steps, columns, to);
+        }
+        let Some(mut memory) = memory else {
+            return Ok(());
+        };
+        expect_shape("memory", memory.shape(), &shape)?;
+        for (i, to) in memory.axis_iter_mut(Axis(0)).enumerate() {
+            pass.final_memory(i / directions, i % directions, &mut rows);
+            scatter_state(&rows, &tape.steps, columns, to);
+        }
+        Ok(())
+    }
+
+    /// Writes the gradients of the input (T, B, I) and of the initial states (L·D, B, H).
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`.
+    pub fn input_gradients(
+        &self,
+        gradients: &Gradients<E>,
+        dx: ArrayViewMut3<E>,
+        mut dh0: ArrayViewMut3<E>,
+        dc0: Option<ArrayViewMut3<E>>,
+    ) -> Result<()> {
+        let Gradients { inputs, steps, .. } = gradients;
+        let total = dx.shape()[0].max(steps.longest());
+        let shape = [total, steps.batch(), self.config().input_size];
+        expect_shape("dx", dx.shape(), &shape)?;
+        let shape = self.states_shape(steps.batch());
+        expect_shape("dh0", dh0.shape(), &shape)?;
+        if let Some(rows) = &inputs.dx {
+            scatter(rows, steps, self.stack.input_columns(), dx);
+        }
+        let columns = self.stack.state_columns();
+        for (rows, to) in inputs.dh0.iter().zip(dh0.axis_iter_mut(Axis(0))) {
+            scatter_state(rows, steps, columns, to);
+        }
+        if let Some(mut dc0) = dc0 {
+            expect_shape("dc0", dc0.shape(), &shape)?;
+            for (rows, to) in inputs.dmemory0.iter().zip(dc0.axis_iter_mut(Axis(0))) {
+                scatter_state(rows, steps, columns, to);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<E> Tape<E> {
+    /// Sequences, B.
+    pub fn batch(&self) -> usize {
+        self.steps.batch()
+    }
+    /// Steps of the array that came in, T.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+}

@@ -1,0 +1,594 @@
+//! Layers and directions: a recurrent stack over batches in packed order.
+
+use std::ops::Range;
+use std::ptr;
+use std::sync::{Arc, OnceLock};
+
+use crate::buffer::{Arena, Buffer};
+use crate::cell::CellKind;
+use crate::dropout;
+use crate::error::{Error, Result};
+use crate::kernel::pack::Columns;
+use crate::layer::{
+    BackwardPack, Descent, ForwardPack, Geometry, WeightGradients, WeightUnit, Weights,
+};
+use crate::parallel;
+use crate::params::Layout;
+use crate::pass::{DirectionPass, LayerPass, Pass, StateRows, States};
+use crate::sequence::{Element, Kernels};
+use crate::simd::{Isa, Real};
+use crate::steps::Steps;
+
+/// What a stack is made of. Sizes as in torch's modules.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// The cell of every layer.
+    pub cell: CellKind,
+    /// Columns of the input, I.
+    pub input_size: usize,
+    /// Hidden units of a direction, H.
+    pub hidden_size: usize,
+    /// Layers, each fed by the one before.
+    pub num_layers: usize,
+    /// Whether there are biases.
+    pub bias: bool,
+    /// Whether each layer also runs from the last step to the first; outputs are concatenated.
+    pub bidirectional: bool,
+    /// Probability that a layer's output is dropped on its way to the next layer in training.
+    pub dropout: f64,
+}
+
+impl Config {
+    /// Directions of a layer.
+    pub fn directions(&self) -> usize {
+        if self.bidirectional { 2 } else { 1 }
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.hidden_size == 0 {
+            return Err(Error::value("hidden_size", "an integer >= 1", 0));
+        }
+        if self.num_layers == 0 {
+            return Err(Error::value("num_layers", "an integer >= 1", 0));
+        }
+        if !(0.0..=1.0).contains(&self.dropout) {
+            return Err(Error::value(
+                "dropout",
+                "a number from 0 to 1",
+                self.dropout,
+            ));
+        }
+        let widest = self.input_size.max(2 * self.hidden_size);
+        if widest.checked_mul(16 * self.hidden_size).is_none() {
+            return Err(Error::value(
+                "hidden_size",
+                "weights that can be addressed",
+                self.hidden_size,
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// One direction of one layer.
+struct Direction<E> {
+    geometry: Geometry,
+    /// Places of weight_ih, weight_hh, bias_ih and bias_hh in the flat buffer; absent ones empty.
+    places: [Range<usize>; 4],
+    reverse: bool,
+    /// Packed copies, made when first needed and dropped when the weights change.
+    forward: OnceLock<ForwardPack<E>>,
+    backward: OnceLock<BackwardPack<E>>,
+}
+
+impl<E: Real> Direction<E> {
+    fn weights<'a>(&self, all: &'a [E]) -> Weights<'a, E> {
+        let part = |i: usize| &all[self.places[i].clone()];
+        let bias = |i: usize| Some(part(i)).filter(|part| !part.is_empty());
+        Weights {
+            input: part(0),
+            state: part(1),
+            input_bias: bias(2),
+            state_bias: bias(3),
+        }
+    }
+
+    /// Places of the gradients in a flat buffer that starts at `base`.
+    fn gradients(&self, base: *mut E) -> WeightGradients<E> {
+        let part = |i: usize| {
+            let place = &self.places[i];
+            (!place.is_empty()).then(|| base.wrapping_add(place.start))
+        };
+        WeightGradients {
+            input: part(0).unwrap_or(ptr::null_mut()),
+            state: part(1).unwrap_or(ptr::null_mut()),
+            input_bias: part(2),
+            state_bias: part(3),
+        }
+    }
+
+    fn forward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &ForwardPack<E> {
+        self.forward
+            .get_or_init(|| self.geometry.pack_forward(self.weights(weights), arena))
+    }
+
+    fn backward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &BackwardPack<E> {
+        self.backward
+            .get_or_init(|| self.geometry.pack_backward(self.weights(weights), arena))
+    }
+}
+
+/// A recurrent stack: its structure and its packed weights. The weights themselves are passed in,
+/// as one flat buffer of [`Stack::layout`].
+pub struct Stack<E: 'static> {
+    config: Config,
+    layout: Layout,
+    /// `[layer][direction]`
+    layers: Vec<Vec<Direction<E>>>,
+    kernels: &'static dyn Kernels<E>,
+    arena: Arc<Arena>,
+}
+
+/// Gradients of what went into a pass.
+pub(crate) struct InputGradients<E> {
+    /// Of x, R rows, if asked for.
+    pub dx: Option<Buffer<E>>,
+    /// Of the initial hidden states, if asked for.
+    pub dh0: StateRows<E>,
+    /// Of the initial memories, if asked for; unspecified for cells without memory.
+    pub dmemory0: StateRows<E>,
+}
+
+impl<E: Element> Stack<E> {
+    /// A stack for the current instruction set.
+    ///
+    /// # Errors
+    /// [`Error::Value`] for a size or probability out of range, [`Error::UnknownIsa`] if
+    /// `RNNCORE_ISA` names none that this CPU has.
+    pub fn new(config: Config) -> Result<Self> {
+        Self::with_isa(config, Isa::current()?)
+    }
+
+    /// A stack for one instruction set.
+    ///
+    /// # Errors
+    /// As [`Stack::new`].
+    pub fn with_isa(config: Config, isa: Isa) -> Result<Self> {
+        let lanes = E::kernels(isa, config.cell).lanes();
+        Self::with_input(config, isa, Geometry::columns(1, config.input_size, lanes))
+    }
+
+    /// A stack whose input rows lie in a given way; their columns are `config.input_size`.
+    pub(crate) fn with_input(config: Config, isa: Isa, first: Columns) -> Result<Self> {
+        config.check()?;
+        // So that a bad RNNCORE_NUM_THREADS is heard of before there is work.
+        parallel::num_threads()?;
+        let kernels = E::kernels(isa, config.cell);
+        let lanes = kernels.lanes();
+        let signature = config.cell.signature();
+        let rows = signature.gates * config.hidden_size;
+        let mut layout = Layout::default();
+        let mut layers = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            let input = if layer == 0 {
+                first
+            } else {
+                Geometry::columns(config.directions(), config.hidden_size, lanes)
+            };
+            let mut directions = Vec::with_capacity(config.directions());
+            for reverse in [false, true].into_iter().take(config.directions()) {
+                let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
+                let mut push = |name: &str, shape: &[usize], present: bool| {
+                    let start = layout.size();
+                    if present {
+                        layout.push(format!("{name}_{suffix}"), shape);
+                    }
+                    start..layout.size()
+                };
+                let recurrent = signature.is_recurrent();
+                let places = [
+                    push("weight_ih", &[rows, input.real()], true),
+                    push("weight_hh", &[rows, config.hidden_size], recurrent),
+                    push("bias_ih", &[rows], config.bias),
+                    push("bias_hh", &[rows], config.bias && recurrent),
+                ];
+                directions.push(Direction {
+                    geometry: Geometry::new(config.cell, input, config.hidden_size, lanes),
+                    places,
+                    reverse,
+                    forward: OnceLock::new(),
+                    backward: OnceLock::new(),
+                });
+            }
+            layers.push(directions);
+        }
+        Ok(Stack {
+            config,
+            layout,
+            layers,
+            kernels,
+            arena: Arc::default(),
+        })
+    }
+
+    /// What the stack is made of.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+    /// Its parameters: torch's names, order and shapes.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
+    }
+    /// Numbers in a register.
+    pub(crate) fn lanes(&self) -> usize {
+        self.kernels.lanes()
+    }
+    /// How rows of the input lie inside.
+    pub(crate) fn input_columns(&self) -> Columns {
+        self.layers[0][0].geometry.input
+    }
+    /// How rows of the output lie inside.
+    pub(crate) fn output_columns(&self) -> Columns {
+        Geometry::columns(
+            self.config.directions(),
+            self.config.hidden_size,
+            self.lanes(),
+        )
+    }
+    /// How rows of a state lie inside.
+    pub(crate) fn state_columns(&self) -> Columns {
+        self.layers[0][0].geometry.state()
+    }
+    /// Layers times directions.
+    pub(crate) fn state_count(&self) -> usize {
+        self.config.num_layers * self.config.directions()
+    }
+
+    /// To be called after every change of the weights: packed copies are stale.
+    pub fn weights_changed(&mut self) {
+        for direction in self.layers.iter_mut().flatten() {
+            direction.forward.take();
+            direction.backward.take();
+        }
+    }
+
+    /// How many threads a pass over `rows` steps is worth.
+    fn workers(&self, rows: usize, geometry: &Geometry) -> usize {
+        /// Products that take about as long as starting a second thread.
+        const WORTHWHILE: usize = 1 << 17;
+        let products = geometry.signature.slots
+            * geometry.padded()
+            * (geometry.input.extent() + geometry.hidden);
+        let threads = parallel::num_threads().unwrap_or(1);
+        threads.min(1 + rows * products / WORTHWHILE)
+    }
+
+    /// Runs a batch through all layers.
+    ///
+    /// `x` has R rows of [`Stack::input_columns`]. `keep` keeps what backward needs.
+    /// `dropout_seed` turns dropout between layers on.
+    ///
+    /// # Panics
+    /// If a buffer's size is not that.
+    pub(crate) fn forward(
+        &self,
+        weights: &[E],
+        steps: Steps,
+        x: Buffer<E>,
+        initial: States<E>,
+        keep: bool,
+        dropout_seed: Option<u64>,
+    ) -> Pass<E> {
+        assert_eq!(weights.len(), self.layout.size());
+        assert_eq!(x.len(), steps.rows() * self.input_columns().stride());
+        let (rows, batch) = (steps.rows(), steps.batch());
+        let dropout_seed = dropout_seed.filter(|_| self.config.dropout > 0.0);
+        let mut h0 = initial.hidden.map(Vec::into_iter);
+        let mut memory0 = initial.memory.map(Vec::into_iter);
+        let mut layers: Vec<LayerPass<E>> = Vec::with_capacity(self.layers.len());
+        for (layer, directions) in self.layers.iter().enumerate() {
+            let dropped = dropout_seed.filter(|_| layer > 0).map(|seed| {
+                let mut dropped = self.arena.take(rows * self.output_columns().stride());
+                dropped.copy_from_slice(&layers[layer - 1].y);
+                self.drop_out(&mut dropped, &steps, seed, layer);
+                dropped
+            });
+            let passes = directions
+                .iter()
+                .map(|direction| {
+                    let g = &direction.geometry;
+                    let given = h0.as_mut().and_then(Iterator::next);
+                    let h0_is_zero = given.is_none();
+                    let h0 = given.unwrap_or_else(|| self.arena.zeros(batch * g.padded()));
+                    assert_eq!(h0.len(), batch * g.padded());
+                    let mut trace0 = self.arena.zeros(batch * g.panels() * g.trace_row());
+                    if let Some(memory) = memory0.as_mut().and_then(Iterator::next) {
+                        assert_eq!(memory.len(), batch * g.padded());
+                        g.spread(&memory, batch, g.trace_row(), &mut trace0);
+                    }
+                    let kept = |row: usize| keep.then(|| self.arena.take(rows * g.panels() * row));
+                    DirectionPass {
+                        geometry: *g,
+                        reverse: direction.reverse,
+                        h0,
+                        h0_is_zero,
+                        trace0,
+                        trace: kept(g.trace_row()),
+                        slots: kept(g.slot_row()),
+                    }
+                })
+                .collect();
+            let y = self.arena.take(rows * self.output_columns().stride());
+            let mut pass = LayerPass {
+                dropped,
+                y,
+                directions: passes,
+            };
+            let input = match (&pass.dropped, layers.last()) {
+                (Some(dropped), _) => dropped,
+                (None, Some(beneath)) => &beneath.y,
+                (None, None) => &x,
+            };
+            let sweeps = pass.sweeps(&steps, input.as_ptr());
+            let workers = self.workers(rows, &directions[0].geometry);
+            let packs: Vec<_> = directions
+                .iter()
+                .map(|direction| direction.forward_pack(weights, &self.arena))
+                .collect();
+            let items = row_items(&steps, directions.len(), workers);
+            parallel::for_each(workers, items, |(d, rows)| {
+                // SAFETY: the buffers were sized above, packs are this geometry's, and the items
+                // are disjoint in rows or direction.
+                unsafe {
+                    self.kernels
+                        .forward(&directions[d].geometry, packs[d], &sweeps[d], rows)
+                }
+            });
+            layers.push(pass);
+        }
+        Pass {
+            steps,
+            x,
+            layers,
+            dropout_seed,
+        }
+    }
+
+    fn drop_out(&self, rows: &mut [E], steps: &Steps, seed: u64, layer: usize) {
+        dropout::apply(
+            rows,
+            self.output_columns(),
+            steps,
+            self.config.dropout,
+            seed,
+            layer as u64,
+        );
+    }
+
+    /// Takes a kept pass back through all layers, and adds to the gradients of the weights.
+    ///
+    /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the final states.
+    ///
+    /// # Panics
+    /// If a buffer's size is not that, or the pass was not kept.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn backward(
+        &self,
+        weights: &[E],
+        pass: Pass<E>,
+        dy: Option<Buffer<E>>,
+        last: States<E>,
+        want: Want,
+        gradients: &mut [E],
+    ) -> InputGradients<E> {
+        assert_eq!(weights.len(), self.layout.size());
+        assert_eq!(gradients.len(), self.layout.size());
+        let Pass {
+            steps,
+            x,
+            mut layers,
+            dropout_seed,
+        } = pass;
+        let (rows, batch) = (steps.rows(), steps.batch());
+        let zeros = |g: &Geometry| self.arena.zeros(batch * g.padded());
+        let mut dh = last.hidden.map(|rows| rows.into_iter().rev());
+        let mut dmemory = last.memory.map(|rows| rows.into_iter().rev());
+        let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
+        let mut dy = dy;
+        for (layer, directions) in self.layers.iter().enumerate().rev() {
+            let mut pass = layers.pop().expect("a pass has every layer");
+            assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
+            let input = match (&pass.dropped, layers.last()) {
+                (Some(dropped), _) => dropped,
+                (None, Some(beneath)) => &beneath.y,
+                (None, None) => &x,
+            };
+            let mut last = Vec::new();
+            let mut carry = Vec::new();
+            let mut dh0 = Vec::new();
+            for direction in directions.iter().rev() {
+                let g = &direction.geometry;
+                last.push(
+                    dh.as_mut()
+                        .and_then(Iterator::next)
+                        .unwrap_or_else(|| zeros(g)),
+                );
+                assert_eq!(last[last.len() - 1].len(), batch * g.padded());
+                let mut carried = zeros(g);
+                if let Some(memory) = dmemory.as_mut().and_then(Iterator::next) {
+                    assert_eq!(memory.len(), batch * g.padded());
+                    g.spread(&memory, batch, g.lanes, &mut carried);
+                }
+                carry.push(carried);
+                dh0.extend(want.states.then(|| zeros(g)));
+            }
+            for list in [&mut last, &mut carry, &mut dh0] {
+                list.reverse();
+            }
+            let sweeps = pass.sweeps(&steps, input.as_ptr());
+            let descents: Vec<_> = (0..directions.len())
+                .map(|d| Descent {
+                    dy: dy.as_ref().map_or(ptr::null(), |dy| {
+                        assert_eq!(dy.len(), rows * self.output_columns().stride());
+                        dy.as_ptr()
+                            .wrapping_add(d * directions[d].geometry.padded())
+                    }),
+                    dh_last: last[d].as_ptr(),
+                    carry: carry[d].as_mut_ptr(),
+                    dh0: if want.states {
+                        dh0[d].as_mut_ptr()
+                    } else {
+                        ptr::null_mut()
+                    },
+                })
+                .collect();
+            let workers = self.workers(rows, &directions[0].geometry);
+            let packs: Vec<_> = directions
+                .iter()
+                .map(|direction| direction.backward_pack(weights, &self.arena))
+                .collect();
+            let items = row_items(&steps, directions.len(), workers);
+            parallel::for_each(workers, items, |(d, rows)| {
+                // SAFETY: the buffers were sized above or in `forward`, packs are this
+                // geometry's, and the items are disjoint in rows or direction.
+                unsafe {
+                    self.kernels.backward(
+                        &directions[d].geometry,
+                        packs[d],
+                        &sweeps[d],
+                        &descents[d],
+                        rows,
+                    );
+                }
+            });
+
+            let columns = directions[0].geometry.input;
+            let mut dx =
+                (layer > 0 || want.input).then(|| self.arena.take(rows * columns.stride()));
+            let to = Shared(dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()));
+            let base = gradients.as_mut_ptr();
+            let outs: Vec<_> = directions
+                .iter()
+                .map(|direction| direction.gradients(base))
+                .collect();
+            let items = late_items(&steps, directions, workers, dx.is_some());
+            parallel::for_each_with(workers, items, Vec::new, |workspace, item| match item {
+                Late::Input(range) => {
+                    for (d, direction) in directions.iter().enumerate() {
+                        // SAFETY: dx has R rows; each item's steps are its own, and the second
+                        // direction adds to what the first one wrote.
+                        unsafe {
+                            self.kernels.input_gradient(
+                                &direction.geometry,
+                                packs[d],
+                                &sweeps[d],
+                                range.clone(),
+                                to.get(),
+                                d > 0,
+                            );
+                        }
+                    }
+                }
+                Late::Weights(d, unit) => {
+                    // SAFETY: gradients have every parameter of the layout; units are disjoint.
+                    unsafe {
+                        self.kernels.weights(
+                            &directions[d].geometry,
+                            &sweeps[d],
+                            &unit,
+                            workspace,
+                            &outs[d],
+                        );
+                    }
+                }
+            });
+            if let (Some(seed), Some(dx)) = (dropout_seed.filter(|_| layer > 0), dx.as_mut()) {
+                self.drop_out(dx, &steps, seed, layer);
+            }
+            dy = dx;
+            all_dh0.extend(dh0.into_iter().rev());
+            if want.states {
+                all_dmemory0.extend(carry.iter().zip(directions).rev().map(
+                    |(carry, direction)| {
+                        let g = &direction.geometry;
+                        let mut rows = zeros(g);
+                        g.collect(carry, batch, g.lanes, &mut rows);
+                        rows
+                    },
+                ));
+            }
+        }
+        all_dh0.reverse();
+        all_dmemory0.reverse();
+        InputGradients {
+            dx: dy,
+            dh0: all_dh0,
+            dmemory0: all_dmemory0,
+        }
+    }
+}
+
+/// Which gradients besides the weights' are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Want {
+    /// The input's.
+    pub input: bool,
+    /// The initial states'.
+    pub states: bool,
+}
+
+/// A pointer that workers share.
+struct Shared<E>(*mut E);
+
+// SAFETY: its users write disjoint places, as they say where they use it.
+unsafe impl<E: Sync> Sync for Shared<E> {}
+
+impl<E> Shared<E> {
+    fn get(&self) -> *mut E {
+        self.0
+    }
+}
+
+/// Directions times slices of rows.
+fn row_items(steps: &Steps, directions: usize, workers: usize) -> Vec<(usize, Range<usize>)> {
+    let slices = steps.slices(workers.div_ceil(directions));
+    (0..directions)
+        .flat_map(|d| slices.iter().map(move |rows| (d, rows.clone())))
+        .collect()
+}
+
+/// Work that waits until all slots of a layer hold their gradients.
+enum Late {
+    /// The input's gradient at some steps.
+    Input(Range<usize>),
+    /// A share of a direction's weight gradients.
+    Weights(usize, WeightUnit),
+}
+
+fn late_items<E>(
+    steps: &Steps,
+    directions: &[Direction<E>],
+    workers: usize,
+    with_input: bool,
+) -> Vec<Late> {
+    let mut items = Vec::new();
+    for (d, direction) in directions.iter().enumerate() {
+        let units = direction.geometry.weight_units(workers);
+        items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
+    }
+    if with_input {
+        // Enough rows that a column panel's weights are read from memory once for many products.
+        const ROWS: usize = 256;
+        let mut start = 0;
+        for step in 0..steps.longest() {
+            if steps.offset(step + 1) - steps.offset(start) >= ROWS || step + 1 == steps.longest() {
+                items.push(Late::Input(start..step + 1));
+                start = step + 1;
+            }
+        }
+    }
+    items
+}

@@ -1,0 +1,218 @@
+//! The order of work in a ragged batch.
+//!
+//! Inside, sequences are sorted by length, longest first, and step t holds only the rows that are
+//! still running: a batch costs its real number of steps. All buffers of rows are in this order:
+//! first the rows of step 0, then those of step 1, and so on (torch's `PackedSequence`).
+
+use crate::error::{Error, Result};
+
+/// How the rows of a batch of sequences lie in packed order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Steps {
+    /// Sequence of each row, longest first; equal lengths in the order given.
+    order: Vec<usize>,
+    /// Length of each row's sequence, descending.
+    lengths: Vec<usize>,
+    /// Rows running at each step, descending, none zero.
+    counts: Vec<usize>,
+    /// Packed index of each step's first row, and their number in all at the end.
+    offsets: Vec<usize>,
+}
+
+/// A step on the way through a sequence, in either direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Visit {
+    /// The step.
+    pub step: usize,
+    /// The step whose state comes in, if any.
+    pub before: Option<usize>,
+    /// The step that takes its state, if any.
+    pub after: Option<usize>,
+}
+
+impl Steps {
+    /// Sequences of these lengths, zeros included, in any order.
+    pub fn new(lengths: &[usize]) -> Self {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
+        order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+        let lengths: Vec<usize> = order.iter().map(|&i| lengths[i]).collect();
+        let longest = lengths.first().copied().unwrap_or(0);
+        let mut counts = Vec::with_capacity(longest);
+        let mut running = lengths.len();
+        for step in 0..longest {
+            while lengths[running - 1] <= step {
+                running -= 1;
+            }
+            counts.push(running);
+        }
+        let mut offsets = Vec::with_capacity(longest + 1);
+        offsets.push(0);
+        for &count in &counts {
+            offsets.push(offsets[offsets.len() - 1] + count);
+        }
+        Steps {
+            order,
+            lengths,
+            counts,
+            offsets,
+        }
+    }
+
+    /// Lengths from outside: one for each of `batch` sequences, `longest` at most.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] or [`Error::Value`], naming `lengths`.
+    pub fn checked(lengths: Option<&[i64]>, batch: usize, longest: usize) -> Result<Self> {
+        let Some(lengths) = lengths else {
+            return Ok(Self::new(&vec![longest; batch]));
+        };
+        if lengths.len() != batch {
+            return Err(Error::shape(
+                "lengths",
+                format!("({batch},)"),
+                format!("({},)", lengths.len()),
+            ));
+        }
+        let checked = lengths
+            .iter()
+            .enumerate()
+            .map(|(i, &length)| {
+                usize::try_from(length)
+                    .ok()
+                    .filter(|&length| length <= longest)
+                    .ok_or_else(|| {
+                        Error::value(
+                            "lengths",
+                            format!("integers from 0 to {longest}"),
+                            format!("{length} at index {i}"),
+                        )
+                    })
+            })
+            .collect::<Result<Vec<usize>>>()?;
+        Ok(Self::new(&checked))
+    }
+
+    /// Sequences.
+    pub fn batch(&self) -> usize {
+        self.order.len()
+    }
+    /// The longest length.
+    pub fn longest(&self) -> usize {
+        self.counts.len()
+    }
+    /// Steps of all sequences together.
+    pub fn rows(&self) -> usize {
+        self.offsets[self.counts.len()]
+    }
+    /// The sequence that each row is.
+    pub fn order(&self) -> &[usize] {
+        &self.order
+    }
+    /// The rows' lengths.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+    /// Rows running at `step`.
+    pub fn count(&self, step: usize) -> usize {
+        self.counts[step]
+    }
+    /// Packed index of the first row of `step`.
+    pub fn offset(&self, step: usize) -> usize {
+        self.offsets[step]
+    }
+
+    /// The steps in the order that a direction goes through them.
+    pub(crate) fn walk(&self, reverse: bool) -> impl DoubleEndedIterator<Item = Visit> {
+        let longest = self.longest();
+        (0..longest).map(move |i| {
+            let at = |i: usize| if reverse { longest - 1 - i } else { i };
+            Visit {
+                step: at(i),
+                before: i.checked_sub(1).map(at),
+                after: (i + 1 < longest).then(|| at(i + 1)),
+            }
+        })
+    }
+
+    /// The step before `step` in a direction, if any.
+    pub(crate) fn before(&self, step: usize, reverse: bool) -> Option<usize> {
+        if reverse {
+            (step + 1 < self.longest()).then_some(step + 1)
+        } else {
+            step.checked_sub(1)
+        }
+    }
+
+    /// Cuts the rows into at most `parts` ranges with about the same number of steps.
+    pub(crate) fn slices(&self, parts: usize) -> Vec<std::ops::Range<usize>> {
+        let total = self.rows();
+        let mut slices = Vec::with_capacity(parts);
+        let (mut start, mut done) = (0, 0);
+        for (row, &length) in self.lengths.iter().enumerate() {
+            done += length;
+            // Close the slice once its share of all steps is reached.
+            if done * parts >= total * (slices.len() + 1) || row + 1 == self.batch() {
+                if slices.len() + 1 == parts || row + 1 == self.batch() {
+                    break;
+                }
+                slices.push(start..row + 1);
+                start = row + 1;
+            }
+        }
+        slices.push(start..self.batch());
+        slices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_like_torch() {
+        let steps = Steps::new(&[2, 0, 5, 4, 5]);
+        assert_eq!(steps.order(), [2, 4, 3, 0, 1]);
+        assert_eq!(steps.lengths(), [5, 5, 4, 2, 0]);
+        let counts: Vec<_> = (0..steps.longest()).map(|t| steps.count(t)).collect();
+        assert_eq!(counts, [4, 4, 3, 3, 2]);
+        assert_eq!(steps.rows(), 16);
+        assert_eq!(steps.offset(3), 11);
+    }
+
+    #[test]
+    fn slices_cover_all_rows_evenly() {
+        for lengths in [vec![], vec![0, 0], vec![3], vec![9, 1, 1, 1], vec![7; 64]] {
+            let steps = Steps::new(&lengths);
+            for parts in 1..5 {
+                let slices = steps.slices(parts);
+                assert!(slices.len() <= parts);
+                let rows: Vec<usize> = slices.into_iter().flatten().collect();
+                assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
+            }
+        }
+        assert_eq!(Steps::new(&[7; 64]).slices(2), [0..32, 32..64]);
+        assert_eq!(Steps::new(&[9, 3, 3, 3]).slices(2), [0..1, 1..4]);
+    }
+
+    #[test]
+    fn walks_both_ways() {
+        let steps = Steps::new(&[3, 1]);
+        let forward: Vec<_> = steps.walk(false).map(|v| (v.before, v.step)).collect();
+        assert_eq!(forward, [(None, 0), (Some(0), 1), (Some(1), 2)]);
+        let reverse: Vec<_> = steps.walk(true).map(|v| (v.before, v.step)).collect();
+        assert_eq!(reverse, [(None, 2), (Some(2), 1), (Some(1), 0)]);
+        assert!(
+            steps
+                .walk(true)
+                .all(|v| steps.before(v.step, true) == v.before)
+        );
+    }
+
+    #[test]
+    fn refuses_lengths_by_name() {
+        let error = Steps::checked(Some(&[1, 4]), 2, 3).unwrap_err().to_string();
+        assert!(error.contains("lengths") && error.contains('4'), "{error}");
+        assert!(Steps::checked(Some(&[-1, 4]), 2, 5).is_err());
+        assert!(Steps::checked(Some(&[1]), 2, 5).is_err());
+    }
+}
