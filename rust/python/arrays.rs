@@ -1,0 +1,162 @@
+//! NumPy arrays at the boundary.
+
+use std::sync::Mutex;
+
+use numpy::{PyArray, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::optimizer::States;
+use crate::error::{Error, Result};
+use crate::optim::State;
+use crate::params::Layout;
+use crate::recurrent::Tape;
+use crate::sequence::Element;
+
+/// A scalar that both sides have, and where what Python holds of it is found.
+pub(super) trait Held: Element + numpy::Element {
+    /// A tape for Python.
+    fn wrap(tape: Tape<Self>) -> InnerTape;
+    /// The tape, if it is of this scalar.
+    fn unwrap(tape: &InnerTape) -> Option<&Mutex<Tape<Self>>>;
+    /// What an optimizer remembers about a model.
+    fn state_of(states: &mut States, model: u64) -> &mut State<Self>;
+}
+
+/// A tape of either scalar.
+pub(super) enum InnerTape {
+    F32(Mutex<Tape<f32>>),
+    F64(Mutex<Tape<f64>>),
+}
+
+macro_rules! held {
+    ($element:ident, $variant:ident) => {
+        impl Held for $element {
+            fn wrap(tape: Tape<Self>) -> InnerTape {
+                InnerTape::$variant(Mutex::new(tape))
+            }
+            fn unwrap(tape: &InnerTape) -> Option<&Mutex<Tape<Self>>> {
+                match tape {
+                    InnerTape::$variant(tape) => Some(tape),
+                    _ => None,
+                }
+            }
+            fn state_of(states: &mut States, model: u64) -> &mut State<Self> {
+                states.$element.entry(model).or_default()
+            }
+        }
+    };
+}
+held!(f32, F32);
+held!(f64, F64);
+
+/// Borrows an array of one type and number of dimensions.
+pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
+    argument: &str,
+    array: &Bound<'py, PyAny>,
+) -> PyResult<PyReadonlyArray<'py, E, D>> {
+    array.extract().map_err(|_| {
+        let expected = E::get_dtype(array.py());
+        let dimensions = match D::NDIM {
+            Some(n) => format!(" with {n} dimensions"),
+            None => String::new(),
+        };
+        let actual = match array.cast::<PyUntypedArray>() {
+            Ok(array) => format!("a {} array with {} dimensions", array.dtype(), array.ndim()),
+            Err(_) => array.get_type().to_string(),
+        };
+        PyTypeError::new_err(format!(
+            "`{argument}`: expected a {expected} array{dimensions}, got {actual}"
+        ))
+    })
+}
+
+/// Copies of all parameters by name.
+pub(super) fn to_dict<'py, E: Held>(
+    py: Python<'py>,
+    layout: &Layout,
+    values: &[E],
+) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for entry in layout.entries() {
+        let array = PyArray::from_slice(py, &values[entry.range()]);
+        dict.set_item(&entry.name, array.reshape(entry.shape.clone())?)?;
+    }
+    Ok(dict)
+}
+
+/// All parameters out of a dict that has exactly these names, shapes and this type.
+pub(super) fn from_dict<E: Held>(
+    argument: &str,
+    layout: &Layout,
+    dict: &Bound<'_, PyDict>,
+) -> PyResult<Vec<E>> {
+    let mut values = vec![E::ZERO; layout.size()];
+    for entry in layout.entries() {
+        let name = format!("{argument}[{:?}]", entry.name);
+        let Some(array) = dict.get_item(&entry.name)? else {
+            return Err(Error::value(name, "an array", "nothing").into());
+        };
+        let array: PyReadonlyArray<E, ndarray::IxDyn> = borrow(&name, &array)?;
+        let array = array.as_array();
+        if array.shape() != entry.shape {
+            let (expected, actual) = (format!("{:?}", entry.shape), format!("{:?}", array.shape()));
+            return Err(Error::shape(name, expected, actual).into());
+        }
+        for (to, &from) in values[entry.range()].iter_mut().zip(array.iter()) {
+            *to = from;
+        }
+    }
+    if let Some(name) = unknown_name(layout, dict)? {
+        let names: Vec<&str> = layout.entries().iter().map(|e| e.name.as_str()).collect();
+        return Err(Error::value(argument, names.join(", "), name).into());
+    }
+    Ok(values)
+}
+
+fn unknown_name(layout: &Layout, dict: &Bound<'_, PyDict>) -> PyResult<Option<String>> {
+    for name in dict.keys() {
+        let name: String = name.extract()?;
+        if layout.entries().iter().all(|entry| entry.name != name) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// Names and shapes, in order.
+pub(super) fn shapes<'py>(
+    py: Python<'py>,
+    layout: &Layout,
+) -> PyResult<Vec<(String, Bound<'py, pyo3::types::PyTuple>)>> {
+    layout
+        .entries()
+        .iter()
+        .map(|entry| {
+            Ok((
+                entry.name.clone(),
+                pyo3::types::PyTuple::new(py, &entry.shape)?,
+            ))
+        })
+        .collect()
+}
+
+/// The name of a type, for the message of an [`Error`].
+pub(super) fn choose<T: Copy>(argument: &str, name: &str, choices: &[(&str, T)]) -> Result<T> {
+    choices
+        .iter()
+        .find(|(choice, _)| *choice == name)
+        .map(|&(_, value)| value)
+        .ok_or_else(|| {
+            let names: Vec<String> = choices
+                .iter()
+                .map(|(name, _)| format!("{name:?}"))
+                .collect();
+            Error::value(
+                argument,
+                format!("one of {}", names.join(", ")),
+                format!("{name:?}"),
+            )
+        })
+}

@@ -1,0 +1,499 @@
+//! `Network`: a whole model for Python, and its training loop.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use ndarray::{Ix1, Ix2};
+use numpy::{PyArray, PyReadonlyArray, PyUntypedArrayMethods};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::arrays::{Held, borrow, choose, from_dict, shapes, to_dict};
+use super::optimizer::PyOptimizer;
+use super::stack::cell_by_name;
+use crate::data::{Sequences, Values};
+use crate::error::Error;
+use crate::loss::Loss;
+use crate::network::{Input, Network, NetworkConfig, Output};
+use crate::parallel;
+use crate::stack::Config;
+use crate::train::{Epoch, Stopped, Targets, Training};
+
+/// How often signals are looked at and progress is shown.
+const TICK: Duration = Duration::from_millis(50);
+
+enum Inner {
+    F32(RwLock<Network<f32>>),
+    F64(RwLock<Network<f64>>),
+}
+
+/// Calls a generic function with the model of either type.
+macro_rules! dispatch {
+    ($self:expr, $model:ident => $body:expr) => {
+        match &$self.inner {
+            Inner::F32($model) => $body,
+            Inner::F64($model) => $body,
+        }
+    };
+}
+
+/// A network with its weights.
+#[pyclass(name = "Network", module = "rnncore._core", frozen)]
+pub(super) struct PyNetwork {
+    inner: Inner,
+    config: NetworkConfig,
+}
+
+/// Borrowed arrays of sequences.
+struct Data<'py, E: Held> {
+    dense: Option<PyReadonlyArray<'py, E, Ix2>>,
+    ids: Option<PyReadonlyArray<'py, i64, Ix1>>,
+    starts: PyReadonlyArray<'py, i64, Ix1>,
+    lengths: PyReadonlyArray<'py, i64, Ix1>,
+}
+
+/// Borrowed targets.
+enum TargetData<'py, E: Held> {
+    Classes(PyReadonlyArray<'py, i64, Ix1>),
+    Numbers(PyReadonlyArray<'py, E, Ix2>),
+}
+
+/// Borrowed sequences with their targets.
+struct Examples<'py, E: Held> {
+    data: Data<'py, E>,
+    targets: TargetData<'py, E>,
+}
+
+fn contiguous(argument: &str) -> PyErr {
+    PyValueError::new_err(format!("`{argument}`: expected a C-contiguous array"))
+}
+
+impl<'py, E: Held> Data<'py, E> {
+    fn borrow(
+        input: Input,
+        values: &Bound<'py, PyAny>,
+        starts: &Bound<'py, PyAny>,
+        lengths: &Bound<'py, PyAny>,
+    ) -> PyResult<Self> {
+        let dense = input == Input::Dense;
+        Ok(Data {
+            dense: dense.then(|| borrow("values", values)).transpose()?,
+            ids: (!dense).then(|| borrow("values", values)).transpose()?,
+            starts: borrow("starts", starts)?,
+            lengths: borrow("lengths", lengths)?,
+        })
+    }
+
+    fn sequences(&self, config: &NetworkConfig) -> PyResult<Sequences<'_, E>> {
+        let values = match (&self.dense, &self.ids) {
+            (Some(dense), _) => Values::Dense {
+                rows: dense.as_slice().map_err(|_| contiguous("values"))?,
+                width: dense.shape()[1],
+            },
+            (None, Some(ids)) => Values::Ids {
+                ids: ids.as_slice().map_err(|_| contiguous("values"))?,
+                vocabulary: match config.input {
+                    Input::Embedding { vocabulary } => vocabulary,
+                    _ => config.stack.input_size,
+                },
+            },
+            (None, None) => unreachable!("`borrow` makes one of the two"),
+        };
+        let starts = self.starts.as_slice().map_err(|_| contiguous("starts"))?;
+        let lengths = self.lengths.as_slice().map_err(|_| contiguous("lengths"))?;
+        Ok(Sequences::new(values, starts, lengths)?)
+    }
+}
+
+impl<'py, E: Held> TargetData<'py, E> {
+    fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
+        Ok(match loss {
+            Loss::CrossEntropy => TargetData::Classes(borrow("targets", targets)?),
+            Loss::SquaredError => TargetData::Numbers(borrow("targets", targets)?),
+        })
+    }
+
+    fn targets(&self) -> PyResult<Targets<'_, E>> {
+        Ok(match self {
+            TargetData::Classes(classes) => {
+                Targets::Classes(classes.as_slice().map_err(|_| contiguous("targets"))?)
+            }
+            TargetData::Numbers(numbers) => {
+                Targets::Numbers(numbers.as_slice().map_err(|_| contiguous("targets"))?)
+            }
+        })
+    }
+}
+
+/// Arrays of sequences and their targets, as Python hands them over.
+type Labelled<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+);
+
+impl<'py, E: Held> Examples<'py, E> {
+    fn borrow(config: &NetworkConfig, labelled: &Labelled<'py>) -> PyResult<Self> {
+        let (values, starts, lengths, targets) = labelled;
+        Ok(Examples {
+            data: Data::borrow(config.input, values, starts, lengths)?,
+            targets: TargetData::borrow(config.loss, targets)?,
+        })
+    }
+
+    fn training(
+        &self,
+        py: Python<'py>,
+        model: &RwLock<Network<E>>,
+        config: &NetworkConfig,
+        batch_size: usize,
+        plan: (bool, bool),
+        seed: u64,
+    ) -> PyResult<Training<'_, E>> {
+        let (sequences, targets) = (self.data.sequences(config)?, self.targets.targets()?);
+        Ok(py.detach(|| {
+            let model = model.read().unwrap_or_else(PoisonError::into_inner);
+            Training::new(&model, sequences, targets, batch_size, plan, seed)
+        })?)
+    }
+}
+
+/// Runs `body` without the interpreter, with the number of threads asked for.
+fn detached<R: Send>(
+    py: Python<'_>,
+    n_threads: Option<usize>,
+    body: impl FnOnce() -> R + Send,
+) -> PyResult<R> {
+    Ok(py.detach(|| match n_threads {
+        Some(threads) => parallel::with_threads(threads, || Ok(body())),
+        None => Ok(body()),
+    })?)
+}
+
+/// What `fit` is told besides its data.
+struct Options<'py> {
+    batch_size: usize,
+    max_epochs: usize,
+    shuffle: bool,
+    bucket_by_length: bool,
+    seed: u64,
+    n_threads: Option<usize>,
+    on_batch: Option<Bound<'py, PyAny>>,
+    on_epoch: Option<Bound<'py, PyAny>>,
+}
+
+fn logs<'py>(
+    py: Python<'py>,
+    number: usize,
+    epoch: &Epoch,
+    validation: Option<(f64, f64)>,
+) -> PyResult<Bound<'py, PyDict>> {
+    let logs = PyDict::new(py);
+    logs.set_item("epoch", number)?;
+    logs.set_item("loss", epoch.loss)?;
+    logs.set_item("metric", epoch.metric)?;
+    logs.set_item("grad_norm", epoch.grad_norm)?;
+    logs.set_item("seconds", epoch.time.as_secs_f64())?;
+    if let Some((loss, metric)) = validation {
+        logs.set_item("val_loss", loss)?;
+        logs.set_item("val_metric", metric)?;
+    }
+    Ok(logs)
+}
+
+fn fit<'py, E: Held>(
+    py: Python<'py>,
+    model: &RwLock<Network<E>>,
+    config: &NetworkConfig,
+    train: &Labelled<'py>,
+    validation: Option<&Labelled<'py>>,
+    optimizer: &PyOptimizer,
+    options: &Options<'py>,
+) -> PyResult<&'static str> {
+    let train = Examples::<E>::borrow(config, train)?;
+    let validation = validation
+        .map(|labelled| Examples::<E>::borrow(config, labelled))
+        .transpose()?;
+    let training = |examples, plan| {
+        Examples::training(
+            examples,
+            py,
+            model,
+            config,
+            options.batch_size,
+            plan,
+            options.seed,
+        )
+    };
+    let train = training(&train, (options.shuffle, options.bucket_by_length))?;
+    let validation = validation
+        .as_ref()
+        .map(|examples| training(examples, (false, true)))
+        .transpose()?;
+    let on_batch = options.on_batch.as_ref().map(|call| call.clone().unbind());
+    for number in 1..=options.max_epochs {
+        let mut ticked = Instant::now();
+        let settings = optimizer.settings();
+        let result = detached(py, options.n_threads, || {
+            let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
+            let mut states = optimizer.states();
+            let state = E::state_of(&mut states, model.id());
+            train.epoch(&mut model, &settings, state, number, |progress| {
+                if ticked.elapsed() < TICK {
+                    return Ok(());
+                }
+                ticked = Instant::now();
+                Python::attach(|py| {
+                    py.check_signals()?;
+                    if let Some(call) = &on_batch {
+                        call.call1(py, (number, progress.done, progress.batches, progress.loss))?;
+                    }
+                    PyResult::Ok(())
+                })
+            })
+        })?;
+        let epoch = match result {
+            Ok(epoch) => epoch,
+            Err(Stopped::Error(error)) => return Err(error.into()),
+            Err(Stopped::Observer(error)) => return interrupted(py, error),
+        };
+        let scores = match &validation {
+            Some(validation) => Some(detached(py, options.n_threads, || {
+                validation.evaluate(&model.read().unwrap_or_else(PoisonError::into_inner))
+            })?),
+            None => None,
+        };
+        let called = py.check_signals().and_then(|()| match &options.on_epoch {
+            Some(call) => call
+                .call1((logs(py, number, &epoch, scores)?,))?
+                .is_truthy(),
+            None => Ok(false),
+        });
+        match called {
+            Ok(false) => {}
+            Ok(true) => return Ok("stopped"),
+            Err(error) => return interrupted(py, error),
+        }
+    }
+    Ok("finished")
+}
+
+/// Ctrl-C ends training and keeps the model; any other exception passes.
+fn interrupted(py: Python<'_>, error: PyErr) -> PyResult<&'static str> {
+    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
+        Ok("interrupted")
+    } else {
+        Err(error)
+    }
+}
+
+fn predict<'py, E: Held>(
+    py: Python<'py>,
+    model: &RwLock<Network<E>>,
+    config: &NetworkConfig,
+    data: [&Bound<'py, PyAny>; 3],
+    batch_size: usize,
+    n_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let data = Data::<E>::borrow(config.input, data[0], data[1], data[2])?;
+    let sequences = data.sequences(config)?;
+    let outputs = detached(py, n_threads, || {
+        let model = model.read().unwrap_or_else(PoisonError::into_inner);
+        model.predict(&sequences, batch_size)
+    })??;
+    let rows = outputs.len() / config.n_outputs;
+    let outputs = PyArray::from_vec(py, outputs);
+    Ok(numpy::PyArrayMethods::reshape(&outputs, [rows, config.n_outputs])?.into_any())
+}
+
+#[pymethods]
+impl PyNetwork {
+    #[new]
+    #[pyo3(signature = (cell, input, input_size, hidden_size, num_layers, bias, dropout,
+        bidirectional, output, n_outputs, loss, dtype, *, vocabulary_size=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        cell: &str,
+        input: &str,
+        input_size: usize,
+        hidden_size: usize,
+        num_layers: usize,
+        bias: bool,
+        dropout: f64,
+        bidirectional: bool,
+        output: &str,
+        n_outputs: usize,
+        loss: &str,
+        dtype: &str,
+        vocabulary_size: Option<usize>,
+    ) -> PyResult<Self> {
+        let vocabulary = || {
+            let missing = || Error::value("vocabulary_size", "an integer >= 1", "None");
+            vocabulary_size.ok_or_else(missing)
+        };
+        let kinds = [("dense", 0), ("embedding", 1), ("one-hot", 2)];
+        let (input, input_size) = match choose("input", input, &kinds)? {
+            0 => (Input::Dense, input_size),
+            1 => {
+                let vocabulary = vocabulary()?;
+                (Input::Embedding { vocabulary }, input_size)
+            }
+            _ => (Input::OneHot, vocabulary()?),
+        };
+        let outputs = [("last", Output::Last), ("sequence", Output::Sequence)];
+        let losses = [
+            ("cross_entropy", Loss::CrossEntropy),
+            ("squared_error", Loss::SquaredError),
+        ];
+        let config = NetworkConfig {
+            stack: Config {
+                cell: cell_by_name(cell)?,
+                input_size,
+                hidden_size,
+                num_layers,
+                bias,
+                bidirectional,
+                dropout,
+            },
+            input,
+            output: choose("output", output, &outputs)?,
+            n_outputs,
+            loss: choose("loss", loss, &losses)?,
+        };
+        let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
+        let inner = if single {
+            Inner::F32(RwLock::new(Network::new(config)?))
+        } else {
+            Inner::F64(RwLock::new(Network::new(config)?))
+        };
+        Ok(PyNetwork { inner, config })
+    }
+
+    fn parameter_shapes<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(String, Bound<'py, PyTuple>)>> {
+        let layout = py.detach(|| {
+            dispatch!(self, model => {
+                let model = model.read().unwrap_or_else(PoisonError::into_inner);
+                model.layout().clone()
+            })
+        });
+        shapes(py, &layout)
+    }
+
+    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dispatch!(self, model => {
+            let (layout, weights) = py.detach(|| {
+                let model = model.read().unwrap_or_else(PoisonError::into_inner);
+                (model.layout().clone(), model.weights().to_vec())
+            });
+            to_dict(py, &layout, &weights)
+        })
+    }
+
+    fn set_parameters(&self, py: Python<'_>, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
+        dispatch!(self, model => {
+            let layout = py.detach(|| {
+                let model = model.read().unwrap_or_else(PoisonError::into_inner);
+                model.layout().clone()
+            });
+            let values = from_dict("parameters", &layout, parameters)?;
+            py.detach(|| {
+                let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
+                model.update(|weights| {
+                    weights.copy_from_slice(&values);
+                    Ok(())
+                })
+            })?;
+            Ok(())
+        })
+    }
+
+    #[pyo3(signature = (values, starts, lengths, targets, optimizer, *, batch_size, max_epochs,
+        shuffle, bucket_by_length, seed, n_threads=None, validation=None, on_batch=None,
+        on_epoch=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn fit<'py>(
+        &self,
+        py: Python<'py>,
+        values: Bound<'py, PyAny>,
+        starts: Bound<'py, PyAny>,
+        lengths: Bound<'py, PyAny>,
+        targets: Bound<'py, PyAny>,
+        optimizer: &Bound<'py, PyOptimizer>,
+        batch_size: usize,
+        max_epochs: usize,
+        shuffle: bool,
+        bucket_by_length: bool,
+        seed: u64,
+        n_threads: Option<usize>,
+        validation: Option<Labelled<'py>>,
+        on_batch: Option<Bound<'py, PyAny>>,
+        on_epoch: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<&'static str> {
+        let options = Options {
+            batch_size,
+            max_epochs,
+            shuffle,
+            bucket_by_length,
+            seed,
+            n_threads,
+            on_batch,
+            on_epoch,
+        };
+        let train = (values, starts, lengths, targets);
+        let (validation, optimizer) = (validation.as_ref(), optimizer.get());
+        dispatch!(self, model => {
+            fit(py, model, &self.config, &train, validation, optimizer, &options)
+        })
+    }
+
+    #[pyo3(signature = (values, starts, lengths, batch_size, n_threads=None))]
+    fn predict<'py>(
+        &self,
+        py: Python<'py>,
+        values: &Bound<'py, PyAny>,
+        starts: &Bound<'py, PyAny>,
+        lengths: &Bound<'py, PyAny>,
+        batch_size: usize,
+        n_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let data = [values, starts, lengths];
+        dispatch!(self, model => predict(py, model, &self.config, data, batch_size, n_threads))
+    }
+
+    #[pyo3(signature = (values, starts, lengths, targets, batch_size, n_threads=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        values: Bound<'py, PyAny>,
+        starts: Bound<'py, PyAny>,
+        lengths: Bound<'py, PyAny>,
+        targets: Bound<'py, PyAny>,
+        batch_size: usize,
+        n_threads: Option<usize>,
+    ) -> PyResult<(f64, f64)> {
+        fn of<'py, E: Held>(
+            py: Python<'py>,
+            model: &RwLock<Network<E>>,
+            config: &NetworkConfig,
+            labelled: &Labelled<'py>,
+            batch_size: usize,
+            n_threads: Option<usize>,
+        ) -> PyResult<(f64, f64)> {
+            let examples = Examples::borrow(config, labelled)?;
+            let training = examples.training(py, model, config, batch_size, (false, true), 0)?;
+            detached(py, n_threads, || {
+                training.evaluate(&model.read().unwrap_or_else(PoisonError::into_inner))
+            })
+        }
+        let labelled = (values, starts, lengths, targets);
+        dispatch!(self, model => {
+            of(py, model, &self.config, &labelled, batch_size, n_threads)
+        })
+    }
+}

@@ -1,0 +1,365 @@
+//! `Stack` and `Tape`: a recurrent stack for Python.
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use ndarray::{Ix1, Ix3};
+use numpy::{PyArray3, PyArrayMethods, PyReadonlyArray};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use super::arrays::{Held, InnerTape, borrow, choose, from_dict, shapes, to_dict};
+use super::optimizer::PyOptimizer;
+use crate::cell::CellKind;
+use crate::params::Layout;
+use crate::recurrent::{Inputs, Recurrent};
+use crate::stack::Config;
+
+/// The cells by name.
+pub(super) fn cell_by_name(name: &str) -> crate::Result<CellKind> {
+    let choices = CellKind::RECURRENT.map(|cell| (cell.name(), cell));
+    choose("cell", name, &choices)
+}
+
+enum Inner {
+    F32(RwLock<Recurrent<f32>>),
+    F64(RwLock<Recurrent<f64>>),
+}
+
+/// Calls a generic function with the model of either type.
+macro_rules! dispatch {
+    ($self:expr, $model:ident => $body:expr) => {
+        match &$self.inner {
+            Inner::F32($model) => $body,
+            Inner::F64($model) => $body,
+        }
+    };
+}
+
+/// A recurrent stack with its weights.
+#[pyclass(name = "Stack", module = "rnncore._core", frozen)]
+pub(super) struct PyStack {
+    inner: Inner,
+    config: Config,
+    layout: Layout,
+}
+
+/// What a forward pass keeps for backward.
+#[pyclass(name = "Tape", module = "rnncore._core", frozen)]
+pub(super) struct PyTape {
+    inner: InnerTape,
+    batch_first: bool,
+}
+
+/// An optional three-dimensional argument.
+fn optional<'py, E: Held>(
+    name: &str,
+    array: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<PyReadonlyArray<'py, E, Ix3>>> {
+    array.map(|array| borrow(name, array)).transpose()
+}
+
+type Outputs<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Option<Bound<'py, PyAny>>,
+    Option<PyTape>,
+);
+
+type Gradients<'py> = (
+    Bound<'py, PyAny>,
+    Bound<'py, PyAny>,
+    Option<Bound<'py, PyAny>>,
+    Bound<'py, PyDict>,
+);
+
+struct Arguments<'a, 'py> {
+    x: &'a Bound<'py, PyAny>,
+    h0: Option<&'a Bound<'py, PyAny>>,
+    c0: Option<&'a Bound<'py, PyAny>>,
+    lengths: Option<&'a Bound<'py, PyAny>>,
+}
+
+fn forward<'py, E: Held>(
+    py: Python<'py>,
+    model: &RwLock<Recurrent<E>>,
+    config: &Config,
+    arguments: Arguments<'_, 'py>,
+    (batch_first, keep, seed): (bool, bool, Option<u64>),
+) -> PyResult<Outputs<'py>> {
+    let x: PyReadonlyArray<E, Ix3> = borrow("x", arguments.x)?;
+    let h0 = optional::<E>("h0", arguments.h0)?;
+    let c0 = optional::<E>("c0", arguments.c0)?;
+    let lengths: Option<PyReadonlyArray<i64, Ix1>> = arguments
+        .lengths
+        .map(|lengths| borrow("lengths", lengths))
+        .transpose()?;
+    let lengths = lengths.map(|lengths| lengths.as_array().to_vec());
+    let mut x = x.as_array();
+    if batch_first {
+        x.swap_axes(0, 1);
+    }
+    let (h0, c0) = (
+        h0.as_ref().map(|state| state.as_array()),
+        c0.as_ref().map(|state| state.as_array()),
+    );
+    let inputs = Inputs {
+        x,
+        h0,
+        c0,
+        lengths: lengths.as_deref(),
+    };
+    let tape = py.detach(|| reading(model).forward(inputs, keep, seed))?;
+
+    let (total, batch) = (tape.total(), tape.batch());
+    let width = config.directions() * config.hidden_size;
+    let dims = if batch_first {
+        [batch, total, width]
+    } else {
+        [total, batch, width]
+    };
+    let states = [
+        config.num_layers * config.directions(),
+        batch,
+        config.hidden_size,
+    ];
+    let output = PyArray3::<E>::zeros(py, dims, false);
+    let hidden = PyArray3::<E>::zeros(py, states, false);
+    let memory = (config.cell == CellKind::Lstm).then(|| PyArray3::<E>::zeros(py, states, false));
+    {
+        let mut output = output.readwrite();
+        let mut hidden = hidden.readwrite();
+        let mut memory = memory.as_ref().map(|memory| memory.readwrite());
+        let mut output = output.as_array_mut();
+        if batch_first {
+            output.swap_axes(0, 1);
+        }
+        let hidden = hidden.as_array_mut();
+        let memory = memory.as_mut().map(|memory| memory.as_array_mut());
+        py.detach(|| {
+            let model = reading(model);
+            model.output(&tape, output)?;
+            model.states(&tape, hidden, memory)
+        })?;
+    }
+    Ok((
+        output.into_any(),
+        hidden.into_any(),
+        memory.map(Bound::into_any),
+        keep.then(|| PyTape {
+            inner: E::wrap(tape),
+            batch_first,
+        }),
+    ))
+}
+
+fn backward<'py, E: Held>(
+    py: Python<'py>,
+    model: &RwLock<Recurrent<E>>,
+    (config, layout): (&Config, &Layout),
+    tape: &PyTape,
+    d_output: Option<&Bound<'py, PyAny>>,
+    d_h: Option<&Bound<'py, PyAny>>,
+    d_c: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Gradients<'py>> {
+    let batch_first = tape.batch_first;
+    let Some(tape) = E::unwrap(&tape.inner) else {
+        return Err(PyTypeError::new_err(format!(
+            "`tape`: expected a tape of a {} stack, got one of another dtype",
+            E::NAME
+        )));
+    };
+    let dy = optional::<E>("d_output", d_output)?;
+    let dh = optional::<E>("d_h", d_h)?;
+    let dc = optional::<E>("d_c", d_c)?;
+    let mut dy = dy.as_ref().map(|dy| dy.as_array());
+    if let (Some(dy), true) = (&mut dy, batch_first) {
+        dy.swap_axes(0, 1);
+    }
+    let (dh, dc) = (
+        dh.as_ref().map(|dh| dh.as_array()),
+        dc.as_ref().map(|dc| dc.as_array()),
+    );
+    let (total, batch, found) = py.detach(|| {
+        let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = reading(model).backward(&mut tape, dy, dh, dc)?;
+        crate::Result::Ok((tape.total(), tape.batch(), found))
+    })?;
+    let dims = if batch_first {
+        [batch, total, config.input_size]
+    } else {
+        [total, batch, config.input_size]
+    };
+    let states = [
+        config.num_layers * config.directions(),
+        batch,
+        config.hidden_size,
+    ];
+    let dx = PyArray3::<E>::zeros(py, dims, false);
+    let dh0 = PyArray3::<E>::zeros(py, states, false);
+    let dc0 = (config.cell == CellKind::Lstm).then(|| PyArray3::<E>::zeros(py, states, false));
+    {
+        let mut dx = dx.readwrite();
+        let mut dh0 = dh0.readwrite();
+        let mut dc0 = dc0.as_ref().map(|dc0| dc0.readwrite());
+        let mut dx = dx.as_array_mut();
+        if batch_first {
+            dx.swap_axes(0, 1);
+        }
+        let dh0 = dh0.as_array_mut();
+        let dc0 = dc0.as_mut().map(|dc0| dc0.as_array_mut());
+        py.detach(|| reading(model).input_gradients(&found, dx, dh0, dc0))?;
+    }
+    Ok((
+        dx.into_any(),
+        dh0.into_any(),
+        dc0.map(Bound::into_any),
+        to_dict(py, layout, &found.weights)?,
+    ))
+}
+
+/// Locks for reading. To be called without the interpreter only: a thread that waits for the lock
+/// while it holds the interpreter could wait for one that needs the interpreter.
+fn reading<E: Held>(model: &RwLock<Recurrent<E>>) -> RwLockReadGuard<'_, Recurrent<E>> {
+    model.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing, likewise.
+fn writing<E: Held>(model: &RwLock<Recurrent<E>>) -> RwLockWriteGuard<'_, Recurrent<E>> {
+    model.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn set_parameters<E: Held>(
+    py: Python<'_>,
+    model: &RwLock<Recurrent<E>>,
+    layout: &Layout,
+    parameters: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    let values = from_dict("parameters", layout, parameters)?;
+    py.detach(|| {
+        writing(model).update(|weights| {
+            weights.copy_from_slice(&values);
+            Ok(())
+        })
+    })?;
+    Ok(())
+}
+
+fn apply_gradients<E: Held>(
+    py: Python<'_>,
+    model: &RwLock<Recurrent<E>>,
+    layout: &Layout,
+    gradients: &Bound<'_, PyDict>,
+    optimizer: &PyOptimizer,
+) -> PyResult<f64> {
+    let gradients: Vec<E> = from_dict("grads", layout, gradients)?;
+    let settings = optimizer.settings();
+    Ok(py.detach(|| {
+        let mut model = writing(model);
+        let mut states = optimizer.states();
+        let state = E::state_of(&mut states, model.id());
+        model.update(|weights| settings.step(weights, &gradients, state))
+    })?)
+}
+
+#[pymethods]
+impl PyStack {
+    #[new]
+    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, dropout, bidirectional, dtype))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        cell: &str,
+        input_size: usize,
+        hidden_size: usize,
+        num_layers: usize,
+        bias: bool,
+        dropout: f64,
+        bidirectional: bool,
+        dtype: &str,
+    ) -> PyResult<Self> {
+        let config = Config {
+            cell: cell_by_name(cell)?,
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            bidirectional,
+            dropout,
+        };
+        let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
+        let (inner, layout) = if single {
+            let model = Recurrent::new(config)?;
+            let layout = model.layout().clone();
+            (Inner::F32(RwLock::new(model)), layout)
+        } else {
+            let model = Recurrent::new(config)?;
+            let layout = model.layout().clone();
+            (Inner::F64(RwLock::new(model)), layout)
+        };
+        Ok(PyStack {
+            inner,
+            config,
+            layout,
+        })
+    }
+
+    fn parameter_shapes<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Vec<(String, Bound<'py, PyTuple>)>> {
+        shapes(py, &self.layout)
+    }
+
+    fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        dispatch!(self, model => {
+            let weights = py.detach(|| reading(model).weights().to_vec());
+            to_dict(py, &self.layout, &weights)
+        })
+    }
+
+    fn set_parameters(&self, py: Python<'_>, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
+        dispatch!(self, model => set_parameters(py, model, &self.layout, parameters))
+    }
+
+    fn apply_gradients(
+        &self,
+        py: Python<'_>,
+        grads: &Bound<'_, PyDict>,
+        optimizer: &Bound<'_, PyOptimizer>,
+    ) -> PyResult<f64> {
+        let optimizer = optimizer.get();
+        dispatch!(self, model => apply_gradients(py, model, &self.layout, grads, optimizer))
+    }
+
+    #[pyo3(signature = (x, h0, c0, lengths, batch_first, keep, seed))]
+    #[allow(clippy::too_many_arguments)]
+    fn forward<'py>(
+        &self,
+        py: Python<'py>,
+        x: &Bound<'py, PyAny>,
+        h0: Option<&Bound<'py, PyAny>>,
+        c0: Option<&Bound<'py, PyAny>>,
+        lengths: Option<&Bound<'py, PyAny>>,
+        batch_first: bool,
+        keep: bool,
+        seed: Option<u64>,
+    ) -> PyResult<Outputs<'py>> {
+        let arguments = Arguments { x, h0, c0, lengths };
+        let how = (batch_first, keep, seed);
+        dispatch!(self, model => forward(py, model, &self.config, arguments, how))
+    }
+
+    #[pyo3(signature = (tape, d_output, d_h, d_c))]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        tape: &Bound<'py, PyTape>,
+        d_output: Option<&Bound<'py, PyAny>>,
+        d_h: Option<&Bound<'py, PyAny>>,
+        d_c: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Gradients<'py>> {
+        let tape = tape.get();
+        let shape = (&self.config, &self.layout);
+        dispatch!(self, model => backward(py, model, shape, tape, d_output, d_h, d_c))
+    }
+}
