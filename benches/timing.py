@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import random
 import re
 import subprocess
 import time
@@ -11,12 +12,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-# One sample lasts this long at least, so that the clock's grain does not matter.
-SAMPLE_SECONDS = 0.002
+# One sample lasts about this long: calls follow one another, as they do in use.
+SAMPLE_SECONDS = 0.010
 # Above this a call brings its own warm caches; below, one untimed call comes before each sample.
 LONG_CALL_SECONDS = 0.020
-# Between samples: the threads of whoever ran last give up spinning and leave the cores.
-PAUSE_SECONDS = 0.005
+# Between samples: the threads of whoever ran last stop waiting busily (OpenMP's take some 10 ms)
+# and leave the cores.
+PAUSE_SECONDS = 0.030
 
 
 def interleaved_medians(
@@ -44,10 +46,10 @@ def interleaved_medians(
     names = list(runs)
     deadline = time.perf_counter() + seconds * len(runs)
     while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline:
+        random.shuffle(names)  # nobody always follows the same neighbour
         for name in names:
             time.sleep(PAUSE_SECONDS)
             samples[name].append(_sample(runs[name], calls[name]))
-        names.append(names.pop(0))  # nobody always follows the same neighbour
     return {name: median(taken) for name, taken in samples.items()}
 
 
