@@ -195,7 +195,7 @@ FIT_CASES = [
     ),
     case(
         ValueError,
-        r"lengths: expected lengths in 0\.\.3, got 9",
+        r"eval_set\[2\]: expected lengths in 0\.\.3, got 9",
         X,
         Y,
         eval_set=(X, Y, [9, 1, 1, 1]),

@@ -210,6 +210,9 @@ def test_a_configuration_that_does_not_fit_is_named(path, edit):
     rewrite(path, configuration=json.dumps(edit(configuration)))
     with pytest.raises(ValueError, match="expected the description of a model"):
         rnncore.load(path)
+    rewrite(path, configuration="{")
+    with pytest.raises(ValueError, match="expected the description of a model"):
+        rnncore.load(path)
 
 
 def test_nothing_is_unpickled(path, monkeypatch):

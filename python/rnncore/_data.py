@@ -71,15 +71,17 @@ def read_vectors(
     padding_value: float | None,
     n_features: int | None,
     dtype: str,
-    name: str = "X",
+    names: tuple[str, str] = ("X", "lengths"),
 ) -> Sequences:
     """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
 
-    `n_features` is the F that is expected, None while it is not known.
+    `n_features` is the F that is expected, None while it is not known; `names` are what errors call
+    the first two arguments.
     """
+    name, lengths_name = names
     wanted = "F" if n_features is None else n_features
     if isinstance(X, list | tuple):
-        arrays = _read_list(X, lengths, name, f"(T, {wanted})")
+        arrays = _read_list(X, lengths, names, f"(T, {wanted})")
         for index, array in enumerate(arrays):
             if array.ndim != 2 and array.shape != (0,):
                 hint = "; for a single series use x[:, None]" if array.ndim == 1 else ""
@@ -120,7 +122,7 @@ def read_vectors(
             lengths = _lengths_before(np.logical_and.reduce(_equal(array, padding_value), axis=2))
         with np.errstate(over="ignore"):
             values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, width)
-        sequences = _blocks(name, values, array.shape[:2], lengths)
+        sequences = _blocks(lengths_name, values, array.shape[:2], lengths)
     _check_finite(name, sequences)
     return sequences
 
@@ -131,14 +133,16 @@ def read_ids(
     *,
     padding_value: float | None,
     vocabulary_size: int | None,
-    name: str = "X",
+    names: tuple[str, str] = ("X", "lengths"),
 ) -> Sequences:
     """Read sequences of integer ids: (n, T), or a list of (T_i,).
 
-    `vocabulary_size` is what every id must be below, None while it is not known.
+    `vocabulary_size` is what every id must be below, None while it is not known; `names` are what
+    errors call the first two arguments.
     """
+    name, lengths_name = names
     if isinstance(X, list | tuple):
-        arrays = _read_list(X, lengths, name, "(T,)")
+        arrays = _read_list(X, lengths, names, "(T,)")
         for index, array in enumerate(arrays):
             where = f"{name}[{index}]"
             if array.ndim != 1:
@@ -158,15 +162,18 @@ def read_ids(
         if lengths is None and padding_value is not None:
             lengths = _lengths_before(_equal(array, padding_value))
         values = np.require(array, np.int64, ["C", "ALIGNED"]).reshape(-1)
-        sequences = _blocks(name, values, array.shape, lengths)
+        sequences = _blocks(lengths_name, values, array.shape, lengths)
     _check_ids(name, sequences, vocabulary_size)
     return sequences
 
 
-def _read_list(X: Sequence[Any], lengths: object, name: str, shape: str) -> list[Array]:
+def _read_list(
+    X: Sequence[Any], lengths: object, names: tuple[str, str], shape: str
+) -> list[Array]:
+    name, lengths_name = names
     if lengths is not None:
         raise ValueError(
-            f"lengths: expected None beside a list of sequences, got {describe(lengths)}"
+            f"{lengths_name}: expected None beside a list of sequences, got {describe(lengths)}"
         )
     _check_not_empty(name, len(X))
     arrays = [as_array(f"{name}[{index}]", item) for index, item in enumerate(X)]
@@ -185,12 +192,12 @@ def _lay_out(values: Array, lengths: list[int]) -> Sequences:
     return Sequences(values, ends - counts, counts, None)
 
 
-def _blocks(name: str, values: Array, shape: tuple[int, ...], lengths: object) -> Sequences:
+def _blocks(lengths_name: str, values: Array, shape: tuple[int, ...], lengths: object) -> Sequences:
     count, steps = shape
     if lengths is None:
         checked = np.full(count, steps, np.int64)
     else:
-        checked = lengths_array("lengths", lengths, count, steps)
+        checked = lengths_array(lengths_name, lengths, count, steps)
     return Sequences(values, np.arange(count, dtype=np.int64) * steps, checked, steps)
 
 

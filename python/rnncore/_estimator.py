@@ -141,7 +141,25 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         network.set_parameters(_initial_weights(network, config, rng))
 
         self._become_fitted(problem, config, network, History())
-        score = "accuracy" if problem.task == "classification" else "r2"
+        data = (sequences.values, sequences.starts, sequences.lengths, targets)
+        if self._train(data, validation, optimizer, int(rng.integers(2**63)), options):
+            warnings.warn(
+                f"fit was interrupted in epoch {self.n_epochs_ + 1} of {options['max_epochs']}: "
+                "the model keeps what it had learned by then",
+                stacklevel=2,
+            )
+        return self
+
+    def _train(
+        self,
+        data: _core.Labelled,
+        validation: _core.Labelled | None,
+        optimizer: _core.Optimizer,
+        seed: int,
+        options: dict[str, Any],
+    ) -> bool:
+        """Run the training loop; return whether Ctrl-C ended it."""
+        score = "accuracy" if self.task_ == "classification" else "r2"
         bar: AbstractContextManager[Progress | None] = (
             Progress(options["max_epochs"], score, lines=options["verbose"] == 2)
             if options["verbose"]
@@ -149,31 +167,22 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         )
         with bar as progress:
             try:
-                outcome = network.fit(
-                    sequences.values,
-                    sequences.starts,
-                    sequences.lengths,
-                    targets,
+                outcome = self._network.fit(
+                    *data,
                     optimizer,
                     batch_size=options["batch_size"],
                     max_epochs=options["max_epochs"],
                     shuffle=options["shuffle"],
                     bucket_by_length=options["bucket_by_length"],
-                    seed=int(rng.integers(2**63)),
+                    seed=seed,
                     n_threads=options["n_jobs"],
                     validation=validation,
                     on_batch=progress.on_batch if progress else None,
                     on_epoch=partial(self._on_epoch, score, progress),
                 )
             except KeyboardInterrupt:  # it struck in one of the two callbacks
-                outcome = "interrupted"
-        if outcome == "interrupted":
-            warnings.warn(
-                f"fit was interrupted in epoch {self.n_epochs_ + 1} of {options['max_epochs']}: "
-                "the model keeps what it had learned by then",
-                stacklevel=2,
-            )
-        return self
+                return True
+        return outcome == "interrupted"
 
     def _on_epoch(self, score: str, progress: Progress | None, logs: dict[str, float]) -> None:
         figures = {name.replace("metric", score): value for name, value in logs.items()}
@@ -210,7 +219,8 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
                 f"eval_set: expected a tuple (X, y) or (X, y, lengths), got {describe(eval_set)}"
             )
         lengths = eval_set[2] if len(eval_set) == 3 else None
-        sequences = problem.read(eval_set[0], lengths, padding_value, "eval_set[0]")
+        names = ("eval_set[0]", "eval_set[2]")
+        sequences = problem.read(eval_set[0], lengths, padding_value, names)
         targets = problem.targets_for_training(eval_set[1], sequences, "eval_set[1]")
         return sequences.values, sequences.starts, sequences.lengths, targets
 

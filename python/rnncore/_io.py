@@ -49,9 +49,10 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
     """
     from rnncore import _models
 
-    configuration, weights = read_file(path)
+    text, weights = read_file(path)
     kinds = {kind.__name__: kind for kind in (_models.RNN, _models.LSTM, _models.GRU)}
     try:
+        configuration = json.loads(text)
         return kinds[configuration["estimator"]]._from_configuration(configuration, weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
@@ -87,8 +88,8 @@ def write_file(
         raise
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return configuration and weights of a file, once it has proved whole and unaltered."""
+def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
+    """Return configuration (as JSON) and weights of a file that is whole and unaltered."""
     with open(path, "rb"):  # for the usual exceptions of missing files, folders and permissions
         pass
     try:
@@ -113,7 +114,7 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, A
         raise ValueError(
             f"{path}: expected the contents that were saved, got altered or damaged ones"
         )
-    return json.loads(text), weights
+    return text, weights
 
 
 def to_json(value: Any) -> Any:

@@ -85,9 +85,13 @@ class Problem:
         return problem, sequences, problem._rows_of_targets(targets.values, sequences, "y")
 
     def read(
-        self, X: object, lengths: object, padding_value: float | None, name: str = "X"
+        self,
+        X: object,
+        lengths: object,
+        padding_value: float | None,
+        names: tuple[str, str] = ("X", "lengths"),
     ) -> Sequences:
-        """Read more sequences of the same kind."""
+        """Read more sequences of the same kind; `names` are those of the two arguments."""
         if self.input_kind == "dense":
             return read_vectors(
                 X,
@@ -95,14 +99,14 @@ class Problem:
                 padding_value=padding_value,
                 n_features=self.n_features,
                 dtype=self.dtype,
-                name=name,
+                names=names,
             )
         return read_ids(
             X,
             lengths,
             padding_value=padding_value,
             vocabulary_size=self.vocabulary_size,
-            name=name,
+            names=names,
         )
 
     def read_targets(self, y: object, sequences: Sequences, name: str = "y") -> Array:

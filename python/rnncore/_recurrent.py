@@ -53,11 +53,17 @@ class Recurrent:
     # Set by the plain RNN before it builds; the others have none to choose.
     _nonlinearity: str | None = None
 
+    input_size: int
+    hidden_size: int
+    bias: bool
+    dtype: np.dtype[Any]
+
     def _build(self, random_state: object, **options: Any) -> None:
         """Make the stack and its first weights from checked constructor arguments by name."""
         if self._nonlinearity:
             options["nonlinearity"] = self._nonlinearity
         self._options = options
+        self.__dict__.update(options, dtype=np.dtype(options["dtype"]))
         self._generator = generator("random_state", random_state)
         self._stack = self._new_stack()
         shapes, bound = self.parameter_shapes(), self.hidden_size**-0.5
@@ -79,9 +85,6 @@ class Recurrent:
     # Attributes: the constructor's arguments and the parameters, all read-only.
 
     def __getattr__(self, name: str) -> Any:
-        options = self.__dict__.get("_options", {})
-        if name in options:
-            return np.dtype(options[name]) if name == "dtype" else options[name]
         if "_stack" in self.__dict__ and name in self.parameter_shapes():
             value = self.state_dict()[name]
             value.flags.writeable = False
@@ -96,7 +99,7 @@ class Recurrent:
         super().__setattr__(name, value)
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *self._options, *self.parameter_shapes()]
+        return [*super().__dir__(), *self.parameter_shapes()]
 
     # Weights.
 
@@ -171,7 +174,7 @@ class Recurrent:
             )
         return {
             name + self._suffix: np.ascontiguousarray(
-                float_array(f"{argument}[{name!r}]", values[name], self.dtype.name, shape)
+                float_array(f"{argument}[{name!r}]", values[name], self.dtype, shape)
             )
             for name, shape in shapes.items()
         }
@@ -189,7 +192,7 @@ class Recurrent:
         keep: bool = False,
         seed: int | None = None,
     ) -> tuple[Array, State, _core.Tape | None]:
-        x = float_array("x", x, self.dtype.name, shapes.x)
+        x = float_array("x", x, self.dtype, shapes.x)
         h0, c0 = self._read_state("hx", hx, shapes)
         output, h, c, tape = self._stack.forward(
             x.reshape(shapes.stack_x), h0, c0, lengths, batch_first, keep, seed
@@ -203,7 +206,7 @@ class Recurrent:
             raise TypeError(f"tape: expected what forward returned, got {describe(tape)}")
         shapes = tape._shapes
         if d_output is not None:
-            d_output = float_array("d_output", d_output, self.dtype.name, shapes.output)
+            d_output = float_array("d_output", d_output, self.dtype, shapes.output)
             d_output = d_output.reshape(shapes.stack_output)
         d_h, d_c = self._read_state("d_state", d_state, shapes)
         dx, dh, dc, grads = self._stack.backward(tape._core, d_output, d_h, d_c)
@@ -221,7 +224,7 @@ class Recurrent:
         return [
             None
             if part is None
-            else float_array(label, part, self.dtype.name, shapes.state).reshape(shapes.stack_state)
+            else float_array(label, part, self.dtype, shapes.state).reshape(shapes.stack_state)
             for label, part in named.items()
         ]
 

@@ -128,12 +128,14 @@ def as_array(name: str, value: object) -> Array:
     return array
 
 
-def float_array(name: str, value: object, dtype: str, shape: tuple[int, ...]) -> Array:
+def float_array(name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:
     """Return floats of exactly `shape` in `dtype`, aligned and in native byte order.
 
     Nothing is copied when `value` is that already, whatever its strides.
     """
     array = as_array(name, value)
+    if array.dtype == dtype and array.shape == shape and array.flags.aligned:
+        return array  # the usual case, at no cost that a single step would feel
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floats of shape {shape}, got {describe(array)}")
     if array.shape != shape:

@@ -43,6 +43,11 @@ __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell", "Tape"]
 class _Layer(Recurrent):
     """A stack over whole sequences."""
 
+    num_layers: int
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+
     def __init__(
         self,
         input_size: int,

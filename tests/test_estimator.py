@@ -1,0 +1,505 @@
+"""The estimators as people use them: they learn, mirror their input, repeat, stop, suit sklearn."""
+
+import copy
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+from contextlib import redirect_stderr, redirect_stdout
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.model_selection import GridSearchCV, KFold, StratifiedKFold, check_cv, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import rnncore
+
+mpl.use("Agg")
+
+ESTIMATORS = [rnncore.RNN, rnncore.LSTM, rnncore.GRU]
+
+
+def ragged(rng, count, features=2, longest=12, shortest=4):
+    lengths = rng.integers(shortest, longest + 1, count)
+    return [rng.standard_normal((length, features)).astype(np.float32) for length in lengths]
+
+
+def pad(X, fill=0.0):
+    lengths = np.array([len(x) for x in X])
+    padded = np.full((len(X), lengths.max(), *X[0].shape[1:]), fill, X[0].dtype)
+    for row, x in zip(padded, X, strict=True):
+        row[: len(x)] = x
+    return padded, lengths
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+# Each task needs gradients through time: the targets depend on steps long before the last one.
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_learns_to_classify(estimator, optimizer, rng):
+    X = ragged(rng, 600)
+    y = np.where([x[0, 0] > 0 for x in X], "up", "down")  # the first step decides
+    model = estimator(32, optimizer=optimizer, max_epochs=40, random_state=0)
+    model.fit(X[:400], y[:400])
+    assert model.score(X[400:], y[400:]) > 0.95
+    assert model.task_ == "classification"
+    assert set(model.predict(X[400:])) == {"up", "down"}
+    proba = model.predict_proba(X[400:])
+    np.testing.assert_allclose(proba.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(model.classes_[proba.argmax(axis=1)], model.predict(X[400:]))
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_learns_a_number(estimator, rng):
+    X = ragged(rng, 600)
+    y = np.array([np.tanh(x[:3, 0].sum()) for x in X])  # the first three steps decide
+    model = estimator(32, max_epochs=60, random_state=0).fit(X[:400], y[:400])
+    assert model.task_ == "regression"
+    assert model.predict(X[400:]).shape == (200,)
+    assert model.score(X[400:], y[400:]) > 0.9
+
+
+def test_learns_several_numbers(rng):
+    X = ragged(rng, 600)
+    y = np.array([[x[0, 0], x[0, 1], x[-1, 0]] for x in X])
+    model = rnncore.GRU(48, max_epochs=60, random_state=0).fit(X[:400], y[:400])
+    assert model.predict(X[400:]).shape == (200, 3)
+    assert model.score(X[400:], y[400:]) > 0.9
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_learns_to_tag_every_step(bidirectional, rng):
+    """A step's tag is the side of its neighbour: that before it, or after it."""
+    X = ragged(rng, 400, features=1)
+    ahead = -1 if bidirectional else 1
+    y = [np.where(np.roll(x[:, 0], ahead) > 0, "N", "V") for x in X]
+    for tags in y:
+        tags[-1 if bidirectional else 0] = "."
+    model = rnncore.LSTM(24, max_epochs=30, bidirectional=bidirectional, random_state=0)
+    model.fit(X[:300], y[:300])
+    assert model.output_ == "sequence"
+    assert model.score(X[300:], y[300:]) > 0.95
+    assert model.classes_.tolist() == [".", "N", "V"]
+
+
+def test_learns_numbers_at_every_step(rng):
+    X, lengths = pad(ragged(rng, 400, features=1), fill=np.nan)
+    y = np.nancumsum(X[:, :, 0], axis=1) / 3
+    y[np.isnan(X[:, :, 0])] = np.nan
+    model = rnncore.GRU(32, max_epochs=60, random_state=0, output="sequence")
+    model.fit(X[:300], y[:300], lengths=lengths[:300])
+    assert model.score(X[300:], y[300:], lengths=lengths[300:]) > 0.95
+
+
+@pytest.mark.parametrize("options", [{"embedding_dim": 8}, {"embedding": "one-hot"}], ids=str)
+def test_learns_from_ids(options, rng):
+    X = [rng.integers(0, 20, length).tolist() for length in rng.integers(3, 10, 600)]
+    y = np.array([x[0] % 2 for x in X])  # of the first id
+    model = rnncore.GRU(32, max_epochs=40, random_state=0, **options).fit(X[:400], y[:400])
+    assert model.vocabulary_size_ == 20
+    assert model.score(X[400:], y[400:]) > 0.95
+
+
+@pytest.mark.parametrize("estimator", [rnncore.LSTM, rnncore.GRU])
+def test_recognises_speakers_with_nothing_set(estimator, shared_data):
+    sets = {}
+    for split in ("TRAIN", "TEST"):
+        text = (shared_data / "JapaneseVowels" / f"JapaneseVowels_{split}.ts").read_text()
+        rows = text.split("@data")[1].split()
+        series = [row.split(":") for row in rows]
+        X = [np.array([c.split(",") for c in row[:-1]], np.float32).T for row in series]
+        sets[split] = X, [row[-1] for row in series]
+    model = estimator(hidden_size=64).fit(*sets["TRAIN"])
+    assert model.score(*sets["TEST"]) >= 0.93
+
+
+# The form of what comes out.
+
+
+def test_output_mirrors_input(rng):
+    X = ragged(rng, 30, shortest=0)
+    y = [(x[:, 0] > 0).astype(int) for x in X]
+    model = rnncore.GRU(8, max_epochs=2, random_state=0).fit(X, y)
+    listed, probabilities = model.predict(X), model.predict_proba(X)
+    assert [tags.shape for tags in listed] == [(len(x),) for x in X]
+    assert [p.shape for p in probabilities] == [(len(x), 2) for x in X]
+
+    padded, lengths = pad(X)
+    array = model.predict(padded, lengths=lengths)
+    assert array.shape == padded.shape[:2]
+    for row, tags in zip(array, listed, strict=True):
+        np.testing.assert_array_equal(row[: len(tags)], tags)
+        assert not row[len(tags) :].any()
+    array = model.predict_proba(padded, lengths=lengths)
+    for row, p in zip(array, probabilities, strict=True):
+        np.testing.assert_array_equal(row[: len(p)], p)
+        assert not row[len(p) :].any()
+
+
+@pytest.mark.parametrize("y", [np.zeros((5, 1)), np.zeros((5, 3)), np.zeros(5)])
+def test_regression_returns_the_shape_of_y(y):
+    model = rnncore.RNN(3, max_epochs=1).fit(
+        np.ones((5, 4, 2)), y + np.arange(5).reshape(-1, *[1] * (y.ndim - 1))
+    )
+    assert model.predict(np.ones((5, 4, 2))).shape == y.shape
+    assert model.predict([np.ones((2, 2))]).shape == (1, *y.shape[1:])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_dtype_is_that_of_results(dtype):
+    model = rnncore.LSTM(3, max_epochs=1, dtype=dtype)
+    model.fit(np.ones((4, 3, 2)), [0.5, 1, 2, 3])
+    assert model.predict(np.ones((4, 3, 2))).dtype == dtype
+
+
+@pytest.mark.parametrize("labels", [[3, 7], [False, True], ["a", "b"], [-1.0, 1.0]])
+def test_labels_come_back_as_they_are(labels):
+    X = np.zeros((4, 3, 1))
+    model = rnncore.LSTM(3, max_epochs=1, task="classification").fit(X, labels * 2)
+    assert model.classes_.tolist() == labels
+    assert set(model.predict(X).tolist()) <= set(labels)
+
+
+# What may not change the result.
+
+
+def fit_bits(X, y, n_jobs=1, **options):
+    options = {"max_epochs": 3, "random_state": 5, "num_layers": 2, "dropout": 0.3, **options}
+    model = rnncore.LSTM(17, n_jobs=n_jobs, **options).fit(X, y, eval_set=(X[:20], y[:20]))
+    return [*model._network.parameters().values(), np.array(model.history_["val_loss"])]
+
+
+def assert_equal_bits(a, b):
+    for left, right in zip(a, b, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("output", ["last", "sequence"])
+def test_threads_do_not_change_a_bit(output, rng):
+    X = ragged(rng, 70, longest=20, shortest=0)
+    y = [x[:, 0] for x in X] if output == "sequence" else [x.sum() for x in X]
+    reference = fit_bits(X, y)
+    for n_jobs in (2, 3, -1):
+        assert_equal_bits(fit_bits(X, y, n_jobs), reference)
+    assert not np.array_equal(fit_bits(X, y, random_state=6)[0], reference[0])
+
+
+@pytest.mark.parametrize("embedding", [False, True])
+def test_padding_and_form_do_not_change_a_bit(embedding, rng):
+    X = ragged(rng, 40, features=3)
+    options = {}
+    if embedding:
+        X = [(np.abs(x[:, 0]) * 5).astype(int) for x in X]
+        options["embedding_dim"] = 4
+    y = [int(x[0].sum() > 1) for x in X]
+    reference = fit_bits(X, y, **options)
+    padded, lengths = pad(X)
+    wide = np.concatenate([padded, np.full_like(padded, 99)], axis=1)
+    model = rnncore.LSTM(17, max_epochs=3, random_state=5, num_layers=2, dropout=0.3, **options)
+    for array in (padded, wide):
+        model.fit(array, y, lengths=lengths)
+        assert_equal_bits(model._network.parameters().values(), reference[:-1])
+    model.set_params(padding_value=-1).fit(pad(X, fill=-1)[0], y)
+    assert_equal_bits(model._network.parameters().values(), reference[:-1])
+    np.testing.assert_array_equal(
+        model.predict_proba(pad(X, fill=-1)[0]), model.predict_proba(wide, lengths=lengths)
+    )
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_prediction_does_not_depend_on_company(estimator, rng):
+    X = ragged(rng, 300, longest=30, shortest=0)
+    model = estimator(33, max_epochs=1, bidirectional=True, random_state=0)
+    model.fit(X[:32], [float(len(x)) for x in X[:32]])
+    together = model.predict(X)
+    order = rng.permutation(len(X))
+    np.testing.assert_array_equal(model.predict([X[i] for i in order]), together[order])
+    for i in range(0, 300, 29):
+        np.testing.assert_array_equal(model.predict([X[i]]), together[i : i + 1])
+    padded, lengths = pad(X, fill=np.nan)
+    np.testing.assert_array_equal(model.predict(padded, lengths=lengths), together)
+
+
+def test_random_state_none_differs_and_generators_advance(rng):
+    X = rng.standard_normal((10, 4, 2))
+    y = X[:, 0, 0]
+
+    def first(random_state):
+        return rnncore.GRU(5, max_epochs=1, random_state=random_state).fit(X, y).predict(X)
+
+    assert not np.array_equal(first(None), first(None))
+    np.testing.assert_array_equal(first(np.int64(3)), first(3))
+    generator = np.random.default_rng(3)
+    np.testing.assert_array_equal(first(generator), first(3))
+    assert not np.array_equal(first(generator), first(3))
+    legacy = np.random.RandomState(3)
+    a, b = first(legacy), first(np.random.RandomState(3))
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first(legacy), a)
+
+
+def test_fit_starts_anew(rng):
+    X = rng.standard_normal((10, 4, 2))
+    model = rnncore.GRU(5, max_epochs=2, random_state=0)
+    first = model.fit(X, X[:, 0, 0]).predict(X)
+    model.fit(X, list("ababababab"))
+    assert model.classes_.tolist() == ["a", "b"]
+    np.testing.assert_array_equal(model.fit(X, X[:, 0, 0]).predict(X), first)
+    assert model.n_epochs_ == 2
+    assert not hasattr(model, "classes_")
+
+
+def test_data_is_left_as_it_was(rng):
+    X = rng.standard_normal((6, 4, 2)).astype(np.float32)
+    X.flags.writeable = False
+    y = np.arange(6.0)
+    y.flags.writeable = False
+    rnncore.GRU(5, max_epochs=1, weight_decay=0.1).fit(X, y).predict(X)
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("base", "change"),
+    [
+        ({}, {"optimizer": "sgd"}),
+        ({"optimizer": "sgd"}, {"momentum": 0.5}),
+        ({"optimizer": "sgd"}, {"nesterov": True}),
+        ({}, {"learning_rate": 0.001}),
+        ({}, {"weight_decay": 0.1}),
+        ({}, {"clip_norm": 1e-9}),
+        ({}, {"clip_value": 1e-9}),
+        ({}, {"batch_size": 7}),
+        ({}, {"shuffle": False}),
+        ({}, {"bucket_by_length": False}),
+        ({}, {"num_layers": 2}),
+        ({"num_layers": 2}, {"dropout": 0.5}),
+        ({}, {"bidirectional": True}),
+        ({}, {"nonlinearity": "relu"}),
+        ({}, {"max_epochs": 3}),
+        ({}, {"dtype": "float64"}),
+    ],
+    ids=str,
+)
+def test_every_option_has_an_effect(base, change, rng):
+    X = ragged(rng, 60)
+    y = [x[0, 0] for x in X]
+    base = {"max_epochs": 2, "batch_size": 8, "random_state": 0, **base}
+    before = rnncore.RNN(4, **base).fit(X, y).predict(X)
+    assert not np.array_equal(rnncore.RNN(4, **{**base, **change}).fit(X, y).predict(X), before)
+
+
+# Progress, history, interruption.
+
+
+def test_history_has_every_epoch(rng, tmp_path):
+    X = ragged(rng, 50)
+    y = [x[0, 0] for x in X]
+    model = rnncore.GRU(5, max_epochs=4, random_state=0)
+    model.fit(X, y, eval_set=(pad(X[:10])[0], y[:10], pad(X[:10])[1]))
+    history = model.history_
+    assert isinstance(history, dict)
+    assert set(history) == {"loss", "r2", "grad_norm", "seconds", "val_loss", "val_r2"}
+    assert {len(values) for values in history.values()} == {4}
+    assert model.n_epochs_ == 4
+    assert history["val_r2"][-1] == pytest.approx(model.score(X[:10], y[:10]), abs=1e-5)
+    errors = model.predict(X[:10]) - y[:10]
+    assert history["val_loss"][-1] == pytest.approx(np.mean(errors**2), rel=1e-4)
+    assert min(history["grad_norm"]) > 0
+    history.plot().savefig(tmp_path / "history.png")
+    assert (tmp_path / "history.png").stat().st_size > 1000
+    figure = rnncore.GRU(5, max_epochs=2).fit(X, [len(x) for x in X]).history_.plot()
+    assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "accuracy"]
+    mpl.pyplot.close("all")
+
+
+def test_evaluation_does_not_affect_training(rng):
+    X = ragged(rng, 40)
+    y = [x[0, 0] for x in X]
+    model = rnncore.LSTM(6, num_layers=2, dropout=0.5, max_epochs=3, random_state=0)
+    plain = model.fit(X, y).predict(X)
+    np.testing.assert_array_equal(model.fit(X, y, eval_set=(X[:9], y[:9])).predict(X), plain)
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2, True])
+def test_progress_goes_where_it_should(verbose, rng):
+    X = rng.standard_normal((40, 5, 1))
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        rnncore.LSTM(4, max_epochs=3, verbose=verbose).fit(X, X[:, 0, 0] > 0)
+    lines = [line for line in out.getvalue().splitlines() if line.strip()]
+    if verbose == 2:
+        assert [line.split()[:2] for line in lines] == [["epoch", f"{i}/3"] for i in (1, 2, 3)]
+        assert "accuracy" in lines[0]
+    else:
+        assert lines == []
+    assert ("epoch 3/3" in err.getvalue()) is bool(verbose)
+
+
+def interrupt_soon(after=0.4):
+    timer = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends itself a signal")
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_interrupting_keeps_what_was_learned(verbose, rng):
+    X = ragged(rng, 400)
+    y = [int(x[0, 0] > 0) for x in X]
+    model = rnncore.GRU(16, max_epochs=10**6, verbose=verbose, random_state=0)
+    timer = interrupt_soon()
+    with redirect_stderr(io.StringIO()), pytest.warns(UserWarning, match="fit was interrupted"):
+        assert model.fit(X, y) is model
+    timer.join()
+    assert 0 < model.n_epochs_ == len(model.history_["loss"])
+    assert model.score(X, y) > 0.6
+    handler = signal.getsignal(signal.SIGINT)
+    assert handler is signal.default_int_handler
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends itself a signal")
+def test_interrupting_the_first_epoch_leaves_a_usable_model(rng):
+    X = rng.standard_normal((4000, 200, 8)).astype(np.float32)
+    model = rnncore.LSTM(128, max_epochs=10**6, random_state=0)
+    timer = interrupt_soon(0.3)
+    with pytest.warns(UserWarning, match="interrupted in epoch 1 of 1000000"):
+        model.fit(X, X[:, 0, 0])
+    timer.join()
+    assert model.n_epochs_ == 0
+    assert np.isfinite(model.predict(X[:5])).all()
+    assert model.history_.plot().axes
+    mpl.pyplot.close("all")
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_divergence_stops_and_keeps_the_last_good_weights(estimator, rng):
+    X = rng.standard_normal((64, 10, 2))
+    options = {"optimizer": "sgd", "learning_rate": 1e30, "clip_norm": None, "random_state": 0}
+    model = estimator(8, max_epochs=50, **options)
+    with pytest.raises(FloatingPointError, match=r"epoch \d+.*batch \d+"):
+        model.fit(X, X[:, 0, 0])
+    for value in model._network.parameters().values():
+        assert np.isfinite(value).all()
+    assert np.isfinite(model.predict(X)).all() or estimator is rnncore.RNN
+    assert len(model.history_.get("loss", [])) == model.n_epochs_
+
+
+# scikit-learn.
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_constructor_only_stores(estimator):
+    given = {name: object() for name in estimator().get_params()}
+    model = estimator(**given)
+    assert model.get_params() == given
+    assert set(vars(model)) == set(given)
+    assert clone(estimator(7, dropout=0.5)).get_params() == estimator(7, dropout=0.5).get_params()
+
+
+def test_repr_shows_what_was_set():
+    assert repr(rnncore.GRU(7, learning_rate=0.5)) == "GRU(hidden_size=7, learning_rate=0.5)"
+
+
+def test_task_is_the_kind_of_estimator(rng):
+    X = rng.standard_normal((6, 4, 2))
+    assert is_classifier(rnncore.LSTM(task="classification"))
+    assert is_regressor(rnncore.LSTM(task="regression"))
+    model = rnncore.LSTM(2, max_epochs=1)
+    assert not is_classifier(model)
+    assert not is_regressor(model)
+    assert is_classifier(model.fit(X, [0, 1] * 3))
+    assert is_regressor(model.fit(X, X[:, 0, 0]))
+    y = [0, 1] * 3
+    named = rnncore.LSTM(task="classification")
+    assert isinstance(check_cv(3, y, classifier=is_classifier(named)), StratifiedKFold)
+
+
+def test_searches_and_pipelines_take_ragged_lists(rng):
+    X = ragged(rng, 60)
+    y = np.where([x[-1, 0] > 0 for x in X], "up", "down")
+    model = rnncore.GRU(8, task="classification", max_epochs=15, random_state=0)
+    search = GridSearchCV(
+        model, {"hidden_size": [2, 8], "learning_rate": [1e-6, 0.02]}, cv=3, error_score="raise"
+    ).fit(X, y)
+    assert search.best_params_["learning_rate"] == 0.02
+    assert search.score(X, y) > 0.9
+    scores = cross_val_score(model, X, y, cv=3, scoring="neg_log_loss", error_score="raise")
+    assert scores.mean() > -0.6
+    pipeline = make_pipeline(FunctionTransformer(lambda X: [2 * x for x in X]), clone(model))
+    assert pipeline.fit(X, y).score(X, y) > 0.9
+    numbers = cross_val_score(
+        rnncore.GRU(8, max_epochs=15, learning_rate=0.02, random_state=0),
+        X,
+        [float(x[-1, 0]) for x in X],
+        cv=KFold(3),
+        scoring="r2",
+    )
+    assert numbers.mean() > 0.5
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_copies_and_pickles_predict_the_same(duplicate, rng):
+    X = rng.standard_normal((10, 4, 2))
+    model = rnncore.LSTM(5, max_epochs=2, random_state=0).fit(X, list("abcde") * 2)
+    before = model.predict_proba(X)
+    twin = duplicate(model)
+    np.testing.assert_array_equal(twin.predict_proba(X), before)
+    assert twin.history_ == model.history_
+    twin.set_params(random_state=1).fit(X, list("abcde") * 2)
+    assert not np.array_equal(twin.predict_proba(X), before)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    unfitted = duplicate(rnncore.RNN(3))
+    assert unfitted.get_params() == rnncore.RNN(3).get_params()
+
+
+def test_forked_workers_predict(rng):
+    X = rng.standard_normal((30, 4, 2))
+    model = rnncore.LSTM(5, max_epochs=2, n_jobs=2, random_state=0).fit(X, X[:, 0, 0])
+    expected = model.predict(X)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, model.predict(X).tobytes())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        result = np.frombuffer(pipe.read(), expected.dtype)
+    os.waitpid(child, 0)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_other_threads_run_during_fit(rng):
+    X = rng.standard_normal((200, 50, 4)).astype(np.float32)
+    ticks = []
+    stop = threading.Event()
+
+    def tick():
+        while not stop.wait(0.005):
+            ticks.append(1)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    try:
+        model = rnncore.LSTM(64, max_epochs=10, batch_size=200).fit(X, X[:, 0, 0])
+    finally:
+        stop.set()
+        thread.join()
+    # With the GIL held there would be no tick but those between epochs.
+    assert len(ticks) > 0.2 * sum(model.history_["seconds"]) / 0.005
