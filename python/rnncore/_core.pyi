@@ -1,27 +1,41 @@
 """Types of the Rust extension; the public modules check arguments before they come here."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
+from typing_extensions import disjoint_base
 
-Array = NDArray[Any]
-Lengths = NDArray[np.int64]
+__all__ = [
+    "Network",
+    "Optimizer",
+    "Stack",
+    "Tape",
+    "available_isas",
+    "get_num_threads",
+    "isa",
+    "set_num_threads",
+]
+
+_Array = NDArray[Any]
+_Lengths = NDArray[np.int64]
 # values, starts, lengths, targets
-Labelled = tuple[Array, Lengths, Lengths, Array]
+_Labelled = tuple[_Array, _Lengths, _Lengths, _Array]
 
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 
+@final
 class Tape: ...
 
+@disjoint_base
 class Optimizer:
     learning_rate: float
-    def __init__(
-        self,
+    def __new__(
+        cls,
         rule: str,
         learning_rate: float,
         momentum: float = 0.0,
@@ -33,11 +47,12 @@ class Optimizer:
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
-    ) -> None: ...
+    ) -> Self: ...
 
+@final
 class Stack:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         cell: str,
         input_size: int,
         hidden_size: int,
@@ -46,28 +61,29 @@ class Stack:
         dropout: float,
         bidirectional: bool,
         dtype: str,
-    ) -> None: ...
+    ) -> Self: ...
     def parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]: ...
-    def parameters(self) -> dict[str, Array]: ...
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None: ...
+    def parameters(self) -> dict[str, _Array]: ...
+    def set_parameters(self, parameters: Mapping[str, _Array]) -> None: ...
     def forward(
         self,
-        x: Array,
-        h0: Array | None,
-        c0: Array | None,
-        lengths: Lengths | None,
+        x: _Array,
+        h0: _Array | None,
+        c0: _Array | None,
+        lengths: _Lengths | None,
         batch_first: bool,
         keep: bool,
         seed: int | None,
-    ) -> tuple[Array, Array, Array | None, Tape | None]: ...
+    ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
     def backward(
-        self, tape: Tape, d_output: Array | None, d_hn: Array | None, d_cn: Array | None
-    ) -> tuple[Array, Array, Array | None, dict[str, Array]]: ...
-    def apply_gradients(self, grads: Mapping[str, Array], optimizer: Optimizer) -> float: ...
+        self, tape: Tape, d_output: _Array | None, d_h: _Array | None, d_c: _Array | None
+    ) -> tuple[_Array, _Array, _Array | None, dict[str, _Array]]: ...
+    def apply_gradients(self, grads: Mapping[str, _Array], optimizer: Optimizer) -> float: ...
 
+@final
 class Network:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         cell: str,
         input: str,
         input_size: int,
@@ -80,17 +96,18 @@ class Network:
         n_outputs: int,
         loss: str,
         dtype: str,
+        *,
         vocabulary_size: int | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]: ...
-    def parameters(self) -> dict[str, Array]: ...
-    def set_parameters(self, parameters: Mapping[str, Array]) -> None: ...
+    def parameters(self) -> dict[str, _Array]: ...
+    def set_parameters(self, parameters: Mapping[str, _Array]) -> None: ...
     def fit(
         self,
-        values: Array,
-        starts: Lengths,
-        lengths: Lengths,
-        targets: Array,
+        values: _Array,
+        starts: _Lengths,
+        lengths: _Lengths,
+        targets: _Array,
         optimizer: Optimizer,
         *,
         batch_size: int,
@@ -99,24 +116,24 @@ class Network:
         bucket_by_length: bool,
         seed: int,
         n_threads: int | None = None,
-        validation: Labelled | None = None,
+        validation: _Labelled | None = None,
         on_batch: Callable[[int, int, int, float], None] | None = None,
         on_epoch: Callable[[dict[str, float]], bool | None] | None = None,
     ) -> str: ...
     def predict(
         self,
-        values: Array,
-        starts: Lengths,
-        lengths: Lengths,
+        values: _Array,
+        starts: _Lengths,
+        lengths: _Lengths,
         batch_size: int,
         n_threads: int | None = None,
-    ) -> Array: ...
+    ) -> _Array: ...
     def evaluate(
         self,
-        values: Array,
-        starts: Lengths,
-        lengths: Lengths,
-        targets: Array,
+        values: _Array,
+        starts: _Lengths,
+        lengths: _Lengths,
+        targets: _Array,
         batch_size: int,
         n_threads: int | None = None,
     ) -> tuple[float, float]: ...

@@ -152,8 +152,8 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def _train(
         self,
-        data: _core.Labelled,
-        validation: _core.Labelled | None,
+        data: _core._Labelled,
+        validation: _core._Labelled | None,
         optimizer: _core.Optimizer,
         seed: int,
         options: dict[str, Any],
@@ -211,7 +211,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def _read_eval_set(
         self, eval_set: object, problem: Problem, padding_value: float | None
-    ) -> _core.Labelled | None:
+    ) -> _core._Labelled | None:
         if eval_set is None:
             return None
         if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
