@@ -1,0 +1,159 @@
+"""torch as the reference: the same weights on both sides, and how near is near enough."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from unittest import mock
+
+import numpy as np
+import torch
+
+import rnncore
+from rnncore import _core, nn
+
+ISAS = _core.available_isas()
+
+# Under the name of every cell: our class, torch's, and what both are told.
+CELLS = {
+    "rnn_tanh": (nn.RNN, torch.nn.RNN, {"nonlinearity": "tanh"}),
+    "rnn_relu": (nn.RNN, torch.nn.RNN, {"nonlinearity": "relu"}),
+    "lstm": (nn.LSTM, torch.nn.LSTM, {}),
+    "gru": (nn.GRU, torch.nn.GRU, {}),
+}
+
+
+@contextmanager
+def instruction_set(name: str) -> Iterator[None]:
+    """Have what is built inside compute on one instruction set."""
+    with mock.patch.dict(os.environ, RNNCORE_ISA=name):
+        yield
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Have what is called inside use `n` threads."""
+    before = rnncore.get_num_threads()
+    rnncore.set_num_threads(n)
+    try:
+        yield
+    finally:
+        rnncore.set_num_threads(before)
+
+
+def build(cell: str, *args, isa: str = ISAS[-1], **kwargs):
+    """Build our layer of a cell, for an instruction set."""
+    ours, _, options = CELLS[cell]
+    with instruction_set(isa):
+        return ours(*args, **options, **kwargs)
+
+
+def twin(layer) -> torch.nn.Module:
+    """Build torch's layer or cell with the sizes and weights of ours, in float64."""
+    theirs = getattr(torch.nn, type(layer).__name__)
+    names = (
+        "input_size",
+        "hidden_size",
+        "num_layers",
+        "nonlinearity",
+        "bias",
+        "batch_first",
+        "dropout",
+        "bidirectional",
+    )
+    options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    module = theirs(**options, dtype=torch.float64)
+    module.load_state_dict(tensors(layer.state_dict()))
+    return module
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in arrays.items()}
+
+
+def parts(state) -> list:
+    """Return the state's arrays, or gradients: h and c for an LSTM, else h alone."""
+    return list(state) if isinstance(state, tuple) else [state]
+
+
+def whole(arrays: list):
+    """Put together again what `parts` took apart."""
+    return tuple(arrays) if len(arrays) == 2 else arrays[0]
+
+
+def run_twin(module, x, state, lengths):
+    """Run torch's layer on a batch; give back the padded output and the final state's parts.
+
+    `x` and `state` (a list of h, or of h and c) are tensors. Torch knows no sequence without steps:
+    such a one gives no output, and ends in the state that it starts from.
+    """
+    if x.ndim == 2:
+        if not len(x):
+            return x.new_zeros(0, width_of(module)), state
+        output, last = module(x, whole(state))
+        return output, parts(last)
+    batch, steps = (0, 1) if module.batch_first else (1, 0)
+    if lengths is None:
+        lengths = [x.shape[steps]] * x.shape[batch]
+    running = torch.tensor([b for b, length in enumerate(lengths) if length], dtype=torch.int64)
+    output = x.new_zeros(*x.shape[:2], width_of(module))
+    if not len(running):
+        return output, state
+    packed = torch.nn.utils.rnn.pack_padded_sequence(
+        x.index_select(batch, running),
+        [length for length in lengths if length],
+        batch_first=module.batch_first,
+        enforce_sorted=False,
+    )
+    ran, last = module(packed, whole([part.index_select(1, running) for part in state]))
+    ran, _ = torch.nn.utils.rnn.pad_packed_sequence(
+        ran, module.batch_first, total_length=x.shape[steps]
+    )
+    return (
+        output.index_copy(batch, running, ran),
+        [
+            first.index_copy(1, running, part)
+            for first, part in zip(state, parts(last), strict=True)
+        ],
+    )
+
+
+def width_of(module) -> int:
+    return module.hidden_size * (2 if module.bidirectional else 1)
+
+
+def gradients_of(outputs: list, weights: list, inputs: list) -> list[np.ndarray]:
+    """Return the gradients of the sum of outputs times weights (arrays or None) by the inputs."""
+    used = [
+        (output, torch.tensor(weight, dtype=torch.float64))
+        for output, weight in zip(outputs, weights, strict=True)
+        if weight is not None and output.requires_grad
+    ]
+    found = [None] * len(inputs)
+    if used:
+        of, by = zip(*used, strict=True)
+        found = torch.autograd.grad(of, inputs, by, allow_unused=True)
+    return [
+        np.zeros(tuple(value.shape)) if gradient is None else gradient.numpy()
+        for value, gradient in zip(inputs, found, strict=True)
+    ]
+
+
+def assert_near(got: Mapping[str, np.ndarray], want: Mapping[str, np.ndarray], dtype) -> None:
+    """Check each array against its reference, in units of the reference's largest number.
+
+    An array may also be off by a trace of the largest number of all: where nearly all of it cancels
+    (it may be a single weight), rounding is most of what is left.
+    """
+    relative, cancelled = TOLERANCES[np.dtype(dtype).name]
+    assert list(got) == list(want)
+    largest = max((np.abs(array).max(initial=0) for array in want.values()), default=0)
+    for name, array in want.items():
+        assert got[name].shape == array.shape, name
+        assert got[name].dtype == dtype, name
+        allowed = relative * np.abs(array).max(initial=0) + cancelled * largest
+        off = np.abs(got[name] - array).max(initial=0)
+        assert off <= allowed, f"{name}: off by {off:.3g}, allowed {allowed:.3g}"
+
+
+# Of the array's own largest number, and of the largest of all arrays.
+TOLERANCES = {"float64": (1e-9, 1e-14), "float32": (5e-5, 2e-6)}
