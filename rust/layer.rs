@@ -89,7 +89,7 @@ pub(crate) struct Weights<'a, E> {
     pub state_bias: Option<&'a [E]>,
 }
 
-/// Where the gradients of one direction's weights are added to, shaped as [`Weights`].
+/// Where the gradients of one direction's weights are written, shaped as [`Weights`].
 pub(crate) struct WeightGradients<E> {
     pub input: *mut E,
     pub state: *mut E,
@@ -244,7 +244,7 @@ pub(crate) struct WeightUnit {
     pub of_state: bool,
     /// Panels of hidden units.
     pub panels: Range<usize>,
-    /// Positions in the source's padded rows, from a multiple of 16.
+    /// Positions in the source's padded rows, from a multiple of L.
     pub columns: Range<usize>,
     /// Whether the biases of these panels are this unit's work too.
     pub with_bias: bool,
@@ -255,11 +255,9 @@ impl Geometry {
     ///
     /// The cut does not change the results: each sum is one unit's.
     pub fn weight_units(&self, workers: usize) -> Vec<WeightUnit> {
-        const WIDE: usize = 256;
-        const HIGH: usize = 4;
-        let high = (self.panels() / (2 * workers))
-            .clamp(1, HIGH)
-            .next_multiple_of(if self.signature.slots == 1 { 2 } else { 1 });
+        const WIDE: usize = 512;
+        const HIGH: usize = 8;
+        let high = (self.panels() / (2 * workers)).clamp(1, HIGH);
         let mut units = Vec::new();
         let bias_of_state = self.signature.is_recurrent();
         for of_state in [true, false] {

@@ -292,7 +292,7 @@ impl<E: Element> Network<E> {
         outputs
     }
 
-    /// Adds the gradients of the weights, given that of the outputs, laid out like them.
+    /// Writes the gradients of the weights, given that of the outputs, laid out like them.
     pub(crate) fn backward(&self, pass: BatchPass<E>, d_outputs: Buffer<E>, gradients: &mut [E]) {
         let arena = self.stack.arena();
         let BatchPass { below, above, ids } = pass;
@@ -345,6 +345,7 @@ impl<E: Element> Network<E> {
             want,
             rnn,
         );
+        embedding.fill(E::ZERO);
         if let Some(dx) = found.dx {
             let columns = self.stack.input_columns();
             for (from, id) in dx.chunks_exact(columns.stride()).zip(ids) {

@@ -368,7 +368,7 @@ impl<E: Element> Stack<E> {
         );
     }
 
-    /// Takes a kept pass back through all layers, and adds to the gradients of the weights.
+    /// Takes a kept pass back through all layers, and writes the gradients of the weights.
     ///
     /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the final states.
     ///
@@ -475,7 +475,7 @@ impl<E: Element> Stack<E> {
                 .map(|direction| direction.gradients(base))
                 .collect();
             let items = late_items(&steps, directions, workers, dx.is_some());
-            parallel::for_each_with(workers, items, Vec::new, |workspace, item| match item {
+            parallel::for_each(workers, items, |item| match item {
                 Late::Input(range) => {
                     for (d, direction) in directions.iter().enumerate() {
                         // SAFETY: dx has R rows; each item's steps are its own, and the second
@@ -495,13 +495,8 @@ impl<E: Element> Stack<E> {
                 Late::Weights(d, unit) => {
                     // SAFETY: gradients have every parameter of the layout; units are disjoint.
                     unsafe {
-                        self.kernels.weights(
-                            &directions[d].geometry,
-                            &sweeps[d],
-                            &unit,
-                            workspace,
-                            &outs[d],
-                        );
+                        self.kernels
+                            .weights(&directions[d].geometry, &sweeps[d], &unit, &outs[d]);
                     }
                 }
             });

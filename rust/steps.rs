@@ -121,6 +121,11 @@ impl Steps {
         self.offsets[step]
     }
 
+    /// The step that a packed row belongs to.
+    pub(crate) fn step_of(&self, row: usize) -> usize {
+        self.offsets.partition_point(|&offset| offset <= row) - 1
+    }
+
     /// The steps in the order that a direction goes through them.
     pub(crate) fn walk(&self, reverse: bool) -> impl DoubleEndedIterator<Item = Visit> {
         let longest = self.longest();

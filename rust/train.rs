@@ -135,7 +135,6 @@ impl<'a, E: Element> Training<'a, E> {
             if !score.loss().is_finite() && score.rows() > 0 {
                 return Err(diverged("the loss").into());
             }
-            gradients.fill(E::ZERO);
             network.backward(pass, outputs, &mut gradients);
             let norm = network
                 .update(|weights| optimizer.step(weights, &gradients, state))

@@ -29,7 +29,7 @@ mod items;
 mod pool;
 
 pub use flush::FlushDenormals;
-pub(crate) use items::{for_each, for_each_with};
+pub(crate) use items::for_each;
 
 /// The environment variables that set the number of threads, the first that is set counting.
 const VARIABLES: [&str; 2] = ["RNNCORE_NUM_THREADS", "OMP_NUM_THREADS"];

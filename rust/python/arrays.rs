@@ -1,11 +1,12 @@
 //! NumPy arrays at the boundary.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
-use numpy::{PyArray, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
+use numpy::{PyArray, PyArray1, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PySlice};
 
 use super::optimizer::States;
 use crate::error::{Error, Result};
@@ -72,16 +73,19 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     })
 }
 
-/// Copies of all parameters by name.
+/// All parameters by name, as views of one array that takes `values` over.
 pub(super) fn to_dict<'py, E: Held>(
     py: Python<'py>,
     layout: &Layout,
-    values: &[E],
+    values: Vec<E>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
+    let flat = PyArray::from_vec(py, values);
     for entry in layout.entries() {
-        let array = PyArray::from_slice(py, &values[entry.range()]);
-        dict.set_item(&entry.name, array.reshape(entry.shape.clone())?)?;
+        let Range { start, end } = entry.range();
+        let part = flat.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
+        let part = part.cast_into::<PyArray1<E>>()?;
+        dict.set_item(&entry.name, part.reshape(entry.shape.clone())?)?;
     }
     Ok(dict)
 }

@@ -390,7 +390,7 @@ impl PyNetwork {
                 let model = model.read().unwrap_or_else(PoisonError::into_inner);
                 (model.layout().clone(), model.weights().to_vec())
             });
-            to_dict(py, &layout, &weights)
+            to_dict(py, &layout, weights)
         })
     }
 

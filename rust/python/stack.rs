@@ -214,7 +214,7 @@ fn backward<'py, E: Held>(
         dx.into_any(),
         dh0.into_any(),
         dc0.map(Bound::into_any),
-        to_dict(py, layout, &found.weights)?,
+        to_dict(py, layout, found.weights)?,
     ))
 }
 
@@ -313,7 +313,7 @@ impl PyStack {
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         dispatch!(self, model => {
             let weights = py.detach(|| reading(model).weights().to_vec());
-            to_dict(py, &self.layout, &weights)
+            to_dict(py, &self.layout, weights)
         })
     }
 

@@ -8,12 +8,15 @@ use crate::cell::{Carry, Cell, CellKind, Gru, Linear, Lstm, Relu, Rnn, Tanh};
 use crate::kernel::pointwise::{Grid, PointwiseBackward, PointwiseForward};
 use crate::kernel::preactivation::{Joint, Operand, Preactivation, Slots, Staggered};
 use crate::kernel::product::{Product, whole_tiles};
-use crate::kernel::weight::{self, DEPTH, GROUP, Piece, Totals};
 use crate::kernel::{SCRATCH, Scratch, runs, tile_shape};
 use crate::layer::{
     BackwardPack, Descent, ForwardPack, Geometry, Sweep, WeightGradients, WeightUnit,
 };
 use crate::simd::{Isa, Real, Vector, portable};
+
+use weights::weights;
+
+mod weights;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2, avx512};
 
@@ -57,13 +60,12 @@ pub(crate) trait Kernels<E: Real>: Sync {
         add: bool,
     );
 
-    /// Adds a unit's share to the gradients of the weights, from the slots' gradients.
+    /// Writes a unit's share of the gradients of the weights, from the slots' gradients.
     unsafe fn weights(
         &self,
         geometry: &Geometry,
         sweep: &Sweep<E>,
         unit: &WeightUnit,
-        workspace: &mut Vec<E>,
         gradients: &WeightGradients<E>,
     );
 }
@@ -350,164 +352,10 @@ impl<E: Real, V: Vector<Element = E>, C: Cell, S: Slots> Kernels<E> for Compiled
         g: &Geometry,
         sweep: &Sweep<E>,
         unit: &WeightUnit,
-        workspace: &mut Vec<E>,
         gradients: &WeightGradients<E>,
     ) {
-        let steps = sweep.steps;
-        let feed = if unit.of_state {
-            g.signature.state
-        } else {
-            g.signature.input
-        };
-        let source = if unit.of_state { g.state() } else { g.input };
-        let (slots, lanes) = (feed.gates.len(), V::LANES);
-        let groups = unit.columns.len().div_ceil(GROUP);
-        let packed_size = groups * DEPTH * GROUP;
-        let panel_size = unit.columns.len() * slots * lanes;
-        let sums_size = unit.panels.len() * panel_size;
-        let totals_size = unit.panels.len() * g.slot_row();
-        workspace.clear();
-        workspace.resize(packed_size + sums_size + totals_size, E::ZERO);
-        let (packed, sums) = workspace.split_at_mut(packed_size);
-        let (sums, totals) = sums.split_at_mut(sums_size);
-
-        // Cells with one slot take two panels at a time, so that a broadcast serves two products.
-        let pair = if S::ALL == 1 { 2 } else { 1 };
-        let mut pieces: Vec<Piece<E>> = Vec::new();
-        let mut spans: Vec<(usize, Range<usize>)> = Vec::new();
-        let mut at = 0;
-        let mut step = 0;
-        while at < steps.rows() {
-            // The next DEPTH rows in packed order, as runs of rows of one step.
-            let end = (at + DEPTH).min(steps.rows());
-            spans.clear();
-            let mut depth = 0;
-            while at < end {
-                let first = at - steps.offset(step);
-                let rows = (steps.count(step) - first).min(end - at);
-                spans.push((step, first..first + rows));
-                for row in first..first + rows {
-                    // SAFETY: the row is in the batch, the columns in its padded width, and the
-                    // packed block has room for DEPTH rows in each group.
-                    unsafe {
-                        let from = self.source_row(g, sweep, unit.of_state, step, row);
-                        for (group, column) in unit.columns.clone().step_by(GROUP).enumerate() {
-                            let width = (source.stride() - column).min(GROUP);
-                            let to = packed.as_mut_ptr().add((group * DEPTH + depth) * GROUP);
-                            if width == GROUP {
-                                // A constant size copies in registers.
-                                ptr::copy_nonoverlapping(from.add(column), to, GROUP);
-                            } else {
-                                ptr::copy_nonoverlapping(from.add(column), to, width);
-                            }
-                        }
-                    }
-                    depth += 1;
-                }
-                at += rows;
-                if first + rows == steps.count(step) {
-                    step += 1;
-                }
-            }
-            let locate = |pieces: &mut Vec<Piece<E>>, panel: usize, first_slot: usize, apart| {
-                pieces.clear();
-                pieces.extend(spans.iter().map(|(step, rows)| {
-                    let index = sweep.slot_index(g, *step, panel, rows.start);
-                    Piece {
-                        // SAFETY: the slots have this step, panel and row.
-                        at: unsafe { sweep.slots.cast_const().add(index + first_slot * lanes) },
-                        vector: if apart {
-                            steps.count(*step) * g.slot_row()
-                        } else {
-                            lanes
-                        },
-                        rows: rows.len(),
-                    }
-                }));
-            };
-            for (panel, panels) in runs(unit.panels.clone(), pair) {
-                let local = panel - unit.panels.start;
-                if unit.with_bias {
-                    for p in 0..panels {
-                        locate(&mut pieces, panel + p, 0, false);
-                        let all = Totals {
-                            pieces: &pieces,
-                            row: g.slot_row(),
-                            vectors: S::ALL,
-                            out: totals[(local + p) * g.slot_row()..].as_mut_ptr(),
-                        };
-                        // SAFETY: the pieces lie in the slots, the totals have a panel's slots.
-                        unsafe { V::invoke(all) }
-                    }
-                }
-                locate(&mut pieces, panel, feed.first, pair == 2);
-                let vectors = slots * panels;
-                for group in 0..groups {
-                    let column = group * GROUP;
-                    let columns = (unit.columns.len() - column).min(GROUP);
-                    // SAFETY: the packed block has this group, the sums these panels and columns.
-                    unsafe {
-                        weight::add_block::<V>(
-                            &pieces,
-                            g.slot_row(),
-                            vectors,
-                            packed.as_ptr().add(group * DEPTH * GROUP),
-                            columns,
-                            sums.as_mut_ptr()
-                                .add(local * panel_size + column * vectors * lanes),
-                        );
-                    }
-                }
-            }
-        }
-
-        for (panel, panels) in runs(unit.panels.clone(), pair) {
-            let local = panel - unit.panels.start;
-            let vectors = slots * panels;
-            for v in 0..vectors {
-                let (panel, gate) = if pair == 2 {
-                    (panel + v, feed.gates[0])
-                } else {
-                    (panel, feed.gates[v])
-                };
-                let units = (g.hidden - panel * lanes).min(lanes);
-                for lane in 0..units {
-                    let row = gate * g.hidden + panel * lanes + lane;
-                    let to = if unit.of_state {
-                        gradients.state
-                    } else {
-                        gradients.input
-                    };
-                    for (local_column, position) in unit.columns.clone().enumerate() {
-                        let Some(column) = source.column(position) else {
-                            continue;
-                        };
-                        let from = local * panel_size + (local_column * vectors + v) * lanes + lane;
-                        // SAFETY: row and column are in the matrix, and this unit's alone.
-                        unsafe { *to.add(row * source.real() + column) += sums[from] }
-                    }
-                }
-            }
-        }
-        if unit.with_bias {
-            for (feed, to) in [
-                (g.signature.input, gradients.input_bias),
-                (g.signature.state, gradients.state_bias),
-            ] {
-                let Some(to) = to else { continue };
-                for (i, gate) in feed.gates.iter().enumerate() {
-                    for panel in unit.panels.clone() {
-                        let local = (panel - unit.panels.start) * g.slot_row();
-                        let from = &totals[local + (feed.first + i) * lanes..][..lanes];
-                        let first = panel * lanes;
-                        for (lane, &total) in from.iter().enumerate().take(g.hidden - first) {
-                            // SAFETY: the unit is below H, and this panel's biases are ours alone.
-                            unsafe { *to.add(gate * g.hidden + first + lane) += total }
-                        }
-                    }
-                }
-            }
-        }
+        // SAFETY: passed on from the caller.
+        unsafe { weights::<V, S>(g, sweep, unit, gradients) }
     }
 }
 
@@ -718,35 +566,6 @@ impl<E: Real, V: Vector<Element = E>, C: Cell, S: Slots> Compiled<V, C, S> {
                         }
                     }
                 }
-            }
-        }
-    }
-
-    /// The row of the input, or of the state before, that a step's row was computed from.
-    ///
-    /// # Safety
-    /// As [`Kernels::weights`]; step and row are in range.
-    #[inline]
-    unsafe fn source_row(
-        &self,
-        g: &Geometry,
-        sweep: &Sweep<E>,
-        of_state: bool,
-        step: usize,
-        row: usize,
-    ) -> *const E {
-        // SAFETY: x has R rows, y and h0 those that `h_before` asks for.
-        unsafe {
-            if of_state {
-                let before = sweep
-                    .steps
-                    .before(step, sweep.reverse)
-                    .filter(|&before| row < sweep.steps.count(before));
-                sweep.h_before(g, before, row).at
-            } else {
-                sweep
-                    .x
-                    .add((sweep.steps.offset(step) + row) * g.input.stride())
             }
         }
     }

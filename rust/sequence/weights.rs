@@ -1,0 +1,160 @@
+//! Weight gradients of one direction, from the gradients of its slots.
+
+use std::ops::Range;
+
+use super::Sweep;
+use crate::kernel::preactivation::Slots;
+use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, Totals};
+use crate::layer::{Geometry, WeightGradients, WeightUnit};
+use crate::simd::{Real, Vector};
+
+/// Writes a unit's share; see [`super::Kernels::weights`].
+///
+/// # Safety
+/// As stated there.
+pub(super) unsafe fn weights<V: Vector, S: Slots>(
+    g: &Geometry,
+    sweep: &Sweep<V::Element>,
+    unit: &WeightUnit,
+    gradients: &WeightGradients<V::Element>,
+) {
+    let (feed, source, matrix) = if unit.of_state {
+        (g.signature.state, g.state(), gradients.state)
+    } else {
+        (g.signature.input, g.input, gradients.input)
+    };
+    let columns: Vec<ColumnPanel> = unit
+        .columns
+        .clone()
+        .step_by(V::LANES)
+        .filter_map(|position| {
+            let column = source.column(position)?;
+            let count = (source.width - position % source.padded).min(V::LANES);
+            Some(ColumnPanel {
+                position,
+                column,
+                count,
+            })
+        })
+        .collect();
+    let mut totals = vec![V::Element::ZERO; unit.panels.len() * g.slot_row()];
+    let mut pieces = Vec::new();
+    let rows = sweep.steps.rows();
+    // Without rows there is one empty block, which writes zeros.
+    for start in (0..rows.max(1)).step_by(DEPTH) {
+        for panel in unit.panels.clone() {
+            let local = (panel - unit.panels.start) * g.slot_row();
+            // SAFETY: rows and panel are the batch's and the layer's.
+            unsafe {
+                let block = start..(start + DEPTH).min(rows);
+                gather(g, sweep, unit.of_state, panel, block, &mut pieces);
+                if unit.with_bias {
+                    V::invoke(Totals {
+                        pieces: &pieces,
+                        slots: S::ALL,
+                        out: totals[local..].as_mut_ptr(),
+                    });
+                }
+                let first = panel * V::LANES;
+                let units = (g.hidden - first).min(V::LANES);
+                for (i, gate) in feed.gates.iter().enumerate() {
+                    let row = gate * g.hidden + first;
+                    Block {
+                        pieces: &pieces,
+                        slot: (feed.first + i) * V::LANES,
+                        out: matrix.wrapping_add(row * source.real()),
+                        width: source.real(),
+                        add: start > 0,
+                    }
+                    .run::<V>(units, &columns);
+                }
+            }
+        }
+    }
+    if unit.with_bias {
+        for (feed, to) in [
+            (g.signature.input, gradients.input_bias),
+            (g.signature.state, gradients.state_bias),
+        ] {
+            let Some(to) = to else { continue };
+            for (i, gate) in feed.gates.iter().enumerate() {
+                for panel in unit.panels.clone() {
+                    let local = (panel - unit.panels.start) * g.slot_row();
+                    let from = &totals[local + (feed.first + i) * V::LANES..][..V::LANES];
+                    let first = panel * V::LANES;
+                    for (lane, &total) in from.iter().enumerate().take(g.hidden - first) {
+                        // SAFETY: the unit is below H, and this panel's biases are ours alone.
+                        unsafe { *to.add(gate * g.hidden + first + lane) = total }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Packed rows `rows` as pieces: where a panel's slots lie, and the rows of the input, or of the
+/// state before, that they were computed from.
+///
+/// # Safety
+/// The batch has these rows and the layer this panel.
+unsafe fn gather<E: Real>(
+    g: &Geometry,
+    sweep: &Sweep<E>,
+    of_state: bool,
+    panel: usize,
+    rows: Range<usize>,
+    pieces: &mut Vec<Piece<E>>,
+) {
+    let steps = sweep.steps;
+    pieces.clear();
+    let mut at = rows.start;
+    while at < rows.end {
+        let step = steps.step_of(at);
+        let count = steps.count(step);
+        let first = at - steps.offset(step);
+        let mut last = (first + rows.end - at).min(count);
+        let mut before = None;
+        if of_state && let Some(step) = steps.before(step, sweep.reverse) {
+            // Rows that come from the step before, then rows that start here.
+            let started = steps.count(step);
+            if first < started {
+                before = Some(step);
+                last = last.min(started);
+            }
+        }
+        // SAFETY: slots, x, y and h0 have the rows that `Sweep` states.
+        unsafe {
+            let (x, x_row) = if of_state {
+                let h = sweep.h_before(g, before, first);
+                (h.at, h.row)
+            } else {
+                (sweep.x.add(at * g.input.stride()), g.input.stride())
+            };
+            let slots = sweep.slots.add(sweep.slot_index(g, step, panel, first));
+            let next = Piece {
+                slots,
+                slot_row: g.slot_row(),
+                x,
+                x_row,
+                rows: last - first,
+            };
+            match pieces.last_mut() {
+                // Steps of one row each lie evenly spaced: they are one piece.
+                Some(piece) if count == 1 && follows(piece, &next, g.panels() * g.slot_row()) => {
+                    piece.slot_row = g.panels() * g.slot_row();
+                    piece.rows += 1;
+                }
+                _ => pieces.push(next),
+            }
+        }
+        at += last - first;
+    }
+}
+
+/// Whether the single row of `next` goes on where `piece` ends, its slots `apart` from the row before.
+fn follows<E>(piece: &Piece<E>, next: &Piece<E>, apart: usize) -> bool {
+    let even = piece.rows == 1 || piece.slot_row == apart;
+    even && piece.x_row == next.x_row
+        && piece.x.wrapping_add(piece.rows * piece.x_row) == next.x
+        && piece.slots.wrapping_add(piece.rows * apart) == next.slots
+}
