@@ -18,6 +18,7 @@ is 1 when a result is wrong.
     python benches/compare.py                                  # all of it, about 20 minutes
     python benches/compare.py --quick --cell LSTM --threads 2
     python benches/compare.py --shape 64,100,128,256           # batch, steps, inputs, hidden
+    python benches/compare.py --show benches/results/*.json    # records as tables, nothing runs
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from typing import Any
 import numpy as np
 
 from peers import GATES, PEERS, Case, Problem, installed_peers
-from timing import available_cpus, circumstances, interleaved_medians, pin_to_cpus
+from timing import available_cpus, circumstances, cpu_name, interleaved_medians, pin_to_cpus
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -209,11 +210,15 @@ def table_row(row: Row, peers: list[str]) -> str:
     return table_line([title, *times, *figures, f"{row.share_of_peak:.0%}"])
 
 
+def print_head(cpu: str, threads: int, versions: Mapping[str, str]) -> None:
+    """Print what stands above the rows."""
+    print(f"\n{cpu}, {threads} thread(s): {', '.join(map(' '.join, versions.items()))}\n")
+    print(table_head(list(versions)), flush=True)
+
+
 def compare(cases: list[Case], threads: int, peers: list[str], quick: bool) -> list[Row] | None:
     """Check, time and print every row; None when a result was wrong."""
-    facts = circumstances()
-    print(f"\n{facts['cpu']}, {threads} thread(s), {', '.join(versions(peers))}\n")
-    print(table_head(peers), flush=True)
+    print_head(cpu_name(), threads, versions(peers))
     rows, wrong = [], []
     for workload in workloads(cases, threads, peers):
         for line in workload.wrong:
@@ -228,34 +233,30 @@ def compare(cases: list[Case], threads: int, peers: list[str], quick: bool) -> l
     return None if wrong else rows
 
 
-def versions(peers: list[str]) -> list[str]:
-    """Name what is compared, as installed."""
-    return [f"{name} {importlib.metadata.version(name)}" for name in peers]
+def versions(peers: list[str]) -> dict[str, str]:
+    """Give the installed version of each peer."""
+    return {name: importlib.metadata.version(name) for name in peers}
 
 
-def record(rows: list[Row], threads: int, peers: list[str], command: str) -> Path:
+def record(rows: list[Row], threads: int, peers: list[str], facts: dict[str, Any]) -> Path:
     """Write a complete run to results/<cpu>-<threads>.json."""
     import rnncore
 
-    facts = circumstances()
     slug = re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)|@.*", "", facts["cpu"])).strip("-").lower()
     path = RESULTS / f"{slug}-{threads}.json"
     content = {
-        "command": command,
         **facts,
         "threads": threads,
         "isa": rnncore._core.isa(),
-        "versions": {name: importlib.metadata.version(name) for name in [*peers, "numpy"]},
+        "versions": versions(peers),
+        "numpy": np.__version__,
         "sgemm": f"float32, {PEAK_SIZE} x {PEAK_SIZE} x {PEAK_SIZE}, by torch.mm and by oneDNN",
         "rows": [
             {
-                **row.what,
-                "milliseconds": {name: float(f"{ms:.4g}") for name, ms in row.milliseconds.items()},
-                "torch_over_rnncore": round(row.versus_torch, 3),
-                "best_peer_over_rnncore": round(row.versus_best, 3),
-                "gflops": round(row.gflops, 1),
-                "sgemm_gflops": {name: round(rate, 1) for name, rate in row.sgemm_gflops.items()},
-                "share_of_peak": round(row.share_of_peak, 3),
+                "what": row.what,
+                "milliseconds": rounded(row.milliseconds),
+                **rounded({"gflops": row.gflops}),
+                "sgemm_gflops": rounded(row.sgemm_gflops),
             }
             for row in rows
         ],
@@ -265,15 +266,29 @@ def record(rows: list[Row], threads: int, peers: list[str], command: str) -> Pat
     return path
 
 
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Keep four digits, which is more than repeats from run to run."""
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+def show(path: Path) -> None:
+    """Print a record as it was printed when it was made."""
+    content = json.loads(path.read_text())
+    print_head(content["cpu"], content["threads"], content["versions"])
+    for row in content["rows"]:
+        print(table_row(Row(**row), list(content["versions"])))
+
+
 def run_on(threads: int, chosen: argparse.Namespace, command: str) -> None:
     """Do the comparison on some threads, in this process; exit with its status."""
+    facts = {"command": command, **circumstances()}
     pin_to_cpus(threads)
     peers = installed_peers()
     rows = compare(selected(chosen), threads, peers, chosen.quick)
     if rows is None:
         sys.exit(1)
     if not (chosen.quick or chosen.cell or chosen.shape):
-        print(f"recorded in {record(rows, threads, peers, command)}")
+        print(f"recorded in {record(rows, threads, peers, facts)}")
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -295,6 +310,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--shape", nargs="+", type=shape, metavar="B,T,I,H", help="these shapes, of the grid or not"
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="print these records")
     chosen = parser.parse_args(arguments)
     if not all(1 <= count <= available_cpus() for count in chosen.threads):
         parser.error(f"--threads: from 1 to the {available_cpus()} processors here")
@@ -312,6 +328,10 @@ def selected(chosen: argparse.Namespace) -> list[Case]:
 def main(arguments: list[str]) -> int:
     """Run the command line; give the exit status."""
     chosen = parse(arguments)
+    if chosen.show:
+        for path in chosen.show:
+            show(path)
+        return 0
     missing = {"rnncore", "torch"}.difference(installed_peers())
     if missing:
         print(f"error: not installed: {', '.join(missing)}; try `make bench`", file=sys.stderr)

@@ -17,6 +17,7 @@ def test_there_are_examples():
     assert code_blocks("python")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", code_blocks("python"), ids=lambda code: code.splitlines()[0])
 def test_python_example_runs(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
@@ -41,3 +42,14 @@ def test_make_targets_exist():
 def test_links_lead_somewhere():
     links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_figures_are_those_on_record(monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benches"))
+    import compare
+
+    for path in sorted(compare.RESULTS.glob("*.json")):
+        compare.show(path)
+    recorded = capsys.readouterr().out.splitlines()
+    shown = re.findall(r"^\| (?:LSTM|GRU|RNN) .*", README, re.MULTILINE)
+    assert [line for line in shown if line not in recorded] == []
