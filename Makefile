@@ -36,7 +36,7 @@ demo: $(DONE)/wheel  ## train an LSTM on handwritten digits, save, plot, reload 
 test: lint test-rust test-python  ## everything that must hold: lint, cargo test, pytest
 
 .PHONY: test-rust
-test-rust: $(DONE)/rust  ## the crate's own tests; they need no Python
+test-rust: tools  ## the crate's own tests; they need no Python
 	cargo test --locked
 
 .PHONY: test-python
@@ -54,13 +54,13 @@ lint-python: $(DONE)/dev $(DONE)/wheel  ## ruff and mypy, and the stubs against 
 	$(BIN)/python -m mypy.stubtest rnncore._core
 
 .PHONY: lint-rust
-lint-rust: $(DONE)/rust $(DONE)/venv  ## rustfmt and clippy, with and without the Python bindings
+lint-rust: $(DONE)/venv  ## rustfmt and clippy, with and without the Python bindings
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features python -- -D warnings
 
 .PHONY: format
-format: $(DONE)/dev $(DONE)/rust  ## put Python and Rust into the project's format
+format: $(DONE)/dev  ## put Python and Rust into the project's format
 	$(BIN)/ruff check --fix $(PYTHON_CODE)
 	$(BIN)/ruff format $(PYTHON_CODE)
 	cargo fmt
@@ -70,7 +70,7 @@ bench: $(DONE)/bench $(DONE)/wheel  ## our layers against torch, ONNX Runtime an
 	$(BIN)/python benches/compare.py $(ARGS)
 
 .PHONY: bench-rust
-bench-rust: $(DONE)/rust  ## the kernels alone, in flops a second (criterion)
+bench-rust: tools  ## the kernels alone, in flops a second (criterion)
 	cargo bench --locked $(if $(ARGS),-- $(ARGS))
 
 .PHONY: build
@@ -83,26 +83,25 @@ clean:  ## remove all that was made here
 
 # What the targets stand on. Each leaves an empty file in $(DONE) when it has been done.
 
-$(DONE)/venv:
+.PHONY: tools
+tools:
 	@command -v $(PYTHON) > /dev/null || { \
 		echo "error: no '$(PYTHON)' here: install Python 3.11 or newer, or name it: make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "error: '$(PYTHON)' is $$($(PYTHON) --version 2>&1): Python 3.11 or newer is needed; name one: make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
-		echo "error: '$(PYTHON)' has no venv module: install it too (Debian: apt install python3-venv)" >&2; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	@mkdir -p $(DONE) && touch $@
-
-# Older cargos stop at the manifest with words that do not name the reason.
-$(DONE)/rust: Cargo.toml | $(DONE)/venv
 	@command -v cargo > /dev/null || { \
 		echo "error: no 'cargo' here: install Rust (https://rustup.rs), then open a new shell" >&2; exit 1; }
 	@need=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml); \
 	have=$$(cargo --version | cut -d ' ' -f 2); \
 	[ "$$(printf '%s\n' "$$need" "$$have" | sort -V | head -n 1)" = "$$need" ] || { \
 		echo "error: cargo is $$have: Rust $$need or newer is needed (rustup update)" >&2; exit 1; }
-	@touch $@
+
+$(DONE)/venv: | tools
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "error: '$(PYTHON)' has no venv module: install it too (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@mkdir -p $(DONE) && touch $@
 
 $(DONE)/dev: pyproject.toml | $(DONE)/venv
 	$(UV_INSTALL) --group dev
@@ -112,7 +111,7 @@ $(DONE)/bench: pyproject.toml | $(DONE)/venv
 	$(UV_INSTALL) --group bench
 	@touch $@
 
-$(DONE)/wheel: $(WHEEL_SOURCES) $(DONE)/rust | $(DONE)/venv
+$(DONE)/wheel: $(WHEEL_SOURCES) | $(DONE)/venv
 	$(UV_INSTALL) --group build
 	rm -f dist/rnncore-*.whl
 	$(BIN)/maturin build --release --locked --interpreter $(BIN)/python --out dist
