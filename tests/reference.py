@@ -1,50 +1,11 @@
 """torch as the reference: the same weights on both sides, and how near is near enough."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from unittest import mock
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
-import rnncore
-from rnncore import _core, nn
-
-ISAS = _core.available_isas()
-
-# Under the name of every cell: our class, torch's, and what both are told.
-CELLS = {
-    "rnn_tanh": (nn.RNN, torch.nn.RNN, {"nonlinearity": "tanh"}),
-    "rnn_relu": (nn.RNN, torch.nn.RNN, {"nonlinearity": "relu"}),
-    "lstm": (nn.LSTM, torch.nn.LSTM, {}),
-    "gru": (nn.GRU, torch.nn.GRU, {}),
-}
-
-
-@contextmanager
-def instruction_set(name: str) -> Iterator[None]:
-    """Have what is built inside compute on one instruction set."""
-    with mock.patch.dict(os.environ, RNNCORE_ISA=name):
-        yield
-
-
-@contextmanager
-def threads(n: int) -> Iterator[None]:
-    """Have what is called inside use `n` threads."""
-    before = rnncore.get_num_threads()
-    rnncore.set_num_threads(n)
-    try:
-        yield
-    finally:
-        rnncore.set_num_threads(before)
-
-
-def build(cell: str, *args, isa: str = ISAS[-1], **kwargs):
-    """Build our layer of a cell, for an instruction set."""
-    ours, _, options = CELLS[cell]
-    with instruction_set(isa):
-        return ours(*args, **options, **kwargs)
+from .layers import parts, whole
 
 
 def twin(layer) -> torch.nn.Module:
@@ -68,16 +29,6 @@ def twin(layer) -> torch.nn.Module:
 
 def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
     return {name: torch.tensor(value, dtype=torch.float64) for name, value in arrays.items()}
-
-
-def parts(state) -> list:
-    """Return the state's arrays, or gradients: h and c for an LSTM, else h alone."""
-    return list(state) if isinstance(state, tuple) else [state]
-
-
-def whole(arrays: list):
-    """Put together again what `parts` took apart."""
-    return tuple(arrays) if len(arrays) == 2 else arrays[0]
 
 
 def run_twin(module, x, state, lengths):

@@ -10,19 +10,8 @@ from hypothesis import strategies as st
 
 from rnncore import nn
 
-from .reference import (
-    CELLS,
-    ISAS,
-    assert_near,
-    build,
-    gradients_of,
-    instruction_set,
-    parts,
-    run_twin,
-    threads,
-    twin,
-    whole,
-)
+from .layers import CELLS, ISAS, build, instruction_set, parts, threads, whole
+from .reference import assert_near, gradients_of, run_twin, twin
 
 # On both sides of 4, 8 and 16 numbers in a register.
 WIDTHS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33]
