@@ -13,6 +13,30 @@
 //! on a vector that exists is safe. [`Isa::current`] and [`Isa::by_name`] are the only sources of an [`Isa`]
 //! and return none that the CPU lacks.
 
+/// Calls a test that is generic over [`Vector`] with every vector of an element that this CPU has:
+/// `on_every_isa!(f32: check::<T>(3))` is `check::<F32x4, T>(3)` and so on.
+#[cfg(test)]
+macro_rules! on_every_isa {
+    (f32: $($check:tt)*) => { on_every_isa!(F32x4 F32x8 F32x16: $($check)*) };
+    (f64: $($check:tt)*) => { on_every_isa!(F64x2 F64x4 F64x8: $($check)*) };
+    ($portable:ident $avx2:ident $avx512:ident:
+     $check:ident $(::<$type:ty>)? ($($argument:expr),*)) => {{
+        use $crate::simd::{Isa, portable};
+        $check::<portable::$portable, $($type)?>($($argument),*);
+        #[cfg(target_arch = "x86_64")]
+        for isa in Isa::available() {
+            use $crate::simd::{avx2, avx512};
+            match isa {
+                Isa::Portable => {}
+                Isa::Avx2 => $check::<avx2::$avx2, $($type)?>($($argument),*),
+                Isa::Avx512 => $check::<avx512::$avx512, $($type)?>($($argument),*),
+            }
+        }
+    }};
+}
+#[cfg(test)]
+pub(crate) use on_every_isa;
+
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
@@ -340,3 +364,6 @@ impl Isa {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
