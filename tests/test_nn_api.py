@@ -373,7 +373,7 @@ def test_sgd_takes_the_step_of_its_formula():
         layer.apply_gradients(grads, optimizer)
         velocity = 0.9 * velocity + 0.5 + 0.01 * expected
         expected = expected - 0.1 * velocity
-        np.testing.assert_allclose(layer.weight_hh_l0, expected, rtol=1e-13)
+        np.testing.assert_allclose(layer.weight_hh_l0, expected, rtol=1e-12, atol=1e-15)
 
 
 def test_learning_rate_can_follow_a_schedule():

@@ -53,7 +53,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         weight_decay: float = 0.0,
         clip_norm: float | None = 1.0,
         clip_value: float | None = None,
-        max_epochs: int = 60,
+        max_epochs: int = 100,
         batch_size: int = 32,
         shuffle: bool = True,
         bucket_by_length: bool = True,
@@ -122,7 +122,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             finite weights.
         """
         options = check_parameters(self.get_params(deep=False))
-        optimizer = new_optimizer(options)._core
+        optimizer = new_optimizer(options, gated=self._cell != "rnn")._core
         problem, sequences, targets = Problem.from_data(
             X,
             y,

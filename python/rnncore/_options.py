@@ -96,7 +96,14 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
 }
 
 
-_LEARNING_RATES = {"adam": 0.005, "sgd": 0.1}
+# What "auto" stands for, by optimizer and by whether the cell has gates: measured over 30 seeds on
+# short series (speakers, digits, sums), and on sentences with embeddings.
+_LEARNING_RATES = {
+    ("adam", True): 0.01,
+    ("adam", False): 0.005,
+    ("sgd", True): 0.1,
+    ("sgd", False): 0.02,
+}
 
 
 def check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -123,11 +130,12 @@ def check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def new_optimizer(options: dict[str, Any]) -> optim.Optimizer:
-    """Build the optimizer that checked parameters describe."""
-    rate = options["learning_rate"]
-    common = {name: options[name] for name in ("weight_decay", "clip_norm", "clip_value")}
-    common["learning_rate"] = _LEARNING_RATES[options["optimizer"]] if rate == "auto" else rate
+def new_optimizer(options: dict[str, Any], gated: bool) -> optim.Optimizer:
+    """Build the optimizer that checked parameters describe, for a `gated` cell or a plain one."""
+    names = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
+    common = {name: options[name] for name in names}
+    if common["learning_rate"] == "auto":
+        common["learning_rate"] = _LEARNING_RATES[options["optimizer"], gated]
     if options["optimizer"] == "adam":
         return optim.Adam(**common)
     return optim.SGD(**common, momentum=options["momentum"], nesterov=options["nesterov"])
