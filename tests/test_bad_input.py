@@ -271,6 +271,20 @@ def test_fit_refuses_ids_without_a_vocabulary_to_be_found(model):
         model.fit([[1], [2, 3, -1]], [0, 1])
 
 
+@pytest.mark.parametrize("value", [NAN, 0.5])
+def test_padding_of_ids_is_an_integer(value, model):
+    model.set_params(embedding_dim=2, padding_value=value)
+    with pytest.raises(
+        ValueError, match=f"padding_value: expected an integer for ids, got {value}"
+    ):
+        model.fit(np.zeros((4, 3), int), Y)
+
+
+def test_numbers_beyond_the_dtype_are_refused(model):
+    with pytest.raises(ValueError, match=r"y: expected numbers that fit float32, got 1e\+300"):
+        model.fit(X, [0.5, 1, 1e300, 2])
+
+
 def test_integer_arrays_hint_at_embeddings(model):
     with pytest.raises(ValueError, match="for ids set embedding_dim or embedding='one-hot'"):
         model.fit(np.zeros((4, 3), int), Y)
@@ -309,7 +323,7 @@ PARAMETER_CASES = [
     ("embedding", "onehot", ValueError, "embedding: expected one of 'one-hot', got 'onehot'"),
     ("embedding_dim", 0, ValueError, "embedding_dim: expected an integer >= 1, got 0"),
     ("vocabulary_size", 7, ValueError, "vocabulary_size: expected None without embedding_dim"),
-    ("padding_value", "nan", TypeError, "padding_value: expected a finite number, got str"),
+    ("padding_value", "0", TypeError, "padding_value: expected a finite number, got str"),
     ("padding_value", INF, ValueError, "padding_value: expected a finite number, got inf"),
     ("optimizer", "rmsprop", ValueError, "optimizer: expected one of 'adam', 'sgd', got 'rms"),
     ("learning_rate", 0, ValueError, "learning_rate: expected a finite number > 0, got 0"),

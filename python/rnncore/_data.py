@@ -78,53 +78,75 @@ def read_vectors(
     `n_features` is the F that is expected, None while it is not known; `names` are what errors call
     the first two arguments.
     """
-    name, lengths_name = names
-    wanted = "F" if n_features is None else n_features
-    if isinstance(X, list | tuple):
-        arrays = _read_list(X, lengths, names, f"(T, {wanted})")
-        for index, array in enumerate(arrays):
-            if array.ndim != 2 and array.shape != (0,):
-                hint = "; for a single series use x[:, None]" if array.ndim == 1 else ""
-                raise ValueError(
-                    f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}{hint}"
-                )
-        widths = {array.shape[1]: index for index, array in enumerate(arrays) if array.ndim == 2}
-        if not widths:
-            raise ValueError(f"{name}: expected a sequence with at least one step, got none")
-        if len(widths) > 1:
-            (first, at), (second, other) = list(widths.items())[:2]
-            raise ValueError(
-                f"{name}: expected as many features everywhere, "
-                f"got {first} in {name}[{at}] and {second} in {name}[{other}]"
-            )
-        width = next(iter(widths))
-        _check_width(name, width, n_features)
-        arrays = [array.reshape(-1, width) for array in arrays]
-        with np.errstate(over="ignore"):
-            values = np.empty((sum(map(len, arrays)), width), dtype)
-            np.concatenate(arrays, out=values, casting="same_kind")
-        sequences = _lay_out(values, [len(array) for array in arrays])
-    else:
-        array = as_array(name, X)
-        _check_numbers(name, array)
-        if array.ndim != 3:
-            hint = ""
-            if array.ndim == 2:
-                hint = (
-                    "; for single series use X[:, :, None], "
-                    "for ids set embedding_dim or embedding='one-hot'"
-                )
-            raise ValueError(f"{name}: expected shape (n, T, {wanted}), got {array.shape}{hint}")
-        _check_not_empty(name, len(array))
-        width = array.shape[2]
-        _check_width(name, width, n_features)
-        if lengths is None and padding_value is not None:
-            lengths = _lengths_before(np.logical_and.reduce(_equal(array, padding_value), axis=2))
-        with np.errstate(over="ignore"):
-            values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, width)
-        sequences = _blocks(lengths_name, values, array.shape[:2], lengths)
-    _check_finite(name, sequences)
+    with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
+        if isinstance(X, list | tuple):
+            sequences = _vectors_of_list(X, lengths, n_features, dtype, names)
+        else:
+            sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, names)
+    _check_finite(names[0], sequences)
     return sequences
+
+
+def _vectors_of_list(
+    X: Sequence[Any],
+    lengths: object,
+    n_features: int | None,
+    dtype: str,
+    names: tuple[str, str],
+) -> Sequences:
+    name, wanted = names[0], n_features or "F"
+    arrays = _read_list(X, lengths, names, f"(T, {wanted})")
+    widths: dict[int, int] = {}  # and where each was met first
+    for index, array in enumerate(arrays):
+        if array.ndim == 2:
+            widths.setdefault(array.shape[1], index)
+        elif array.shape != (0,):
+            hint = "; for a single series use x[:, None]" if array.ndim == 1 else ""
+            raise ValueError(
+                f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}{hint}"
+            )
+    if not widths:
+        raise ValueError(f"{name}: expected a sequence with at least one step, got none")
+    if len(widths) > 1:
+        (first, at), (second, other) = list(widths.items())[:2]
+        raise ValueError(
+            f"{name}: expected as many features everywhere, "
+            f"got {first} in {name}[{at}] and {second} in {name}[{other}]"
+        )
+    (width,) = widths
+    _check_width(name, width, n_features)
+    arrays = [array.reshape(-1, width) for array in arrays]
+    values = np.empty((sum(map(len, arrays)), width), dtype)
+    np.concatenate(arrays, out=values, casting="same_kind")
+    return _lay_out(values, [len(array) for array in arrays])
+
+
+def _vectors_of_array(
+    X: object,
+    lengths: object,
+    padding_value: float | None,
+    n_features: int | None,
+    dtype: str,
+    names: tuple[str, str],
+) -> Sequences:
+    name, lengths_name = names
+    array = as_array(name, X)
+    _check_numbers(name, array)
+    if array.ndim != 3:
+        hint = ""
+        if array.ndim == 2:
+            hint = (
+                "; for single series use X[:, :, None], "
+                "for ids set embedding_dim or embedding='one-hot'"
+            )
+        expected = f"(n, T, {n_features or 'F'})"
+        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}{hint}")
+    _check_not_empty(name, len(array))
+    _check_width(name, array.shape[2], n_features)
+    if lengths is None and padding_value is not None:
+        lengths = _lengths_before(np.logical_and.reduce(_equal(array, padding_value), axis=2))
+    values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, array.shape[2])
+    return _blocks(lengths_name, values, array.shape[:2], lengths)
 
 
 def read_ids(
@@ -160,6 +182,8 @@ def read_ids(
             raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
         _check_not_empty(name, len(array))
         if lengths is None and padding_value is not None:
+            if not float(padding_value).is_integer():
+                raise ValueError(f"padding_value: expected an integer for ids, got {padding_value}")
             lengths = _lengths_before(_equal(array, padding_value))
         values = np.require(array, np.int64, ["C", "ALIGNED"]).reshape(-1)
         sequences = _blocks(lengths_name, values, array.shape, lengths)

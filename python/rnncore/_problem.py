@@ -130,7 +130,11 @@ class Problem:
         if self.classes is not None:
             rows = encode_labels(values, self.classes, name)
         else:
-            rows = np.ascontiguousarray(values.reshape(len(values), self.n_outputs), self.dtype)
+            with np.errstate(over="ignore"):
+                rows = np.ascontiguousarray(values.reshape(len(values), self.n_outputs), self.dtype)
+            if not np.isfinite(rows).all():
+                largest = np.abs(values).max()
+                raise ValueError(f"{name}: expected numbers that fit {self.dtype}, got {largest}")
         return sequences.spread(rows) if self.output == "sequence" else rows
 
     def predictions(self, outputs: Array) -> Array:

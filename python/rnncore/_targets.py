@@ -92,9 +92,8 @@ def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Arr
     if isinstance(y, list | tuple) and y and all(map(_has_items, y)):
         arrays = [_label_array(f"{name}[{index}]", item) for index, item in enumerate(y)]
         _check_count(name, len(arrays), count)
-        filled = [
-            array for array in arrays if len(array)
-        ]  # an empty list became an array of floats
+        # Without the empty ones: an empty list became an array of floats.
+        filled = [array for array in arrays if len(array)]
         if len({array.shape[1:] for array in filled}) > 1:
             shapes = " and ".join(sorted({str(array.shape[1:]) for array in filled}))
             raise ValueError(f"{name}: expected targets of one shape, got shapes {shapes}")
@@ -116,7 +115,7 @@ def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Arr
 
 
 def _has_items(value: object) -> bool:
-    return isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
 
 
 def _label_array(name: str, value: object) -> Array:
@@ -168,8 +167,7 @@ def _mismatch(
     message = f"{name}: expected shape {' or '.join(accepted)} for {task}"
     if not isinstance(y, list | tuple) or not all(map(_has_items, y)):
         return f"{message}, got {given.shape}"
-    pairs = enumerate(zip(y, sequences.lengths.tolist(), strict=True))
-    for index, (item, length) in pairs:
+    for index, (item, length) in enumerate(zip(y, sequences.lengths, strict=True)):
         if len(item) != length:
             return (
                 f"{message}, or a list with a target for each step; "
