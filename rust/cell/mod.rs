@@ -168,3 +168,6 @@ impl CellKind {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
