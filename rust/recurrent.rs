@@ -75,6 +75,12 @@ fn expect_shape(argument: &str, actual: &[usize], expected: &[usize]) -> Result<
     Err(Error::shape(argument, shape_of(expected), shape_of(actual)))
 }
 
+fn foreign(actual: &str) -> Error {
+    Error::TapeForeign {
+        actual: actual.to_owned(),
+    }
+}
+
 impl<E: Element> Recurrent<E> {
     /// A stack whose weights are all zero, for the current instruction set.
     ///
@@ -119,6 +125,13 @@ impl<E: Element> Recurrent<E> {
         self.version += 1;
         self.stack.weights_changed();
         change(&mut self.weights)
+    }
+
+    fn check_owner(&self, tape: &Tape<E>) -> Result<()> {
+        if tape.owner == self.id {
+            return Ok(());
+        }
+        Err(foreign("one of another stack"))
     }
 
     fn states_shape(&self, batch: usize) -> [usize; 3] {
@@ -206,12 +219,7 @@ impl<E: Element> Recurrent<E> {
         dh: Option<ArrayView3<E>>,
         dc: Option<ArrayView3<E>>,
     ) -> Result<Gradients<E>> {
-        let foreign = |actual: &str| Error::TapeForeign {
-            actual: actual.to_owned(),
-        };
-        if tape.owner != self.id {
-            return Err(foreign("one of another stack"));
-        }
+        self.check_owner(tape)?;
         if !tape.kept {
             return Err(foreign("one of inference, which keeps nothing"));
         }
@@ -261,8 +269,10 @@ impl<E: Element> Recurrent<E> {
     /// Writes a pass's output, (T, B, D·H); zero after a sequence's end.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `output`; [`Error::TapeUsed`] after backward.
+    /// [`Error::Shape`] naming `output`; [`Error::TapeUsed`] after backward;
+    /// [`Error::TapeForeign`] if the tape is another model's.
     pub fn output(&self, tape: &Tape<E>, to: ArrayViewMut3<E>) -> Result<()> {
+        self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let columns = self.stack.output_columns();
         let shape = [tape.total, tape.steps.batch(), columns.real()];
@@ -274,13 +284,15 @@ impl<E: Element> Recurrent<E> {
     /// Writes a pass's final hidden states, (L·D, B, H), and memories if `memory` is given.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::TapeUsed`] after backward.
+    /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::TapeUsed`] after backward;
+    /// [`Error::TapeForeign`] if the tape is another model's.
     pub fn states(
         &self,
         tape: &Tape<E>,
         mut hidden: ArrayViewMut3<E>,
         memory: Option<ArrayViewMut3<E>>,
     ) -> Result<()> {
+        self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let shape = self.states_shape(tape.steps.batch());
         let columns = self.stack.state_columns();

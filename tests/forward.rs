@@ -1,0 +1,325 @@
+//! Forward passes against loops over the equations, and the edges of what may come in.
+
+use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, s};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rnncore::{CellKind, Config, Error, Inputs, Isa, Recurrent, Stack};
+
+struct Problem {
+    model: Recurrent<f64>,
+    x: Array3<f64>,
+    h0: Array3<f64>,
+    c0: Array3<f64>,
+    lengths: Vec<i64>,
+}
+
+/// Output, final hidden states and final memories.
+type Found = [Array3<f64>; 3];
+
+impl Problem {
+    fn new(config: Config, isa: Isa, total: usize, lengths: &[i64]) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(3);
+        let mut uniform = move || f64::from(random.next_u32()) / 2f64.powi(31) - 1.0;
+        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap());
+        model
+            .update(|weights| {
+                weights.fill_with(|| 0.6 * uniform());
+                Ok(())
+            })
+            .unwrap();
+        let batch = lengths.len();
+        let states = (
+            config.num_layers * config.directions(),
+            batch,
+            config.hidden_size,
+        );
+        let mut array = |shape| Array3::from_shape_simple_fn(shape, &mut uniform);
+        Problem {
+            model,
+            x: array((total, batch, config.input_size)),
+            h0: array(states),
+            c0: array(states),
+            lengths: lengths.to_vec(),
+        }
+    }
+
+    fn run(&self, with_states: bool, keep: bool) -> Found {
+        self.run_on(self.x.view(), with_states, keep)
+    }
+
+    fn run_on(&self, x: ArrayView3<f64>, with_states: bool, keep: bool) -> Found {
+        let config = self.model.config();
+        let lstm = config.cell == CellKind::Lstm;
+        let inputs = Inputs {
+            x,
+            h0: with_states.then(|| self.h0.view()),
+            c0: (with_states && lstm).then(|| self.c0.view()),
+            lengths: Some(&self.lengths),
+        };
+        let tape = self.model.forward(inputs, keep, None).unwrap();
+        let (total, batch, _) = self.x.dim();
+        let mut output = Array3::from_elem(
+            (total, batch, config.directions() * config.hidden_size),
+            f64::NAN,
+        );
+        let mut hidden = Array3::from_elem(self.h0.dim(), f64::NAN);
+        let mut memory = Array3::zeros(self.h0.dim());
+        self.model.output(&tape, output.view_mut()).unwrap();
+        let with_memory = lstm.then(|| memory.view_mut());
+        self.model
+            .states(&tape, hidden.view_mut(), with_memory)
+            .unwrap();
+        [output, hidden, memory]
+    }
+
+    fn weights(&self, name: &str) -> Array2<f64> {
+        let entries = self.model.layout().entries();
+        let config = self.model.config();
+        let Some(entry) = entries.iter().find(|entry| entry.name == name) else {
+            assert!(name.starts_with("bias") && !config.bias);
+            return Array2::zeros((4 * config.hidden_size, 1));
+        };
+        let shape = (entry.shape[0], entry.shape.get(1).copied().unwrap_or(1));
+        Array2::from_shape_vec(shape, self.model.weights()[entry.range()].to_vec()).unwrap()
+    }
+
+    /// The same by loops over sequences and steps.
+    fn expected(&self, with_states: bool) -> Found {
+        let config = self.model.config();
+        let (hidden_size, directions) = (config.hidden_size, config.directions());
+        let (total, batch, _) = self.x.dim();
+        let zero = |state: &Array3<f64>| {
+            if with_states {
+                state.clone()
+            } else {
+                Array3::zeros(state.dim())
+            }
+        };
+        let (mut hidden, mut memory) = (zero(&self.h0), zero(&self.c0));
+        let mut input = self.x.clone();
+        for layer in 0..config.num_layers {
+            let mut output = Array3::zeros((total, batch, directions * hidden_size));
+            for direction in 0..directions {
+                let suffix = format!("l{layer}{}", if direction == 1 { "_reverse" } else { "" });
+                let weights = |name: &str| self.weights(&format!("{name}_{suffix}"));
+                let (w, u) = (weights("weight_ih"), weights("weight_hh"));
+                let (b, d) = (weights("bias_ih"), weights("bias_hh"));
+                let state = layer * directions + direction;
+                for sequence in 0..batch {
+                    let mut h = hidden.slice(s![state, sequence, ..]).to_owned();
+                    let mut c = memory.slice(s![state, sequence, ..]).to_owned();
+                    let length = self.lengths[sequence] as usize;
+                    for i in 0..length {
+                        let step = if direction == 1 { length - 1 - i } else { i };
+                        let gate = |w: ArrayView2<f64>, b: ArrayView2<f64>, x: &Array1<f64>, g| {
+                            let rows = s![g * hidden_size..(g + 1) * hidden_size, ..];
+                            w.slice(rows).dot(x) + b.slice(rows).column(0)
+                        };
+                        let x = input.slice(s![step, sequence, ..]).to_owned();
+                        let ax = |g: usize| gate(w.view(), b.view(), &x, g);
+                        let ah = |g: usize| gate(u.view(), d.view(), &h, g);
+                        let sigmoid = |a: Array1<f64>| a.mapv(|a| 1.0 / (1.0 + (-a).exp()));
+                        let tanh = |a: Array1<f64>| a.mapv(f64::tanh);
+                        h = match config.cell {
+                            CellKind::RnnTanh => tanh(ax(0) + ah(0)),
+                            CellKind::RnnRelu => (ax(0) + ah(0)).mapv(|a| a.max(0.0)),
+                            CellKind::Lstm => {
+                                let [i, f, o] = [0, 1, 3].map(|g| sigmoid(ax(g) + ah(g)));
+                                c = f * c + i * tanh(ax(2) + ah(2));
+                                o * tanh(c.clone())
+                            }
+                            CellKind::Gru => {
+                                let [r, z] = [0, 1].map(|g| sigmoid(ax(g) + ah(g)));
+                                let n = tanh(ax(2) + r * ah(2));
+                                (1.0 - &z) * n + z * &h
+                            }
+                            CellKind::Linear => unreachable!("is no recurrent cell"),
+                        };
+                        let columns = direction * hidden_size..(direction + 1) * hidden_size;
+                        output.slice_mut(s![step, sequence, columns]).assign(&h);
+                    }
+                    hidden.slice_mut(s![state, sequence, ..]).assign(&h);
+                    memory.slice_mut(s![state, sequence, ..]).assign(&c);
+                }
+            }
+            input = output;
+        }
+        [input, hidden, memory]
+    }
+
+    fn check(&self) {
+        let config = self.model.config();
+        for with_states in [true, false] {
+            let expected = self.expected(with_states);
+            for keep in [true, false] {
+                let found = self.run(with_states, keep);
+                for (what, (found, expected)) in ["output", "h_n", "c_n"]
+                    .iter()
+                    .zip(found.iter().zip(&expected))
+                {
+                    if *what == "c_n" && config.cell != CellKind::Lstm {
+                        continue;
+                    }
+                    for (i, &expected) in expected.indexed_iter() {
+                        assert!(
+                            (found[i] - expected).abs() < 1e-12,
+                            "{what}{i:?} of {config:?}: {} instead of {expected}",
+                            found[i]
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn config(cell: CellKind, input_size: usize, hidden_size: usize) -> Config {
+    Config {
+        cell,
+        input_size,
+        hidden_size,
+        num_layers: 1,
+        bias: true,
+        bidirectional: false,
+        dropout: 0.0,
+    }
+}
+
+#[test]
+fn cells_follow_their_equations() {
+    for cell in CellKind::RECURRENT {
+        for &isa in Isa::available() {
+            for (input, hidden) in [(1, 1), (3, 5), (17, 16), (5, 33), (0, 3)] {
+                Problem::new(config(cell, input, hidden), isa, 6, &[6, 3, 0, 1, 6]).check();
+            }
+        }
+    }
+}
+
+#[test]
+fn stacks_follow_their_equations() {
+    for cell in CellKind::RECURRENT {
+        for (num_layers, bidirectional, bias) in
+            [(3, false, true), (2, true, true), (1, true, false)]
+        {
+            let config = Config {
+                num_layers,
+                bidirectional,
+                bias,
+                ..config(cell, 4, 7)
+            };
+            let isa = *Isa::available().last().unwrap();
+            Problem::new(config, isa, 5, &[2, 5, 0, 4, 5, 1, 3]).check();
+        }
+    }
+}
+
+/// Batches of many rows are cut for threads and tiles.
+#[test]
+fn batches_of_every_size() {
+    for cell in CellKind::RECURRENT {
+        for &isa in Isa::available() {
+            for batch in [1, 2, 3, 4, 7, 13, 29] {
+                let lengths: Vec<i64> = (0..batch).map(|i| 3 - i % 2).collect();
+                Problem::new(config(cell, 2, 9), isa, 3, &lengths).check();
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_may_come_in() {
+    for cell in CellKind::RECURRENT {
+        let config = Config {
+            num_layers: 2,
+            bidirectional: true,
+            ..config(cell, 2, 3)
+        };
+        let isa = *Isa::available().last().unwrap();
+        for (total, lengths) in [
+            (4, vec![]),
+            (0, vec![0, 0]),
+            (4, vec![0, 0, 0]),
+            (0, vec![]),
+        ] {
+            let problem = Problem::new(config, isa, total, &lengths);
+            problem.check();
+            let inputs = Inputs {
+                x: problem.x.view(),
+                h0: Some(problem.h0.view()),
+                c0: None,
+                lengths: Some(&problem.lengths),
+            };
+            let mut tape = problem.model.forward(inputs, true, None).unwrap();
+            let on_hidden = problem.h0.mapv(|h| 2.0 * h);
+            let gradients = problem
+                .model
+                .backward(&mut tape, None, Some(on_hidden.view()), None)
+                .unwrap();
+            assert!(gradients.weights.iter().all(|&g| g == 0.0));
+            let mut dx = Array3::from_elem(problem.x.dim(), f64::NAN);
+            let mut dh0 = Array3::from_elem(problem.h0.dim(), f64::NAN);
+            problem
+                .model
+                .input_gradients(&gradients, dx.view_mut(), dh0.view_mut(), None)
+                .unwrap();
+            assert!(dx.iter().all(|&g| g == 0.0));
+            // A state that no step changes hands its gradient through.
+            assert_eq!(dh0, on_hidden);
+        }
+    }
+}
+
+#[test]
+fn arrays_may_be_strided() {
+    let problem = Problem::new(config(CellKind::Gru, 3, 4), Isa::available()[0], 5, &[5, 2]);
+    let expected = problem.run(true, false);
+    // Features first, and steps from the last to the first.
+    let stored = problem.x.view().permuted_axes([2, 0, 1]);
+    let mut stored = stored.as_standard_layout().into_owned();
+    stored.invert_axis(Axis(1));
+    let stored = stored.as_standard_layout();
+    let mut x = stored.view().permuted_axes([1, 2, 0]);
+    x.invert_axis(Axis(0));
+    assert_eq!(x, problem.x);
+    assert_eq!(problem.run_on(x, true, false), expected);
+}
+
+#[test]
+fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
+    let isa = Isa::available()[0];
+    let mut problem = Problem::new(config(CellKind::Lstm, 2, 3), isa, 2, &[2, 1]);
+    let inputs = || Inputs {
+        x: problem.x.view(),
+        h0: None,
+        c0: None,
+        lengths: None,
+    };
+    let model = &problem.model;
+    let mut tape = model.forward(inputs(), true, None).unwrap();
+    assert!(model.backward(&mut tape, None, None, None).is_ok());
+    let used = model.backward(&mut tape, None, None, None).err();
+    assert_eq!(used, Some(Error::TapeUsed));
+    let mut unkept = model.forward(inputs(), false, None).unwrap();
+    let mut before = model.forward(inputs(), true, None).unwrap();
+    let other = Problem::new(config(CellKind::Lstm, 2, 4), isa, 2, &[2, 1]);
+    let foreign = |result: Option<Error>| matches!(result, Some(Error::TapeForeign { .. }));
+    assert!(foreign(
+        other.model.backward(&mut before, None, None, None).err()
+    ));
+    assert!(foreign(
+        other
+            .model
+            .output(&before, Array3::zeros((2, 2, 4)).view_mut())
+            .err()
+    ));
+    let mut states = Array3::zeros(other.h0.dim());
+    assert!(foreign(
+        other.model.states(&before, states.view_mut(), None).err()
+    ));
+    assert!(foreign(model.backward(&mut unkept, None, None, None).err()));
+    problem.model.update(|_| Ok(())).unwrap();
+    assert!(foreign(
+        problem.model.backward(&mut before, None, None, None).err()
+    ));
+}
