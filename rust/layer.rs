@@ -281,3 +281,85 @@ impl Geometry {
         units
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KINDS: [CellKind; 4] = [
+        CellKind::RnnTanh,
+        CellKind::Lstm,
+        CellKind::Gru,
+        CellKind::Linear,
+    ];
+
+    #[test]
+    fn weight_units_cover_every_number_once() {
+        for kind in KINDS {
+            for (segments, width, hidden) in [(1, 1, 1), (1, 0, 5), (2, 700, 33), (1, 513, 300)] {
+                for (lanes, workers) in [(4, 1), (16, 2), (8, 64)] {
+                    let input = Geometry::columns(segments, width, lanes);
+                    let g = Geometry::new(kind, input, hidden, lanes);
+                    let sizes = [g.input.extent(), g.state_columns()];
+                    let mut seen = sizes.map(|columns| vec![0; columns * g.panels()]);
+                    let mut biases = vec![0; g.panels()];
+                    for unit in g.weight_units(workers) {
+                        assert_eq!(unit.columns.start % lanes, 0);
+                        for panel in unit.panels.clone() {
+                            biases[panel] += u32::from(unit.with_bias);
+                            let source = usize::from(unit.of_state);
+                            for column in unit.columns.clone() {
+                                seen[source][panel * sizes[source] + column] += 1;
+                            }
+                        }
+                    }
+                    assert!(
+                        seen.iter()
+                            .flatten()
+                            .chain(&biases)
+                            .all(|&times| times == 1)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn there_is_a_unit_for_every_worker() {
+        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 64, 16), 256, 16);
+        for workers in [1, 2, 4, 8] {
+            assert!(g.weight_units(workers).len() >= workers);
+        }
+    }
+
+    #[test]
+    fn states_are_spread_and_collected() {
+        let (batch, lanes, row) = (3, 4, 8);
+        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 1, lanes), 6, lanes);
+        let state: Vec<f64> = (0..batch * g.padded()).map(|i| i as f64).collect();
+        let mut spread = vec![-1.0; g.panels() * batch * row];
+        g.spread(&state, batch, row, &mut spread);
+        // Panel 1 of sequence 2, then the rest of its row, which stays.
+        assert_eq!(
+            spread[(batch + 2) * row..][..row],
+            [20., 21., 22., 23., -1., -1., -1., -1.]
+        );
+        let mut collected = vec![0.0; state.len()];
+        g.collect(&spread, batch, row, &mut collected);
+        assert_eq!(collected, state);
+    }
+
+    #[test]
+    fn biases_are_summed_by_slot() {
+        // One unit: gates r, z, n; slots n of the input, r, z, n of the state.
+        let g = Geometry::new(CellKind::Gru, Geometry::columns(1, 1, 2), 1, 2);
+        let weights = Weights {
+            input: &[0.0; 3],
+            state: &[0.0; 3],
+            input_bias: Some(&[1.0, 2.0, 4.0]),
+            state_bias: Some(&[8.0, 16.0, 32.0]),
+        };
+        let pack = g.pack_forward(weights, &Arc::default());
+        assert_eq!(*pack.bias, [4.0, 0.0, 9.0, 0.0, 18.0, 0.0, 32.0, 0.0]);
+    }
+}
