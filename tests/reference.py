@@ -7,6 +7,9 @@ import torch
 
 from .layers import parts, whole
 
+# The sizes here are not worth a second thread, and an idle one of torch's keeps a processor busy.
+torch.set_num_threads(1)
+
 
 def twin(layer) -> torch.nn.Module:
     """Build torch's layer or cell with the sizes and weights of ours, in float64."""

@@ -23,15 +23,6 @@ GIVEN = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread_for_torch():
-    """Leave the processors to the side under test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @dataclass(frozen=True)
 class Example:
     """One call to compare; its numbers come from `seed`."""
