@@ -258,7 +258,7 @@ impl<E: Element> Stack<E> {
     /// How many threads a pass over `rows` steps is worth.
     fn workers(&self, rows: usize, geometry: &Geometry) -> usize {
         /// Products that take about as long as starting a second thread.
-        const WORTHWHILE: usize = 1 << 17;
+        const WORTHWHILE: usize = 1 << 20;
         let products = geometry.signature.slots
             * geometry.padded()
             * (geometry.input.extent() + geometry.hidden);

@@ -1,6 +1,6 @@
 //! Every gradient of every cell against central differences, on every instruction set.
 
-use ndarray::{Array3, ArrayView3};
+use ndarray::{Array3, ArrayView3, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rnncore::{CellKind, Config, Inputs, Isa, Recurrent, Stack, Tape};
@@ -199,6 +199,54 @@ fn gradients_of_more_than_one_panel() {
         };
         for &isa in Isa::available() {
             Problem::new(config, isa, &[2, 1, 2], None).check(&format!("{cell:?} on {isa:?}"));
+        }
+    }
+}
+
+/// Whether a step multiplies its own input, or many steps do so ahead, must not show: a wide layer
+/// does the one in a large batch and the other in a small one, and a lone sequence always.
+#[test]
+fn a_sequence_has_its_bits_in_any_batch() {
+    for cell in CellKind::RECURRENT {
+        for (input_size, hidden_size) in [(3, 5), (420, 410)] {
+            let config = Config {
+                input_size,
+                hidden_size,
+                bidirectional: true,
+                ..config(cell)
+            };
+            for &isa in Isa::available() {
+                let lengths = |n: usize| (0..n).map(|i| [4, 3, 0, 1][i % 4]).collect::<Vec<_>>();
+                let mut problem = Problem::new(config, isa, &lengths(132), None);
+                let all = problem.outputs(&problem.forward());
+                for n in [6, 1] {
+                    problem.lengths = lengths(n);
+                    for array in [&mut problem.x, &mut problem.h0, &mut problem.c0] {
+                        *array = array.slice(s![.., ..n, ..]).to_owned();
+                    }
+                    problem.on_output = problem.on_output.slice(s![.., ..n, ..]).to_owned();
+                    problem.on_hidden = problem.on_hidden.slice(s![.., ..n, ..]).to_owned();
+                    problem.on_memory = problem.on_memory.slice(s![.., ..n, ..]).to_owned();
+                    let some = problem.outputs(&problem.forward());
+                    for (all, some) in all.iter().zip(&some) {
+                        assert_eq!(all.slice(s![.., ..n, ..]), some, "{cell:?} on {isa:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gradients_of_a_lone_sequence() {
+    for cell in CellKind::RECURRENT {
+        for &isa in Isa::available() {
+            let config = Config {
+                bidirectional: true,
+                num_layers: 2,
+                ..config(cell)
+            };
+            Problem::new(config, isa, &[4], None).check(&format!("{cell:?} on {isa:?}"));
         }
     }
 }

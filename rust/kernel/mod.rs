@@ -33,6 +33,50 @@ pub(crate) const SCRATCH: usize = 24 * 16;
 #[repr(align(64))]
 pub(crate) struct Scratch<E>(pub [E; SCRATCH]);
 
+/// A buffer seen from a tile: rows and panels at fixed distances.
+#[derive(Clone, Copy)]
+pub(crate) struct Grid<P> {
+    /// The tile's first row in its first panel.
+    pub at: P,
+    /// Numbers from a row to the next.
+    pub row: usize,
+    /// Numbers from a panel to the next.
+    pub panel: usize,
+}
+
+impl<E> Grid<*const E> {
+    /// The numbers of a row in a panel.
+    ///
+    /// # Safety
+    /// The grid has that row and panel.
+    #[inline(always)]
+    pub unsafe fn get(self, row: usize, panel: usize) -> *const E {
+        // SAFETY: passed on from the caller.
+        unsafe { self.at.add(row * self.row + panel * self.panel) }
+    }
+}
+
+impl<E> Grid<*mut E> {
+    /// The same grid, only read.
+    pub fn reading(self) -> Grid<*const E> {
+        Grid {
+            at: self.at.cast_const(),
+            row: self.row,
+            panel: self.panel,
+        }
+    }
+
+    /// The numbers of a row in a panel.
+    ///
+    /// # Safety
+    /// The grid has that row and panel.
+    #[inline(always)]
+    pub unsafe fn get(self, row: usize, panel: usize) -> *mut E {
+        // SAFETY: passed on from the caller.
+        unsafe { self.at.add(row * self.row + panel * self.panel) }
+    }
+}
+
 /// Splits `range` into runs of at most `max`, as equal as possible: 16 by 6 is 6, 5, 5.
 pub(crate) fn runs(
     range: std::ops::Range<usize>,

@@ -2,43 +2,9 @@
 
 use std::marker::PhantomData;
 
+use super::Grid;
 use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Upstream};
 use crate::simd::{Op, Vector};
-
-/// A buffer seen from a tile: rows and panels at fixed distances.
-#[derive(Clone, Copy)]
-pub(crate) struct Grid<P> {
-    /// The tile's first row in its first panel.
-    pub at: P,
-    /// Numbers from a row to the next.
-    pub row: usize,
-    /// Numbers from a panel to the next.
-    pub panel: usize,
-}
-
-impl<E> Grid<*const E> {
-    /// The numbers of a row in a panel.
-    ///
-    /// # Safety
-    /// The grid has that row and panel.
-    #[inline(always)]
-    unsafe fn get(self, row: usize, panel: usize) -> *const E {
-        // SAFETY: passed on from the caller.
-        unsafe { self.at.add(row * self.row + panel * self.panel) }
-    }
-}
-
-impl<E> Grid<*mut E> {
-    /// The numbers of a row in a panel.
-    ///
-    /// # Safety
-    /// The grid has that row and panel.
-    #[inline(always)]
-    unsafe fn get(self, row: usize, panel: usize) -> *mut E {
-        // SAFETY: passed on from the caller.
-        unsafe { self.at.add(row * self.row + panel * self.panel) }
-    }
-}
 
 /// From sums to states. Every grid has `rows` rows and `panels` panels.
 pub(crate) struct PointwiseForward<C, E> {

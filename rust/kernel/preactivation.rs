@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use super::{Scratch, fits, with_tile};
+use super::{Grid, fits, with_tile};
 use crate::cell::MAX_SLOTS;
 use crate::simd::{Op, Vector};
 
@@ -56,13 +56,16 @@ pub(crate) struct Preactivation<E> {
     pub weights: *const E,
     /// Numbers from a panel's weights to the next one's.
     pub panel: usize,
-    /// Packed bias of the first panel, `[panel][slots][L]`.
-    pub bias: *const E,
+    /// The input's columns whose weights are passed over, as their products are in `start` already.
+    pub skip: usize,
+    /// What the sums start from: the bias, or sums of bias and input.
+    pub start: Grid<*const E>,
+    /// The sums.
+    pub out: Grid<*mut E>,
 }
 
-struct Tile<'a, V: Vector, S, const ROWS: usize, const PANELS: usize> {
+struct Tile<V: Vector, S, const ROWS: usize, const PANELS: usize> {
     of: Preactivation<V::Element>,
-    out: &'a mut Scratch<V::Element>,
     slots: PhantomData<S>,
 }
 
@@ -104,7 +107,7 @@ unsafe fn accumulate<V: Vector, const ROWS: usize, const PANELS: usize>(
 }
 
 impl<V: Vector, S: Slots, const ROWS: usize, const PANELS: usize> Op<V>
-    for Tile<'_, V, S, ROWS, PANELS>
+    for Tile<V, S, ROWS, PANELS>
 {
     #[inline(always)]
     unsafe fn run(self) {
@@ -114,22 +117,23 @@ impl<V: Vector, S: Slots, const ROWS: usize, const PANELS: usize> Op<V>
         unsafe {
             let zero = V::splat(V::Element::default());
             let mut sums: Sums<V, ROWS, PANELS> = [[[zero; MAX_SLOTS]; PANELS]; ROWS];
-            for p in 0..PANELS {
-                for s in 0..S::ALL {
-                    let bias = V::load(of.bias.add((p * S::ALL + s) * V::LANES));
-                    for sums in &mut sums {
-                        sums[p][s] = bias;
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (p, sums) in sums.iter_mut().enumerate() {
+                    let start = of.start.get(r, p);
+                    for (s, sum) in sums.iter_mut().enumerate().take(S::ALL) {
+                        *sum = V::load(start.add(s * V::LANES));
                     }
                 }
             }
             accumulate(&mut sums, of.x, of.weights, of.panel, S::INPUT);
-            let state = of.weights.add(of.x.columns * S::INPUT.1 * V::LANES);
+            let passed = of.skip + of.x.columns;
+            let state = of.weights.add(passed * S::INPUT.1 * V::LANES);
             accumulate(&mut sums, of.h, state, of.panel, S::STATE);
-            let out = self.out.0.as_mut_ptr();
             for (r, sums) in sums.iter().enumerate() {
                 for (p, sums) in sums.iter().enumerate() {
+                    let out = of.out.get(r, p);
                     for (s, sum) in sums.iter().enumerate().take(S::ALL) {
-                        sum.store(out.add(((r * PANELS + p) * S::ALL + s) * V::LANES));
+                        sum.store(out.add(s * V::LANES));
                     }
                 }
             }
@@ -138,24 +142,18 @@ impl<V: Vector, S: Slots, const ROWS: usize, const PANELS: usize> Op<V>
 }
 
 impl<E> Preactivation<E> {
-    /// Computes the sums of a tile into `out`, `[row][panel][slot][L]`.
+    /// Computes the sums of a tile.
     ///
     /// # Safety
-    /// The operands have `rows` rows, weights and bias `panels` panels, in the layouts of
-    /// [`crate::kernel`]; `(rows, panels)` come from [`super::tile_shape`]; the CPU has V's
-    /// instruction set.
-    pub unsafe fn run<V: Vector<Element = E>, S: Slots>(
-        self,
-        rows: usize,
-        panels: usize,
-        out: &mut Scratch<E>,
-    ) {
+    /// The operands, `start` and `out` have `rows` rows, weights, `start` and `out` `panels` panels,
+    /// in the layouts of [`crate::kernel`]; `(rows, panels)` come from [`super::tile_shape`]; the CPU has
+    /// V's instruction set.
+    pub unsafe fn run<V: Vector<Element = E>, S: Slots>(self, rows: usize, panels: usize) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {
                 if const { fits($rows, $panels, S::ALL, V::ACCUMULATORS) } {
                     let slots = PhantomData::<S>;
-                    let of = self;
-                    let tile = Tile::<V, S, $rows, $panels> { of, out, slots };
+                    let tile = Tile::<V, S, $rows, $panels> { of: self, slots };
                     // SAFETY: passed on from the caller.
                     unsafe { V::invoke(tile) }
                 } else {

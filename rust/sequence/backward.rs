@@ -1,0 +1,276 @@
+//! The time loop in reverse, and the gradient of the input.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::ptr;
+
+use super::Sweep;
+use crate::cell::{Carry, Cell};
+use crate::kernel::pointwise::PointwiseBackward;
+use crate::kernel::preactivation::Slots;
+use crate::kernel::product::{Product, whole_tiles};
+use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
+use crate::layer::{BackwardPack, Descent, Geometry};
+use crate::simd::{Real, Vector};
+
+/// See [`super::Kernels::backward`].
+///
+/// # Safety
+/// As stated there.
+pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
+    rows: Range<usize>,
+) {
+    let steps = sweep.steps;
+    let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
+    if !descent.dh0.is_null() {
+        // What no step changes: the states of empty sequences.
+        for row in rows.clone().filter(|&row| steps.lengths()[row] == 0) {
+            // SAFETY: dh_last and dh0 have B rows of Hp numbers.
+            unsafe {
+                let at = row * g.padded();
+                ptr::copy_nonoverlapping(descent.dh_last.add(at), descent.dh0.add(at), g.padded());
+            }
+        }
+    }
+    for visit in steps.walk(sweep.reverse).rev() {
+        let last = steps.count(visit.step).min(rows.end);
+        if last <= rows.start {
+            continue;
+        }
+        let within = |step: Option<usize>| {
+            step.map_or(0, |step| steps.count(step))
+                .clamp(rows.start, last)
+        };
+        // Rows that go on, then rows that end here; and which of them start here.
+        let (going_on, started) = (within(visit.after), within(visit.before));
+        let cuts = [
+            rows.start,
+            going_on.min(started),
+            going_on.max(started),
+            last,
+        ];
+        for cut in cuts.windows(2) {
+            let range = cut[0]..cut[1];
+            if range.is_empty() {
+                continue;
+            }
+            let after = visit.after.filter(|_| range.end <= going_on);
+            let before = visit.before.filter(|_| range.end <= started);
+            let (most, wide) = tile_shape(range.len(), 1, V::ACCUMULATORS);
+            for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
+                for (row, count) in runs(range.clone(), most) {
+                    // SAFETY: as in `forward`.
+                    unsafe {
+                        backward_tile::<V, C, S>(
+                            g,
+                            pack,
+                            sweep,
+                            descent,
+                            (visit.step, before, after),
+                            (panel, panels),
+                            (row, count),
+                            &mut scratch,
+                        );
+                    }
+                }
+            }
+        }
+        if !descent.dh0.is_null() && started < last {
+            // SAFETY: the slots of this step hold gradients by now; dh0 has B rows of Hp.
+            unsafe { initial_gradient::<V, S>(g, pack, sweep, descent, visit.step, started..last) }
+        }
+    }
+}
+
+/// A tile of a step in reverse: what comes from the step after, then gradients of the sums.
+///
+/// # Safety
+/// As [`Kernels::backward`]; step, rows and panels are in range.
+#[allow(clippy::too_many_arguments)]
+unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
+    (step, before, after): (usize, Option<usize>, Option<usize>),
+    (panel, panels): (usize, usize),
+    (row, count): (usize, usize),
+    scratch: &mut Scratch<V::Element>,
+) {
+    let steps = sweep.steps;
+    let column = panel * V::LANES;
+    let at = steps.offset(step) + row;
+    // SAFETY: the caller vouches for the sizes of all buffers.
+    unsafe {
+        let later = match after {
+            Some(after) if g.signature.is_recurrent() => {
+                let product = Product {
+                    out: scratch.0.as_mut_ptr(),
+                    out_row: panels * V::LANES,
+                    add: false,
+                    ..to_state::<V, S>(g, pack, sweep, after, row, panel)
+                };
+                product.tile::<V>(count, panels);
+                Grid {
+                    at: scratch.0.as_ptr(),
+                    row: panels * V::LANES,
+                    panel: V::LANES,
+                }
+            }
+            _ => Grid {
+                at: descent.dh_last.add(row * g.padded() + column),
+                row: g.padded(),
+                panel: V::LANES,
+            },
+        };
+        let h_before = sweep.h_before(g, before, row);
+        let above = (!descent.dy.is_null()).then(|| Grid {
+            at: descent.dy.add(at * sweep.y_stride + column),
+            row: sweep.y_stride,
+            panel: V::LANES,
+        });
+        V::invoke(PointwiseBackward {
+            rows: count,
+            panels,
+            later,
+            above,
+            h_before: Grid {
+                at: h_before.at.wrapping_add(column),
+                ..h_before
+            },
+            trace_before: sweep.trace_at(g, before, panel, row).reading(),
+            trace: sweep.trace_at(g, Some(step), panel, row).reading(),
+            carry: Grid {
+                at: descent.carry.add((panel * steps.batch() + row) * V::LANES),
+                row: V::LANES,
+                panel: steps.batch() * V::LANES,
+            },
+            slots: Grid {
+                at: sweep.slots.add(sweep.slot_index(g, step, panel, row)),
+                row: g.slot_row(),
+                panel: steps.count(step) * g.slot_row(),
+            },
+            cell: PhantomData::<C>,
+        });
+    }
+}
+
+/// The product of a step's gradients with the state's weights, from column panel `panel` on;
+/// the result is still to be placed.
+///
+/// # Safety
+/// As [`Kernels::backward`]; step, row and panel are in range.
+unsafe fn to_state<V: Vector, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    step: usize,
+    row: usize,
+    panel: usize,
+) -> Product<V::Element> {
+    let depth = S::STATE.1 * V::LANES;
+    let first = sweep.slot_index(g, step, 0, row) + S::STATE.0 * V::LANES;
+    Product {
+        // SAFETY: the slots have this step and row.
+        a: unsafe { sweep.slots.cast_const().add(first) },
+        a_row: g.slot_row(),
+        a_panel: sweep.steps.count(step) * g.slot_row(),
+        panels: g.panels(),
+        depth,
+        weights: pack.state[panel * g.panels() * depth * V::LANES..].as_ptr(),
+        out: ptr::null_mut(),
+        out_row: 0,
+        add: false,
+    }
+}
+
+/// The gradient of the initial hidden state, for rows that start at `step`.
+///
+/// # Safety
+/// As [`Kernels::backward`]; `dh0` is not null and the step's slots hold gradients.
+unsafe fn initial_gradient<V: Vector, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
+    step: usize,
+    rows: Range<usize>,
+) {
+    if !g.signature.is_recurrent() {
+        return;
+    }
+    // SAFETY: the caller vouches for dh0 and carry, which have B rows.
+    unsafe {
+        let product = Product {
+            out: descent.dh0,
+            out_row: g.padded(),
+            ..to_state::<V, S>(g, pack, sweep, step, 0, 0)
+        };
+        product.all::<V>(rows.clone(), g.panels());
+        if g.signature.carry == Carry::Hidden {
+            for row in rows {
+                for panel in 0..g.panels() {
+                    let carry = (panel * sweep.steps.batch() + row) * V::LANES;
+                    let to = descent.dh0.add(row * g.padded() + panel * V::LANES);
+                    for lane in 0..V::LANES {
+                        *to.add(lane) += *descent.carry.add(carry + lane);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// See [`super::Kernels::input_gradient`].
+///
+/// # Safety
+/// As stated there.
+pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    range: Range<usize>,
+    dx: *mut V::Element,
+    add: bool,
+) {
+    let steps = sweep.steps;
+    let (first, slots) = S::INPUT;
+    let stride = g.input.stride();
+    let panels = stride / V::LANES;
+    let depth = slots * V::LANES;
+    for (column, wide) in runs(0..panels, 2) {
+        let mut step = range.start;
+        while step < range.end {
+            let count = steps.count(step);
+            // Steps of one row each lie evenly spaced: they are the rows of one product.
+            let alone = if count == 1 { range.end - step } else { 1 };
+            let a_row = if count == 1 { g.panels() } else { 1 } * g.slot_row();
+            // SAFETY: slots, dx and the packed weights are sized as `Sweep` states.
+            unsafe {
+                Product {
+                    a: sweep
+                        .slots
+                        .cast_const()
+                        .add(sweep.slot_index(g, step, 0, 0) + first * V::LANES),
+                    a_row,
+                    a_panel: count * g.slot_row(),
+                    panels: g.panels(),
+                    depth,
+                    weights: pack
+                        .input
+                        .as_ptr()
+                        .add(column * g.panels() * depth * V::LANES),
+                    out: dx.add(steps.offset(step) * stride + column * V::LANES),
+                    out_row: stride,
+                    add,
+                }
+                .all::<V>(0..count * alone, wide);
+            }
+            step += alone;
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The time loop.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::Sweep;
+use crate::cell::Cell;
+use crate::kernel::pointwise::PointwiseForward;
+use crate::kernel::preactivation::{Operand, Preactivation, Slots};
+use crate::kernel::product::whole_tiles;
+use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
+use crate::layer::{ForwardPack, Geometry};
+use crate::simd::{Real, Vector};
+
+/// Packed weights of this many bytes stay in a core's second-level cache from step to step.
+const STAYS: usize = 2 << 20;
+/// Rows for which weights from beyond that cache are worth reading.
+const WORTHWHILE: usize = 256;
+
+/// Steps whose input is multiplied ahead of the time loop, at once; 0 where each step does its own.
+///
+/// The order of a sum is the same either way, and so are its bits. A step that does its own keeps
+/// the sums in registers, but reads all weights. When those do not stay in cache, or when a
+/// worker has one row only, multiplying ahead reads the input's weights once for many rows.
+fn steps_ahead<E>(g: &Geometry, longest: usize, rows: usize) -> usize {
+    let bytes = g.forward_panel() * g.panels() * size_of::<E>();
+    let few = rows == 1 || (bytes > STAYS && 2 * rows <= WORTHWHILE);
+    if few && longest > 1 && g.input.extent() > 0 {
+        (WORTHWHILE / rows.max(1)).min(if rows == 1 { 64 } else { longest })
+    } else {
+        0
+    }
+}
+
+/// Sums of bias and input, of the steps that were multiplied ahead.
+struct Ahead<E> {
+    /// The first of the steps.
+    first: usize,
+    /// `[step][panel][row][slots][L]`, where the pass keeps no slots to leave them in.
+    buffer: Vec<E>,
+}
+
+/// One worker's pass over its rows.
+struct Worker<'a, 'b, V: Vector, C, S> {
+    g: &'a Geometry,
+    pack: &'a ForwardPack<V::Element>,
+    sweep: &'a Sweep<'b, V::Element>,
+    rows: Range<usize>,
+    ahead: Option<Ahead<V::Element>>,
+    scratch: Scratch<V::Element>,
+    cell: PhantomData<(C, S)>,
+}
+
+/// See [`super::Kernels::forward`].
+///
+/// # Safety
+/// As stated there.
+pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
+    g: &Geometry,
+    pack: &ForwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    rows: Range<usize>,
+) {
+    let steps = sweep.steps;
+    let longest = steps.longest();
+    let ahead = steps_ahead::<V::Element>(g, longest, rows.len());
+    let mut worker = Worker::<V, C, S> {
+        g,
+        pack,
+        sweep,
+        ahead: (ahead > 0).then(|| {
+            let size = ahead * g.panels() * rows.len() * g.slot_row();
+            let size = if sweep.slots.is_null() { size } else { 0 };
+            Ahead {
+                first: 0,
+                buffer: vec![V::Element::ZERO; size],
+            }
+        }),
+        rows,
+        scratch: Scratch([V::Element::ZERO; SCRATCH]),
+        cell: PhantomData,
+    };
+    for (i, visit) in steps.walk(sweep.reverse).enumerate() {
+        if ahead > 0 && i % ahead == 0 {
+            let end = (i + ahead).min(longest);
+            let range = if sweep.reverse {
+                longest - end..longest - i
+            } else {
+                i..end
+            };
+            // SAFETY: passed on from the caller.
+            unsafe { worker.multiply_ahead(range) }
+        }
+        let rows = worker.rows.clone();
+        let last = steps.count(visit.step).min(rows.end);
+        if last <= rows.start {
+            continue;
+        }
+        // Rows that come from step `before`, then rows that start here.
+        let started = visit
+            .before
+            .map_or(0, |before| steps.count(before))
+            .clamp(rows.start, last);
+        for (range, before) in [(rows.start..started, visit.before), (started..last, None)] {
+            if range.is_empty() {
+                continue;
+            }
+            let (most, wide) = tile_shape(range.len(), S::ALL, V::ACCUMULATORS);
+            for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
+                for (row, count) in runs(range.clone(), most) {
+                    // SAFETY: rows and panels are within the batch and the layer, for which the
+                    // caller vouches that the buffers are sized.
+                    unsafe { worker.tile((visit.step, before), (panel, panels), (row, count)) }
+                }
+            }
+        }
+    }
+}
+
+impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
+    /// Where the sums of a step that was multiplied ahead lie, from a row and panel on.
+    ///
+    /// # Safety
+    /// The step is one of them, and the row this worker's.
+    unsafe fn sums(&mut self, step: usize, panel: usize, row: usize) -> Grid<*mut V::Element> {
+        let (g, sweep) = (self.g, self.sweep);
+        match &mut self.ahead {
+            Some(ahead) if sweep.slots.is_null() => {
+                let rows = self.rows.len();
+                let at = ((step - ahead.first) * g.panels() + panel) * rows + row - self.rows.start;
+                Grid {
+                    at: ahead.buffer[at * g.slot_row()..].as_mut_ptr(),
+                    row: g.slot_row(),
+                    panel: rows * g.slot_row(),
+                }
+            }
+            _ => Grid {
+                // SAFETY: the slots have this step, panel and row.
+                at: unsafe { sweep.slots.add(sweep.slot_index(g, step, panel, row)) },
+                row: g.slot_row(),
+                panel: sweep.steps.count(step) * g.slot_row(),
+            },
+        }
+    }
+
+    /// The bias, the same for every row.
+    fn bias(&self, panel: usize) -> Grid<*const V::Element> {
+        Grid {
+            at: self.pack.bias[panel * self.g.slot_row()..].as_ptr(),
+            row: 0,
+            panel: self.g.slot_row(),
+        }
+    }
+
+    /// Sums of bias and input for some steps.
+    ///
+    /// # Safety
+    /// As [`super::Kernels::forward`]; the steps are the batch's.
+    unsafe fn multiply_ahead(&mut self, range: Range<usize>) {
+        let (g, sweep) = (self.g, self.sweep);
+        let steps = sweep.steps;
+        if let Some(ahead) = &mut self.ahead {
+            ahead.first = range.start;
+        }
+        let (most, wide) = tile_shape(WORTHWHILE, S::ALL, V::ACCUMULATORS);
+        let stride = g.input.stride();
+        let first = self.rows.start;
+        for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
+            let mut step = range.start;
+            while step < range.end {
+                let count = steps.count(step);
+                let active = count.min(self.rows.end).saturating_sub(first);
+                // Steps in which one row is ours lie evenly spaced: they are rows of one product.
+                let alone = (step..range.end)
+                    .take_while(|&next| active == 1 && steps.count(next) == count)
+                    .count()
+                    .max(1);
+                // SAFETY: the caller vouches for the sizes of all buffers.
+                unsafe {
+                    if active > 0 {
+                        let mut out = self.sums(step, panel, first);
+                        let mut x_row = stride;
+                        if alone > 1 {
+                            x_row = count * stride;
+                            out.row = self
+                                .sums(step + 1, panel, first)
+                                .at
+                                .offset_from_unsigned(out.at);
+                        }
+                        for (row, rows) in runs(0..active * alone, most) {
+                            let x = (steps.offset(step) + first) * stride + row * x_row;
+                            Preactivation {
+                                start: self.bias(panel),
+                                x: Operand {
+                                    at: sweep.x.add(x),
+                                    stride: x_row,
+                                    columns: g.input.extent(),
+                                },
+                                h: Operand {
+                                    at: sweep.h0,
+                                    stride: 0,
+                                    columns: 0,
+                                },
+                                weights: self.weights(panel),
+                                panel: g.forward_panel(),
+                                skip: 0,
+                                out: Grid {
+                                    at: out.at.add(row * out.row),
+                                    ..out
+                                },
+                            }
+                            .run::<V, S>(rows, panels);
+                        }
+                    }
+                }
+                step += alone;
+            }
+        }
+    }
+
+    /// Packed weights from a panel on.
+    fn weights(&self, panel: usize) -> *const V::Element {
+        self.pack.weights[panel * self.g.forward_panel()..].as_ptr()
+    }
+
+    /// A tile of a step: sums, then states.
+    ///
+    /// # Safety
+    /// As [`super::Kernels::forward`]; step, rows and panels are in range.
+    unsafe fn tile(
+        &mut self,
+        (step, before): (usize, Option<usize>),
+        (panel, panels): (usize, usize),
+        (row, count): (usize, usize),
+    ) {
+        let (g, sweep) = (self.g, self.sweep);
+        let steps = sweep.steps;
+        let at = steps.offset(step) + row;
+        // SAFETY: the caller vouches for the sizes of all buffers.
+        unsafe {
+            let h_before = sweep.h_before(g, before, row);
+            let known_zero = before.is_none() && sweep.h0_is_zero;
+            let is_ahead = self.ahead.is_some();
+            let sums = Grid {
+                at: self.scratch.0.as_mut_ptr(),
+                row: panels * g.slot_row(),
+                panel: g.slot_row(),
+            };
+            Preactivation {
+                start: if is_ahead {
+                    self.sums(step, panel, row).reading()
+                } else {
+                    self.bias(panel)
+                },
+                x: Operand {
+                    at: sweep.x.add(at * g.input.stride()),
+                    stride: g.input.stride(),
+                    columns: if is_ahead { 0 } else { g.input.extent() },
+                },
+                h: Operand {
+                    at: h_before.at,
+                    stride: h_before.row,
+                    columns: if known_zero { 0 } else { g.state_columns() },
+                },
+                weights: self.weights(panel),
+                panel: g.forward_panel(),
+                skip: if is_ahead { g.input.extent() } else { 0 },
+                out: sums,
+            }
+            .run::<V, S>(count, panels);
+            let column = panel * V::LANES;
+            let saved = (!sweep.slots.is_null()).then(|| Grid {
+                at: sweep.slots.add(sweep.slot_index(g, step, panel, row)),
+                row: g.slot_row(),
+                panel: steps.count(step) * g.slot_row(),
+            });
+            V::invoke(PointwiseForward {
+                rows: count,
+                panels,
+                sums: sums.reading(),
+                h_before: Grid {
+                    at: h_before.at.wrapping_add(column),
+                    ..h_before
+                },
+                trace_before: sweep.trace_at(g, before, panel, row).reading(),
+                h: Grid {
+                    at: sweep.y.add(at * sweep.y_stride + column),
+                    row: sweep.y_stride,
+                    panel: V::LANES,
+                },
+                trace: sweep.trace_at(g, Some(step), panel, row),
+                saved,
+                cell: PhantomData::<C>,
+            });
+        }
+    }
+}
