@@ -1,13 +1,14 @@
 """Layers and cells as people call them: shapes, states, tapes, weights, copies, array formats."""
 
 import copy
+import doctest
 import pickle
 
 import numpy as np
 import pytest
 
 import rnncore
-from rnncore import init, nn, optim
+from rnncore import _models, init, nn, optim
 
 LAYERS = [nn.RNN, nn.LSTM, nn.GRU]
 CELLS = [nn.RNNCell, nn.LSTMCell, nn.GRUCell]
@@ -192,6 +193,13 @@ def test_dropout_acts_in_forward_alone(x):
 def test_dropout_without_a_second_layer_warns():
     with pytest.warns(UserWarning, match="dropout acts between layers"):
         nn.LSTM(I, H, dropout=0.5)
+
+
+@pytest.mark.parametrize("module", [nn, _models])
+def test_examples_in_docstrings(module):
+    outcome = doctest.testmod(module)
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 # Weights.
@@ -384,6 +392,17 @@ def test_learning_rate_can_follow_a_schedule():
     before = layer.weight_hh_l0
     layer.apply_gradients({n: np.ones(s) for n, s in layer.parameter_shapes().items()}, optimizer)
     np.testing.assert_allclose(before - layer.weight_hh_l0, 0.25, rtol=1e-12)
+
+
+def test_steps_to_nowhere_are_not_taken():
+    layer, optimizer = nn.GRU(I, H), optim.SGD(1e3)
+    before = layer.state_dict()
+    for value in (np.nan, np.inf, 3e38):
+        grads = {name: np.full(shape, value) for name, shape in layer.parameter_shapes().items()}
+        with pytest.raises(FloatingPointError, match="not finite"):
+            layer.apply_gradients(grads, optimizer)
+    for name, weight in layer.state_dict().items():
+        np.testing.assert_array_equal(weight, before[name])
 
 
 # Initialisation.

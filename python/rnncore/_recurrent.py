@@ -152,6 +152,8 @@ class Recurrent:
         ------
         ValueError, TypeError
             As in `load_state_dict`.
+        FloatingPointError
+            When the gradients or the new weights are not finite. The weights have not changed then.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected one of rnncore.optim, got {describe(optimizer)}")
