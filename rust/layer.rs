@@ -202,8 +202,10 @@ pub(crate) struct Sweep<'a, E> {
     pub steps: &'a Steps,
     /// From the last step to the first.
     pub reverse: bool,
-    /// Input, R rows `geometry.input.stride()` apart.
+    /// Input, R rows `geometry.input.stride()` apart; null where there are `ids`.
     pub x: *const E,
+    /// Instead of an input: the one column of each of the R rows that is 1, all others being 0.
+    pub ids: Option<&'a [u32]>,
     /// Output, R rows of Hp, `y_stride` apart.
     pub y: *mut E,
     pub y_stride: usize,

@@ -9,7 +9,7 @@ use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::params::Layout;
-use crate::pass::{Pass, States};
+use crate::pass::{Pass, Source, States};
 use crate::recurrent::fresh_id;
 use crate::sequence::Element;
 use crate::simd::Isa;
@@ -75,7 +75,7 @@ pub(crate) struct BatchPass<E> {
     below: Pass<E>,
     above: Pass<E>,
     /// The identifiers of the rows in packed order, for an embedding.
-    ids: Vec<usize>,
+    ids: Vec<u32>,
 }
 
 impl<E> BatchPass<E> {
@@ -190,45 +190,46 @@ impl<E: Element> Network<E> {
         Err(Error::shape("values", expected, actual))
     }
 
-    /// Rows of the batch's input, in packed order.
+    /// The batch's input in packed order, and the identifiers that an embedding was read at.
     fn gather(
         &self,
         sequences: &Sequences<E>,
         batch: &[usize],
         steps: &Steps,
-    ) -> (Buffer<E>, Vec<usize>) {
+    ) -> (Source<E>, Vec<u32>) {
         let columns = self.stack.input_columns();
-        let stride = columns.stride();
-        let mut x = self.stack.arena().take(steps.rows() * stride);
+        let (stride, width) = (columns.stride(), columns.width);
         let at = |sequence: usize, step: usize| sequences.ranges()[batch[sequence]].start + step;
-        let (table, width) = (&self.weights[self.embedding.clone()], columns.width);
-        match sequences.values() {
+        let mut x = self.stack.arena().take(match self.config.input {
+            Input::OneHot => 0,
+            Input::Dense | Input::Embedding { .. } => steps.rows() * stride,
+        });
+        let ids = match sequences.values() {
             Values::Dense { rows, .. } => {
                 boundary::fill(steps, stride, &mut x, |sequence, step, to| {
                     let (real, padding) = to.split_at_mut(width);
                     real.copy_from_slice(&rows[at(sequence, step) * width..][..width]);
                     padding.fill(E::ZERO);
                 });
-                (x, Vec::new())
+                return (Source::Rows(x), Vec::new());
             }
-            Values::Ids { ids, .. } => {
-                let of = |sequence, step| ids[at(sequence, step)] as usize;
-                boundary::fill(steps, stride, &mut x, |sequence, step, to| {
-                    to.fill(E::ZERO);
-                    let id = of(sequence, step);
-                    if self.config.input == Input::OneHot {
-                        to[id] = E::ONE;
-                    } else {
-                        to[..width].copy_from_slice(&table[id * width..][..width]);
-                    }
-                });
-                let rows = (0..steps.longest()).flat_map(|step| {
-                    let running = &steps.order()[..steps.count(step)];
-                    running.iter().map(move |&sequence| of(sequence, step))
-                });
-                (x, rows.collect())
-            }
+            Values::Ids { ids, .. } => ids,
+        };
+        let of = |sequence, step| ids[at(sequence, step)] as u32;
+        let packed = (0..steps.longest()).flat_map(|step| {
+            let running = &steps.order()[..steps.count(step)];
+            running.iter().map(move |&sequence| of(sequence, step))
+        });
+        if self.config.input == Input::OneHot {
+            return (Source::Ids(packed.collect()), Vec::new());
         }
+        let table = &self.weights[self.embedding.clone()];
+        boundary::fill(steps, stride, &mut x, |sequence, step, to| {
+            let (real, padding) = to.split_at_mut(width);
+            real.copy_from_slice(&table[of(sequence, step) as usize * width..][..width]);
+            padding.fill(E::ZERO);
+        });
+        (Source::Rows(x), packed.collect())
     }
 
     /// Outputs of the sequences `batch`: rows of [`Network::output_stride`] numbers, one for each
@@ -272,7 +273,7 @@ impl<E: Element> Network<E> {
         let above = self.top.forward(
             &self.weights[self.head.clone()],
             Steps::new(&vec![1; rows]),
-            seen,
+            Source::Rows(seen),
             States::none(),
             keep,
             None,
@@ -349,7 +350,7 @@ impl<E: Element> Network<E> {
         if let Some(dx) = found.dx {
             let columns = self.stack.input_columns();
             for (from, id) in dx.chunks_exact(columns.stride()).zip(ids) {
-                let to = &mut embedding[id * columns.width..][..columns.width];
+                let to = &mut embedding[id as usize * columns.width..][..columns.width];
                 for (to, &from) in to.iter_mut().zip(from) {
                     *to += from;
                 }

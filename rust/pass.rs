@@ -51,11 +51,36 @@ pub(crate) struct LayerPass<E> {
     pub directions: Vec<DirectionPass<E>>,
 }
 
+/// What the first layer is fed.
+pub(crate) enum Source<E> {
+    /// R padded rows.
+    Rows(Buffer<E>),
+    /// For each of R rows, the one column that is 1, all others being 0. No such row is ever built.
+    Ids(Vec<u32>),
+}
+
+impl<E: Real> Source<E> {
+    /// The rows, or null.
+    pub fn rows(&self) -> *const E {
+        match self {
+            Source::Rows(rows) => rows.as_ptr(),
+            Source::Ids(_) => ptr::null(),
+        }
+    }
+    /// The columns, if that is what it has.
+    pub fn ids(&self) -> Option<&[u32]> {
+        match self {
+            Source::Rows(_) => None,
+            Source::Ids(ids) => Some(ids),
+        }
+    }
+}
+
 /// A forward pass over a batch: its outputs, and what backward needs if that was asked for.
 pub(crate) struct Pass<E> {
     pub steps: Steps,
-    /// The first layer's input, R rows.
-    pub x: Buffer<E>,
+    /// The first layer's input.
+    pub x: Source<E>,
     pub layers: Vec<LayerPass<E>>,
     /// Set if layers had dropout between them.
     pub dropout_seed: Option<u64>,
@@ -88,8 +113,12 @@ impl<E: Real> DirectionPass<E> {
 }
 
 impl<E: Real> LayerPass<E> {
-    /// Places of the directions in the layer's buffers, for input rows at `x`.
-    pub fn sweeps<'a>(&mut self, steps: &'a Steps, x: *const E) -> Vec<Sweep<'a, E>> {
+    /// Places of the directions in the layer's buffers, for input rows at `x`, or `ids`.
+    pub fn sweeps<'a>(
+        &mut self,
+        steps: &'a Steps,
+        (x, ids): (*const E, Option<&'a [u32]>),
+    ) -> Vec<Sweep<'a, E>> {
         let y_stride = self.directions.iter().map(|d| d.geometry.padded()).sum();
         let mut y = self.y.as_mut_ptr();
         self.directions
@@ -104,6 +133,7 @@ impl<E: Real> LayerPass<E> {
                     steps,
                     reverse: direction.reverse,
                     x,
+                    ids,
                     y,
                     y_stride,
                     h0: direction.h0.as_ptr(),

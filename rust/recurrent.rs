@@ -8,7 +8,7 @@ use crate::boundary::{gather, gather_state, scatter, scatter_state};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::params::Layout;
-use crate::pass::{Pass, StateRows, States};
+use crate::pass::{Pass, Source, StateRows, States};
 use crate::sequence::Element;
 use crate::stack::{Config, InputGradients, Stack, Want};
 use crate::steps::Steps;
@@ -113,7 +113,7 @@ impl<E: Element> Recurrent<E> {
         &self.weights
     }
     /// A number of its own.
-    pub(crate) fn id(&self) -> u64 {
+    pub fn id(&self) -> u64 {
         self.id
     }
 
@@ -191,9 +191,14 @@ impl<E: Element> Recurrent<E> {
             memory: inputs.c0.map(|state| self.gather_states(state, &steps)),
         };
         let weights = &self.weights;
-        let pass = self
-            .stack
-            .forward(weights, steps.clone(), x, initial, keep, dropout_seed);
+        let pass = self.stack.forward(
+            weights,
+            steps.clone(),
+            Source::Rows(x),
+            initial,
+            keep,
+            dropout_seed,
+        );
         Ok(Tape {
             pass: Some(pass),
             steps,

@@ -14,7 +14,7 @@ use crate::layer::{
 };
 use crate::parallel;
 use crate::params::Layout;
-use crate::pass::{DirectionPass, LayerPass, Pass, StateRows, States};
+use crate::pass::{DirectionPass, LayerPass, Pass, Source, StateRows, States};
 use crate::sequence::{Element, Kernels};
 use crate::simd::{Isa, Real};
 use crate::steps::Steps;
@@ -268,7 +268,7 @@ impl<E: Element> Stack<E> {
 
     /// Runs a batch through all layers.
     ///
-    /// `x` has R rows of [`Stack::input_columns`]. `keep` keeps what backward needs.
+    /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what backward needs.
     /// `dropout_seed` turns dropout between layers on.
     ///
     /// # Panics
@@ -277,13 +277,22 @@ impl<E: Element> Stack<E> {
         &self,
         weights: &[E],
         steps: Steps,
-        x: Buffer<E>,
+        x: Source<E>,
         initial: States<E>,
         keep: bool,
         dropout_seed: Option<u64>,
     ) -> Pass<E> {
         assert_eq!(weights.len(), self.layout.size());
-        assert_eq!(x.len(), steps.rows() * self.input_columns().stride());
+        match &x {
+            Source::Rows(rows) => {
+                assert_eq!(rows.len(), steps.rows() * self.input_columns().stride());
+            }
+            Source::Ids(ids) => {
+                let width = self.config.input_size;
+                assert_eq!(ids.len(), steps.rows());
+                assert!(ids.iter().all(|&id| (id as usize) < width));
+            }
+        }
         let (rows, batch) = (steps.rows(), steps.batch());
         let dropout_seed = dropout_seed.filter(|_| self.config.dropout > 0.0);
         let mut h0 = initial.hidden.map(Vec::into_iter);
@@ -328,11 +337,11 @@ impl<E: Element> Stack<E> {
                 directions: passes,
             };
             let input = match (&pass.dropped, layers.last()) {
-                (Some(dropped), _) => dropped,
-                (None, Some(beneath)) => &beneath.y,
-                (None, None) => &x,
+                (Some(dropped), _) => (dropped.as_ptr(), None),
+                (None, Some(beneath)) => (beneath.y.as_ptr(), None),
+                (None, None) => (x.rows(), x.ids()),
             };
-            let sweeps = pass.sweeps(&steps, input.as_ptr());
+            let sweeps = pass.sweeps(&steps, input);
             let workers = self.workers(rows, &directions[0].geometry);
             let packs: Vec<_> = directions
                 .iter()
@@ -402,9 +411,9 @@ impl<E: Element> Stack<E> {
             let mut pass = layers.pop().expect("a pass has every layer");
             assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
             let input = match (&pass.dropped, layers.last()) {
-                (Some(dropped), _) => dropped,
-                (None, Some(beneath)) => &beneath.y,
-                (None, None) => &x,
+                (Some(dropped), _) => (dropped.as_ptr(), None),
+                (None, Some(beneath)) => (beneath.y.as_ptr(), None),
+                (None, None) => (x.rows(), x.ids()),
             };
             let mut last = Vec::new();
             let mut carry = Vec::new();
@@ -428,7 +437,7 @@ impl<E: Element> Stack<E> {
             for list in [&mut last, &mut carry, &mut dh0] {
                 list.reverse();
             }
-            let sweeps = pass.sweeps(&steps, input.as_ptr());
+            let sweeps = pass.sweeps(&steps, input);
             let descents: Vec<_> = (0..directions.len())
                 .map(|d| Descent {
                     dy: dy.as_ref().map_or(ptr::null(), |dy| {

@@ -164,3 +164,43 @@ impl<E> Preactivation<E> {
         with_tile!(rows, panels, tile)
     }
 }
+
+/// Sums of bias and input where the input is one column: the bias plus that column's weights.
+pub(crate) struct LookUp<'a, E, S> {
+    /// The column of each row, within the packed weights.
+    pub ids: &'a [u32],
+    pub panels: usize,
+    /// As in [`Preactivation`].
+    pub weights: *const E,
+    pub panel: usize,
+    /// The bias.
+    pub start: Grid<*const E>,
+    /// The sums.
+    pub out: Grid<*mut E>,
+    pub slots: PhantomData<S>,
+}
+
+impl<V: Vector, S: Slots> Op<V> for LookUp<'_, V::Element, S> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let (first, count) = S::INPUT;
+        for (row, &id) in self.ids.iter().enumerate() {
+            for panel in 0..self.panels {
+                // SAFETY: the caller vouches for the grids' rows and panels and for the ids.
+                unsafe {
+                    let start = self.start.get(row, panel);
+                    let out = self.out.get(row, panel);
+                    let column = id as usize * count * V::LANES;
+                    let weights = self.weights.add(panel * self.panel + column);
+                    for s in 0..S::ALL {
+                        let mut sum = V::load(start.add(s * V::LANES));
+                        if (first..first + count).contains(&s) {
+                            sum = sum.add(V::load(weights.add((s - first) * V::LANES)));
+                        }
+                        sum.store(out.add(s * V::LANES));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -197,3 +197,43 @@ impl<V: Vector> Op<V> for Totals<'_, V::Element> {
         }
     }
 }
+
+/// Sums of gradients by the one column of the input that was 1: what a matrix gets whose columns
+/// were looked up.
+pub(crate) struct ByColumn<'a, E> {
+    pub pieces: &'a [Piece<E>],
+    /// The column of each row of the pieces, in order.
+    pub ids: &'a [u32],
+    /// The columns that are asked for.
+    pub columns: std::ops::Range<usize>,
+    /// Where the first slot stands in a panel's slots.
+    pub slot: usize,
+    /// Slots.
+    pub slots: usize,
+    /// The sums, added to: `[column][slots][L]`.
+    pub out: *mut E,
+}
+
+impl<V: Vector> Op<V> for ByColumn<'_, V::Element> {
+    #[inline(always)]
+    unsafe fn run(self) {
+        let mut ids = self.ids.iter();
+        for piece in self.pieces {
+            for (row, &id) in (0..piece.rows).zip(ids.by_ref()) {
+                let id = id as usize;
+                if !self.columns.contains(&id) {
+                    continue;
+                }
+                // SAFETY: the caller vouches for the pieces, and for `slots` vectors a column.
+                unsafe {
+                    let from = piece.slots.add(row * piece.slot_row + self.slot);
+                    let column = (id - self.columns.start) * self.slots;
+                    for s in 0..self.slots {
+                        let to = self.out.add((column + s) * V::LANES);
+                        V::load(to).add(V::load(from.add(s * V::LANES))).store(to);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Sweep;
 use crate::cell::Cell;
 use crate::kernel::pointwise::PointwiseForward;
-use crate::kernel::preactivation::{Operand, Preactivation, Slots};
+use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::whole_tiles;
 use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry};
@@ -63,7 +63,10 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
 ) {
     let steps = sweep.steps;
     let longest = steps.longest();
-    let ahead = steps_ahead::<V::Element>(g, longest, rows.len());
+    let ahead = match sweep.ids {
+        Some(_) => 0,
+        None => steps_ahead::<V::Element>(g, longest, rows.len()),
+    };
     let mut worker = Worker::<V, C, S> {
         g,
         pack,
@@ -240,22 +243,34 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
         unsafe {
             let h_before = sweep.h_before(g, before, row);
             let known_zero = before.is_none() && sweep.h0_is_zero;
-            let is_ahead = self.ahead.is_some();
             let sums = Grid {
                 at: self.scratch.0.as_mut_ptr(),
                 row: panels * g.slot_row(),
                 panel: g.slot_row(),
             };
+            // The input's products are there already, looked up, or still to come.
+            let (start, done) = if self.ahead.is_some() {
+                (self.sums(step, panel, row).reading(), true)
+            } else if let Some(ids) = sweep.ids {
+                V::invoke(LookUp {
+                    ids: &ids[at..at + count],
+                    panels,
+                    weights: self.weights(panel),
+                    panel: g.forward_panel(),
+                    start: self.bias(panel),
+                    out: sums,
+                    slots: PhantomData::<S>,
+                });
+                (sums.reading(), true)
+            } else {
+                (self.bias(panel), false)
+            };
             Preactivation {
-                start: if is_ahead {
-                    self.sums(step, panel, row).reading()
-                } else {
-                    self.bias(panel)
-                },
+                start,
                 x: Operand {
-                    at: sweep.x.add(at * g.input.stride()),
+                    at: sweep.x.wrapping_add(at * g.input.stride()),
                     stride: g.input.stride(),
-                    columns: if is_ahead { 0 } else { g.input.extent() },
+                    columns: if done { 0 } else { g.input.extent() },
                 },
                 h: Operand {
                     at: h_before.at,
@@ -264,7 +279,7 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
                 },
                 weights: self.weights(panel),
                 panel: g.forward_panel(),
-                skip: if is_ahead { g.input.extent() } else { 0 },
+                skip: if done { g.input.extent() } else { 0 },
                 out: sums,
             }
             .run::<V, S>(count, panels);

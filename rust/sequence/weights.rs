@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Sweep;
 use crate::kernel::preactivation::Slots;
-use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, Totals};
+use crate::kernel::weight::{Block, ByColumn, ColumnPanel, DEPTH, Piece, Totals};
 use crate::layer::{Geometry, WeightGradients, WeightUnit};
 use crate::simd::{Real, Vector};
 
@@ -18,6 +18,10 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
     unit: &WeightUnit,
     gradients: &WeightGradients<V::Element>,
 ) {
+    if let (false, Some(ids)) = (unit.of_state, sweep.ids) {
+        // SAFETY: passed on from the caller.
+        return unsafe { weights_by_column::<V>(g, sweep, ids, unit, gradients) };
+    }
     let (feed, source, matrix) = if unit.of_state {
         (g.signature.state, g.state(), gradients.state)
     } else {
@@ -92,6 +96,51 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
     }
 }
 
+/// The same for the input's matrix where its columns were looked up. Biases are never its work: a
+/// cell without recurrence is not fed so.
+///
+/// # Safety
+/// As [`super::Kernels::weights`].
+unsafe fn weights_by_column<V: Vector>(
+    g: &Geometry,
+    sweep: &Sweep<V::Element>,
+    ids: &[u32],
+    unit: &WeightUnit,
+    gradients: &WeightGradients<V::Element>,
+) {
+    let feed = g.signature.input;
+    let (slots, columns) = (feed.gates.len(), unit.columns.clone());
+    let mut sums = vec![V::Element::ZERO; columns.len() * slots * V::LANES];
+    let mut pieces = Vec::new();
+    for panel in unit.panels.clone() {
+        sums.fill(V::Element::ZERO);
+        // SAFETY: rows and panel are the batch's and the layer's; `Stack::forward` checked the ids.
+        unsafe {
+            gather(g, sweep, false, panel, 0..ids.len(), &mut pieces);
+            V::invoke(ByColumn {
+                pieces: &pieces,
+                ids,
+                columns: columns.clone(),
+                slot: feed.first * V::LANES,
+                slots,
+                out: sums.as_mut_ptr(),
+            });
+        }
+        let first = panel * V::LANES;
+        let units = (g.hidden - first).min(V::LANES);
+        for (slot, gate) in feed.gates.iter().enumerate() {
+            for lane in 0..units {
+                let row = (gate * g.hidden + first + lane) * g.input.real();
+                for (local, column) in columns.clone().enumerate() {
+                    let sum = sums[(local * slots + slot) * V::LANES + lane];
+                    // SAFETY: row and column are in the matrix, and this unit's alone.
+                    unsafe { *gradients.input.add(row + column) = sum }
+                }
+            }
+        }
+    }
+}
+
 /// Packed rows `rows` as pieces: where a panel's slots lie, and the rows of the input, or of the
 /// state before, that they were computed from.
 ///
@@ -108,6 +157,8 @@ unsafe fn gather<E: Real>(
     let steps = sweep.steps;
     pieces.clear();
     let mut at = rows.start;
+    // Whether the last piece's rows are initial states, which are another allocation than y.
+    let mut initial = false;
     while at < rows.end {
         let step = steps.step_of(at);
         let count = steps.count(step);
@@ -128,7 +179,10 @@ unsafe fn gather<E: Real>(
                 let h = sweep.h_before(g, before, first);
                 (h.at, h.row)
             } else {
-                (sweep.x.add(at * g.input.stride()), g.input.stride())
+                (
+                    sweep.x.wrapping_add(at * g.input.stride()),
+                    g.input.stride(),
+                )
             };
             let slots = sweep.slots.add(sweep.slot_index(g, step, panel, first));
             let next = Piece {
@@ -140,13 +194,18 @@ unsafe fn gather<E: Real>(
             };
             match pieces.last_mut() {
                 // Steps of one row each lie evenly spaced: they are one piece.
-                Some(piece) if count == 1 && follows(piece, &next, g.panels() * g.slot_row()) => {
+                Some(piece)
+                    if count == 1
+                        && initial == (of_state && before.is_none())
+                        && follows(piece, &next, g.panels() * g.slot_row()) =>
+                {
                     piece.slot_row = g.panels() * g.slot_row();
                     piece.rows += 1;
                 }
                 _ => pieces.push(next),
             }
         }
+        initial = of_state && before.is_none();
         at += last - first;
     }
 }

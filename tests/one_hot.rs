@@ -1,0 +1,86 @@
+//! A network that looks identifiers up against one that multiplies the vectors they stand for.
+
+use rnncore::data::{Sequences, Values};
+use rnncore::loss::Loss;
+use rnncore::optim::{Optimizer, Rule, State};
+use rnncore::{CellKind, Config, Input, Network, NetworkConfig, Output, Targets, Training};
+
+const VOCABULARY: usize = 19;
+const IDS: [i64; 12] = [3, 0, 18, 3, 7, 7, 1, 18, 2, 3, 11, 5];
+const STARTS: [i64; 4] = [0, 5, 5, 8];
+const LENGTHS: [i64; 4] = [5, 3, 0, 4];
+const CLASSES: [i64; 4] = [0, 1, 1, 0];
+
+fn network(cell: CellKind, input: Input) -> Network<f64> {
+    let mut network = Network::new(NetworkConfig {
+        stack: Config {
+            cell,
+            input_size: VOCABULARY,
+            hidden_size: 21,
+            num_layers: 2,
+            bias: true,
+            bidirectional: true,
+            dropout: 0.0,
+        },
+        input,
+        output: Output::Last,
+        n_outputs: 2,
+        loss: Loss::CrossEntropy,
+    })
+    .unwrap();
+    let change = |weights: &mut [f64]| {
+        for (i, weight) in weights.iter_mut().enumerate() {
+            *weight = (i as f64 * 0.73).sin() * 0.3;
+        }
+        Ok(())
+    };
+    network.update(change).unwrap();
+    network
+}
+
+/// Predictions before, and the weights after, two epochs.
+fn run(mut network: Network<f64>, values: Values<f64>) -> (Vec<f64>, Vec<f64>) {
+    let sequences = Sequences::new(values, &STARTS, &LENGTHS).unwrap();
+    let predictions = network.predict(&sequences, 3).unwrap();
+    let targets = Targets::Classes(&CLASSES);
+    let training = Training::new(&network, sequences, targets, 3, (true, true), 1).unwrap();
+    let rule = Rule::Sgd {
+        momentum: 0.9,
+        dampening: 0.0,
+        nesterov: false,
+    };
+    let optimizer = Optimizer::new(rule, 0.1, 0.0, None, None).unwrap();
+    let mut state = State::default();
+    for epoch in 1..=2 {
+        let result = training.epoch(&mut network, &optimizer, &mut state, epoch, |_| {
+            Ok::<_, ()>(())
+        });
+        result.unwrap();
+    }
+    (predictions, network.weights().to_vec())
+}
+
+#[test]
+fn looking_up_is_multiplying_by_one_hot_vectors() {
+    let mut rows = vec![0.0; IDS.len() * VOCABULARY];
+    for (row, &id) in IDS.iter().enumerate() {
+        rows[row * VOCABULARY + id as usize] = 1.0;
+    }
+    for cell in CellKind::RECURRENT {
+        let (width, vocabulary) = (VOCABULARY, VOCABULARY);
+        let dense = run(
+            network(cell, Input::Dense),
+            Values::Dense { rows: &rows, width },
+        );
+        let ids = Values::Ids {
+            ids: &IDS,
+            vocabulary,
+        };
+        let looked_up = run(network(cell, Input::OneHot), ids);
+        assert_eq!(dense.0, looked_up.0, "{cell:?}: the same bits");
+        for (a, b) in dense.1.iter().zip(&looked_up.1) {
+            assert!((a - b).abs() < 1e-13, "{cell:?}: {a} and {b}");
+        }
+        assert_ne!(dense.1, network(cell, Input::Dense).weights());
+    }
+}
