@@ -615,6 +615,12 @@ def test_weights_and_gradients_are_checked():
         (optim.SGD, {"dampening": 2}, ValueError, "dampening: expected .* <= 1, got 2"),
         (optim.SGD, {"nesterov": 1}, TypeError, "nesterov: expected True or False, got int 1"),
         (optim.SGD, {"nesterov": True}, ValueError, "nesterov: expected a momentum above 0"),
+        (
+            optim.SGD,
+            {"momentum": 0.9, "dampening": 0.1, "nesterov": True},
+            ValueError,
+            r"nesterov: expected .* no dampening beside it, got momentum=0\.9, dampening=0\.1",
+        ),
         (optim.SGD, {"lr": 0.1}, TypeError, "unexpected keyword argument 'lr'"),
         (optim.Adam, {"beta1": 1.0}, ValueError, "beta1: expected .* < 1, got 1"),
         (optim.Adam, {"beta2": -0.1}, ValueError, "beta2: expected .* got -0.1"),

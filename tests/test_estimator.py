@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import rnncore
+from rnncore import _core
 
 mpl.use("Agg")
 
@@ -267,6 +268,53 @@ def test_data_is_left_as_it_was(rng):
     y = np.arange(6.0)
     y.flags.writeable = False
     rnncore.GRU(5, max_epochs=1, weight_decay=0.1).fit(X, y).predict(X)
+
+
+def test_weights_start_as_in_torch():
+    X = [list(range(500)), [1, 2]]
+    options = {"embedding_dim": 20, "learning_rate": 1e-30, "max_epochs": 1}
+    model = rnncore.GRU(100, bidirectional=True, random_state=0, **options).fit(X, [0, 1])
+    weights = model._network.parameters()
+    assert weights["embedding.weight"].std() == pytest.approx(1, rel=0.02)
+    assert np.abs(weights["rnn.weight_hh_l0_reverse"]).max() == pytest.approx(0.1, rel=0.01)
+    assert np.abs(weights["head.weight"]).max() == pytest.approx(200**-0.5, rel=0.02)
+
+
+def test_probabilities_of_large_outputs_are_finite(rng):
+    X = rng.standard_normal((10, 4, 2))
+    model = rnncore.LSTM(5, max_epochs=1).fit(X, [0, 1] * 5)
+    weights = model._network.parameters()
+    weights["head.weight"] *= 1e6
+    model._network.set_parameters(weights)
+    probabilities = model.predict_proba(X)
+    assert probabilities.max() == 1
+    np.testing.assert_array_equal(probabilities.sum(axis=1), 1)
+
+
+def test_threads_and_seed_reach_the_loop(monkeypatch, rng):
+    calls = []
+
+    class Spy:
+        """Stands for a network, and notes what it is asked."""
+
+        def __init__(self, **config):
+            self.network = network(**config)
+
+        def __getattr__(self, name):
+            def call(*args, **kwargs):
+                calls.append((name, kwargs))
+                return getattr(self.network, name)(*args, **kwargs)
+
+            return call
+
+    network = _core.Network
+    monkeypatch.setattr(_core, "Network", Spy)
+    X = rng.standard_normal((6, 4, 2))
+    for seed in (0, 0, 1):
+        rnncore.LSTM(3, max_epochs=1, n_jobs=2, random_state=seed).fit(X, X[:, 0, 0]).predict(X)
+    assert [kwargs["n_threads"] for name, kwargs in calls if name in ("fit", "predict")] == [2] * 6
+    first, same, other = (kwargs["seed"] for name, kwargs in calls if name == "fit")
+    assert first == same != other
 
 
 # Options.
