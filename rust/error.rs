@@ -34,7 +34,7 @@ pub enum Error {
     },
 
     /// A vector instruction set was asked for that this machine does not have.
-    #[error("instruction set: expected one of {available}, got {name:?}")]
+    #[error("`RNNCORE_ISA`: expected one of {available}, got {name:?}")]
     UnknownIsa {
         /// The name that was asked for.
         name: String,

@@ -159,15 +159,24 @@ impl<'a, E: Element> Training<'a, E> {
         })
     }
 
-    /// Mean loss and metric of all sequences, with weights as they are.
-    pub fn evaluate(&self, network: &Network<E>) -> (f64, f64) {
+    /// Mean loss and metric of all sequences, with weights as they are. `observe` is called after
+    /// every batch and may end it.
+    ///
+    /// # Errors
+    /// What `observe` returned.
+    pub fn evaluate<X>(
+        &self,
+        network: &Network<E>,
+        mut observe: impl FnMut() -> std::result::Result<(), X>,
+    ) -> std::result::Result<(f64, f64), X> {
         let mut total = Score::new(network.config().loss, network.config().n_outputs);
         for batch in self.plan.batches(0) {
             let pass = network.forward(&self.sequences, &batch, false, None);
             let mut outputs = network.outputs(&pass);
             total.merge(&self.score(network, &pass, &batch, &mut outputs));
+            observe()?;
         }
-        (total.loss(), total.metric())
+        Ok((total.loss(), total.metric()))
     }
 
     /// The score of a batch's outputs, which become the gradient of their mean loss.
@@ -290,13 +299,18 @@ fn check_targets<E: Element>(
 
 impl<E: Element> Network<E> {
     /// Outputs of sequences, `n_outputs` numbers a row: one row for each sequence, or one for each
-    /// step, sequence after sequence.
+    /// step, sequence after sequence. `observe` is called after every batch and may end it.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `values`, [`Error::Value`] naming `batch_size`.
-    pub fn predict(&self, sequences: &Sequences<E>, batch_size: usize) -> Result<Vec<E>> {
+    /// [`Error::Shape`] naming `values`, [`Error::Value`] naming `batch_size`, or what `observe`
+    /// returned.
+    pub fn predict<X>(
+        &self,
+        sequences: &Sequences<E>,
+        batch_size: usize,
+        mut observe: impl FnMut() -> std::result::Result<(), X>,
+    ) -> std::result::Result<Vec<E>, Stopped<X>> {
         self.check(sequences)?;
-        let _flush = FlushDenormals::begin();
         let lengths: Vec<usize> = sequences.ranges().iter().map(|range| range.len()).collect();
         // Where each sequence's outputs begin.
         let mut firsts = Vec::with_capacity(lengths.len());
@@ -334,6 +348,7 @@ impl<E: Element> Network<E> {
                     }
                 }
             }
+            observe().map_err(Stopped::Observer)?;
         }
         Ok(all)
     }

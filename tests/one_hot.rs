@@ -41,7 +41,7 @@ fn network(cell: CellKind, input: Input) -> Network<f64> {
 /// Predictions before, and the weights after, two epochs.
 fn run(mut network: Network<f64>, values: Values<f64>) -> (Vec<f64>, Vec<f64>) {
     let sequences = Sequences::new(values, &STARTS, &LENGTHS).unwrap();
-    let predictions = network.predict(&sequences, 3).unwrap();
+    let predictions = network.predict(&sequences, 3, || Ok::<_, ()>(())).unwrap();
     let targets = Targets::Classes(&CLASSES);
     let training = Training::new(&network, sequences, targets, 3, (true, true), 1).unwrap();
     let rule = Rule::Sgd {

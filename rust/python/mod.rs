@@ -5,6 +5,7 @@
 //! crate, and its [`Error`] becomes an exception here.
 
 mod arrays;
+mod data;
 mod network;
 mod optimizer;
 mod stack;

@@ -3,22 +3,21 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use ndarray::{Ix1, Ix2};
-use numpy::{PyArray, PyReadonlyArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use numpy::PyArray;
+use pyo3::exceptions::PyKeyboardInterrupt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::arrays::{Held, borrow, choose, from_dict, shapes, to_dict};
+use super::arrays::{Held, choose, from_dict, shapes, to_dict};
+use super::data::{Data, Examples, Labelled};
 use super::optimizer::PyOptimizer;
 use super::stack::cell_by_name;
-use crate::data::{Sequences, Values};
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::network::{Input, Network, NetworkConfig, Output};
 use crate::parallel;
 use crate::stack::Config;
-use crate::train::{Epoch, Stopped, Targets, Training};
+use crate::train::{Epoch, Stopped, Training};
 
 /// How often signals are looked at and progress is shown.
 const TICK: Duration = Duration::from_millis(50);
@@ -43,121 +42,6 @@ macro_rules! dispatch {
 pub(super) struct PyNetwork {
     inner: Inner,
     config: NetworkConfig,
-}
-
-/// Borrowed arrays of sequences.
-struct Data<'py, E: Held> {
-    dense: Option<PyReadonlyArray<'py, E, Ix2>>,
-    ids: Option<PyReadonlyArray<'py, i64, Ix1>>,
-    starts: PyReadonlyArray<'py, i64, Ix1>,
-    lengths: PyReadonlyArray<'py, i64, Ix1>,
-}
-
-/// Borrowed targets.
-enum TargetData<'py, E: Held> {
-    Classes(PyReadonlyArray<'py, i64, Ix1>),
-    Numbers(PyReadonlyArray<'py, E, Ix2>),
-}
-
-/// Borrowed sequences with their targets.
-struct Examples<'py, E: Held> {
-    data: Data<'py, E>,
-    targets: TargetData<'py, E>,
-}
-
-fn contiguous(argument: &str) -> PyErr {
-    PyValueError::new_err(format!("`{argument}`: expected a C-contiguous array"))
-}
-
-impl<'py, E: Held> Data<'py, E> {
-    fn borrow(
-        input: Input,
-        values: &Bound<'py, PyAny>,
-        starts: &Bound<'py, PyAny>,
-        lengths: &Bound<'py, PyAny>,
-    ) -> PyResult<Self> {
-        let dense = input == Input::Dense;
-        Ok(Data {
-            dense: dense.then(|| borrow("values", values)).transpose()?,
-            ids: (!dense).then(|| borrow("values", values)).transpose()?,
-            starts: borrow("starts", starts)?,
-            lengths: borrow("lengths", lengths)?,
-        })
-    }
-
-    fn sequences(&self, config: &NetworkConfig) -> PyResult<Sequences<'_, E>> {
-        let values = match (&self.dense, &self.ids) {
-            (Some(dense), _) => Values::Dense {
-                rows: dense.as_slice().map_err(|_| contiguous("values"))?,
-                width: dense.shape()[1],
-            },
-            (None, Some(ids)) => Values::Ids {
-                ids: ids.as_slice().map_err(|_| contiguous("values"))?,
-                vocabulary: match config.input {
-                    Input::Embedding { vocabulary } => vocabulary,
-                    _ => config.stack.input_size,
-                },
-            },
-            (None, None) => unreachable!("`borrow` makes one of the two"),
-        };
-        let starts = self.starts.as_slice().map_err(|_| contiguous("starts"))?;
-        let lengths = self.lengths.as_slice().map_err(|_| contiguous("lengths"))?;
-        Ok(Sequences::new(values, starts, lengths)?)
-    }
-}
-
-impl<'py, E: Held> TargetData<'py, E> {
-    fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Ok(match loss {
-            Loss::CrossEntropy => TargetData::Classes(borrow("targets", targets)?),
-            Loss::SquaredError => TargetData::Numbers(borrow("targets", targets)?),
-        })
-    }
-
-    fn targets(&self) -> PyResult<Targets<'_, E>> {
-        Ok(match self {
-            TargetData::Classes(classes) => {
-                Targets::Classes(classes.as_slice().map_err(|_| contiguous("targets"))?)
-            }
-            TargetData::Numbers(numbers) => {
-                Targets::Numbers(numbers.as_slice().map_err(|_| contiguous("targets"))?)
-            }
-        })
-    }
-}
-
-/// Arrays of sequences and their targets, as Python hands them over.
-type Labelled<'py> = (
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-);
-
-impl<'py, E: Held> Examples<'py, E> {
-    fn borrow(config: &NetworkConfig, labelled: &Labelled<'py>) -> PyResult<Self> {
-        let (values, starts, lengths, targets) = labelled;
-        Ok(Examples {
-            data: Data::borrow(config.input, values, starts, lengths)?,
-            targets: TargetData::borrow(config.loss, targets)?,
-        })
-    }
-
-    fn training(
-        &self,
-        py: Python<'py>,
-        model: &RwLock<Network<E>>,
-        config: &NetworkConfig,
-        batch_size: usize,
-        plan: (bool, bool),
-        seed: u64,
-    ) -> PyResult<Training<'_, E>> {
-        let (sequences, targets) = (self.data.sequences(config)?, self.targets.targets()?);
-        Ok(py.detach(|| {
-            let model = model.read().unwrap_or_else(PoisonError::into_inner);
-            Training::new(&model, sequences, targets, batch_size, plan, seed)
-        })?)
-    }
 }
 
 /// Runs `body` without the interpreter, with the number of threads asked for.
@@ -234,37 +118,32 @@ fn fit<'py, E: Held>(
         .transpose()?;
     let on_batch = options.on_batch.as_ref().map(|call| call.clone().unbind());
     for number in 1..=options.max_epochs {
-        let mut ticked = Instant::now();
+        let mut ticker = Ticker::start();
         let settings = optimizer.settings();
         let result = detached(py, options.n_threads, || {
             let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
             let mut states = optimizer.states();
             let state = E::state_of(&mut states, model.id());
             train.epoch(&mut model, &settings, state, number, |progress| {
-                if ticked.elapsed() < TICK {
-                    return Ok(());
-                }
-                ticked = Instant::now();
-                Python::attach(|py| {
-                    py.check_signals()?;
+                ticker.tick(|py| {
                     if let Some(call) = &on_batch {
                         call.call1(py, (number, progress.done, progress.batches, progress.loss))?;
                     }
-                    PyResult::Ok(())
+                    Ok(())
                 })
             })
         })?;
         let epoch = match result {
             Ok(epoch) => epoch,
-            Err(Stopped::Error(error)) => return Err(error.into()),
-            Err(Stopped::Observer(error)) => return interrupted(py, error),
+            Err(stopped) => return interrupted(py, stopped.into()),
         };
-        let scores = match &validation {
-            Some(validation) => Some(detached(py, options.n_threads, || {
-                validation.evaluate(&model.read().unwrap_or_else(PoisonError::into_inner))
-            })?),
-            None => None,
-        };
+        let mut scores = None;
+        if let Some(validation) = &validation {
+            match evaluate(py, model, validation, options.n_threads) {
+                Ok(found) => scores = Some(found),
+                Err(error) => return interrupted(py, error),
+            }
+        }
         let called = py.check_signals().and_then(|()| match &options.on_epoch {
             Some(call) => call
                 .call1((logs(py, number, &epoch, scores)?,))?
@@ -278,6 +157,48 @@ fn fit<'py, E: Held>(
         }
     }
     Ok("finished")
+}
+
+/// Looks at signals about every [`TICK`], from a thread that has let go of the interpreter.
+struct Ticker(Instant);
+
+impl Ticker {
+    fn start() -> Self {
+        Ticker(Instant::now())
+    }
+
+    fn tick(&mut self, then: impl FnOnce(Python<'_>) -> PyResult<()>) -> PyResult<()> {
+        if self.0.elapsed() < TICK {
+            return Ok(());
+        }
+        self.0 = Instant::now();
+        Python::attach(|py| {
+            py.check_signals()?;
+            then(py)
+        })
+    }
+}
+
+impl From<Stopped<PyErr>> for PyErr {
+    fn from(stopped: Stopped<PyErr>) -> PyErr {
+        match stopped {
+            Stopped::Error(error) => error.into(),
+            Stopped::Observer(error) => error,
+        }
+    }
+}
+
+fn evaluate<E: Held>(
+    py: Python<'_>,
+    model: &RwLock<Network<E>>,
+    training: &Training<'_, E>,
+    n_threads: Option<usize>,
+) -> PyResult<(f64, f64)> {
+    let mut ticker = Ticker::start();
+    detached(py, n_threads, || {
+        let model = model.read().unwrap_or_else(PoisonError::into_inner);
+        training.evaluate(&model, || ticker.tick(|_| Ok(())))
+    })?
 }
 
 /// Ctrl-C ends training and keeps the model; any other exception passes.
@@ -299,9 +220,10 @@ fn predict<'py, E: Held>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let data = Data::<E>::borrow(config.input, data[0], data[1], data[2])?;
     let sequences = data.sequences(config)?;
+    let mut ticker = Ticker::start();
     let outputs = detached(py, n_threads, || {
         let model = model.read().unwrap_or_else(PoisonError::into_inner);
-        model.predict(&sequences, batch_size)
+        model.predict(&sequences, batch_size, || ticker.tick(|_| Ok(())))
     })??;
     let rows = outputs.len() / config.n_outputs;
     let outputs = PyArray::from_vec(py, outputs);
@@ -487,9 +409,7 @@ impl PyNetwork {
         ) -> PyResult<(f64, f64)> {
             let examples = Examples::borrow(config, labelled)?;
             let training = examples.training(py, model, config, batch_size, (false, true), 0)?;
-            detached(py, n_threads, || {
-                training.evaluate(&model.read().unwrap_or_else(PoisonError::into_inner))
-            })
+            evaluate(py, model, &training, n_threads)
         }
         let labelled = (values, starts, lengths, targets);
         dispatch!(self, model => {
