@@ -33,7 +33,7 @@ def load_weights(layer, per_direction: list[dict[str, np.ndarray]]) -> None:
     )
 
 
-# ONNX: gates of an LSTM in the order i, o, f, c and of a GRU z, r, h; X is (T, B, I), Y (T, D, B, H),
+# ONNX: gates of an LSTM in the order i, o, f, c, of a GRU z, r, h; X is (T, B, I), Y (T, D, B, H),
 # biases are W's and R's one after the other. There is a layer that reads backwards alone.
 
 ONNX_TO_OURS = {nn.RNN: [0], nn.LSTM: [0, 2, 3, 1], nn.GRU: [1, 0, 2]}
