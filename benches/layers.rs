@@ -13,7 +13,7 @@ use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
 use ndarray::Array3;
-use rnncore::{CellKind, Config, Inputs, Recurrent, parallel};
+use rnncore::{CellKind, Config, Inputs, Recurrent, Tape, parallel};
 
 const CELLS: [(&str, CellKind, usize); 3] = [
     ("LSTM", CellKind::Lstm, 4),
@@ -58,10 +58,12 @@ const SEQUENCES: [Shape; 3] = [
     Shape::new(64, 100, 128, 256),
 ];
 
-/// A layer, a batch for it and the gradient of a loss.
+/// A layer, a batch for it with the states to start from, and the gradient of a loss.
 struct Problem {
     layer: Recurrent<f32>,
     x: Array3<f32>,
+    h0: Array3<f32>,
+    c0: Option<Array3<f32>>,
     output: Array3<f32>,
     d_output: Array3<f32>,
 }
@@ -99,45 +101,41 @@ impl Problem {
                 Ok(())
             })
             .expect("the closure does not fail");
-        let array = |columns| {
+        let array = |rows: usize, columns: usize| {
             let at = |(t, b, c)| noise((t * batch + b) * columns + c);
-            Array3::from_shape_fn((steps, batch, columns), at)
+            Array3::from_shape_fn((rows, batch, columns), at)
         };
         Problem {
             layer,
-            x: array(inputs),
-            output: array(hidden),
-            d_output: array(hidden),
+            x: array(steps, inputs),
+            h0: array(1, hidden),
+            c0: (cell == CellKind::Lstm).then(|| array(1, hidden)),
+            output: array(steps, hidden),
+            d_output: array(steps, hidden),
         }
     }
 
-    fn forward(&mut self) {
+    fn run(&self, keep: bool) -> Tape<f32> {
         let inputs = Inputs {
             x: self.x.view(),
-            h0: None,
-            c0: None,
+            h0: Some(self.h0.view()),
+            c0: self.c0.as_ref().map(|c0| c0.view()),
             lengths: None,
         };
-        let tape = self
-            .layer
-            .forward(inputs, false, None)
-            .expect("the shapes match");
+        self.layer
+            .forward(inputs, keep, None)
+            .expect("the shapes match")
+    }
+
+    fn forward(&mut self) {
+        let tape = self.run(false);
         self.layer
             .output(&tape, self.output.view_mut())
             .expect("the shapes match");
     }
 
     fn train(&mut self) {
-        let inputs = Inputs {
-            x: self.x.view(),
-            h0: None,
-            c0: None,
-            lengths: None,
-        };
-        let mut tape = self
-            .layer
-            .forward(inputs, true, None)
-            .expect("the shapes match");
+        let mut tape = self.run(true);
         self.layer
             .backward(&mut tape, Some(self.d_output.view()), None, None)
             .expect("the shapes match");
