@@ -459,6 +459,8 @@ def test_score_refuses(classifier, tagger):
         ValueError, match="y: expected 2 numbers a target as in fit, got one number"
     ):
         regressor.score(X, np.zeros(4))
+    with pytest.raises(ValueError, match="y: expected 2 numbers a target as in fit, got 4 numbers"):
+        regressor.score(X, np.zeros((4, 4)))
 
 
 def test_probabilities_are_for_classification():

@@ -19,6 +19,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import rnncore
 from rnncore import _core
+from rnncore._progress import Progress
 
 mpl.use("Agg")
 
@@ -395,6 +396,39 @@ def test_progress_goes_where_it_should(verbose, rng):
     else:
         assert lines == []
     assert ("epoch 3/3" in err.getvalue()) is bool(verbose)
+
+
+def test_the_bar_moves_within_an_epoch_and_is_closed():
+    with redirect_stderr(io.StringIO()), Progress(4, "r2", lines=False) as progress:
+        progress.on_batch(2, 1, 4, 0.5)
+        assert progress._bar.n == 1.25
+        progress.on_epoch(2, {"loss": 0.5, "r2": 0.1, "seconds": 1.0})
+        assert progress._bar.n == 2
+        assert progress._bar.postfix == "loss 0.5000  r2 0.1000"
+    assert progress._bar.disable
+
+
+@pytest.mark.parametrize("method", ["on_batch", "on_epoch"])
+def test_interrupting_the_progress_bar_is_interrupting_fit(method, monkeypatch, rng):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, method, interrupt)
+    X = rng.standard_normal((400, 100, 8)).astype(np.float32)
+    model = rnncore.LSTM(64, max_epochs=1000, verbose=1)
+    with redirect_stderr(io.StringIO()), pytest.warns(UserWarning, match="fit was interrupted"):
+        model.fit(X, X[:, 0, 0])
+    assert np.isfinite(model.predict(X[:5])).all()
+
+
+def test_other_errors_in_the_progress_bar_pass(monkeypatch, rng):
+    def fail(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Progress, "on_epoch", fail)
+    X = rng.standard_normal((10, 4, 2))
+    with redirect_stderr(io.StringIO()), pytest.raises(BrokenPipeError):
+        rnncore.LSTM(4, verbose=1).fit(X, X[:, 0, 0])
 
 
 def interrupt_soon(after=0.4):

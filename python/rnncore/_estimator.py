@@ -166,22 +166,19 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             else nullcontext()
         )
         with bar as progress:
-            try:
-                outcome = self._network.fit(
-                    *data,
-                    optimizer,
-                    batch_size=options["batch_size"],
-                    max_epochs=options["max_epochs"],
-                    shuffle=options["shuffle"],
-                    bucket_by_length=options["bucket_by_length"],
-                    seed=seed,
-                    n_threads=options["n_jobs"],
-                    validation=validation,
-                    on_batch=progress.on_batch if progress else None,
-                    on_epoch=partial(self._on_epoch, score, progress),
-                )
-            except KeyboardInterrupt:  # it struck in one of the two callbacks
-                return True
+            outcome = self._network.fit(
+                *data,
+                optimizer,
+                batch_size=options["batch_size"],
+                max_epochs=options["max_epochs"],
+                shuffle=options["shuffle"],
+                bucket_by_length=options["bucket_by_length"],
+                seed=seed,
+                n_threads=options["n_jobs"],
+                validation=validation,
+                on_batch=progress.on_batch if progress else None,
+                on_epoch=partial(self._on_epoch, score, progress),
+            )
         return outcome == "interrupted"
 
     def _on_epoch(self, score: str, progress: Progress | None, logs: dict[str, float]) -> None:
