@@ -10,8 +10,9 @@ milliseconds, with
 - `of peak`: the share that this is of a large matrix product's rate, by the faster of the two
   libraries that torch brings: its BLAS (MKL) and oneDNN. On AMD's processors oneDNN is, by far.
 
-A pass is `forward` (inference) or `step` (forward that keeps what backward needs, then backward
-to the input and every weight, without optimizer). Each number of threads gets a process of its
+A pass is `forward` (inference) or `step` (forward that keeps what backward needs, then backward to
+the input, the initial state and every weight, without optimizer). Every sequence starts from a
+given state, as the next piece of a stream does. Each number of threads gets a process of its
 own, pinned to as many processors. Complete runs are recorded in benches/results/; the exit status
 is 1 when a result is wrong.
 

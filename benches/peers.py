@@ -10,6 +10,7 @@ Each takes the kind of array that its users have at hand, and leaves its results
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -69,6 +70,14 @@ class Problem:
         return d_output
 
     @cached_property
+    def state(self) -> dict[str, Array]:
+        """Initial state: "h0", and for an LSTM "c0", each (1, batch, hidden)."""
+        case = self.case
+        names = ["h0", "c0"] if case.cell == "LSTM" else ["h0"]
+        shape = (1, case.batch, case.hidden)
+        return {name: self._normal(3 + i, shape) for i, name in enumerate(names)}
+
+    @cached_property
     def weights(self) -> dict[str, Array]:
         """Weights by torch's names, gates in torch's order."""
         case, rng = self.case, np.random.default_rng(2)
@@ -89,6 +98,12 @@ class Problem:
         return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+def joined(parts: Iterable[Any]) -> Any:
+    """Give a state as torch has it: h alone, or the pair (h, c)."""
+    state = tuple(parts)
+    return state if len(state) == 2 else state[0]
+
+
 class Peer(Protocol):
     """What `compare.py` asks of an implementation; the results stay in its own kind of array."""
 
@@ -100,7 +115,7 @@ class Peer(Protocol):
         """Give the output, (steps, batch, hidden)."""
 
     def step(self) -> tuple[Any, dict[str, Any]]:
-        """Give the output, and the gradients by name, "x" among them."""
+        """Give the output, and the gradients by name: of "x", "h0", "c0" and every weight."""
 
 
 class Rnncore:
@@ -116,15 +131,18 @@ class Rnncore:
         self.layer = getattr(rnncore.nn, case.cell)(case.inputs, case.hidden)
         self.layer.load_state_dict(problem.weights)
         self.x, self.d_output = problem.x, problem.d_output
+        self.state_names = list(problem.state)
+        self.state = joined(problem.state.values())
 
     def forward(self) -> Array:
-        output, _ = self.layer(self.x)
+        output, _ = self.layer(self.x, self.state)
         return output
 
     def step(self) -> tuple[Array, dict[str, Array]]:
-        output, _, tape = self.layer.forward(self.x)
-        dx, _, gradients = self.layer.backward(tape, self.d_output)
-        return output, {"x": dx, **gradients}
+        output, _, tape = self.layer.forward(self.x, self.state)
+        dx, d_state, gradients = self.layer.backward(tape, self.d_output)
+        parts = d_state if isinstance(d_state, tuple) else [d_state]
+        return output, {"x": dx, **dict(zip(self.state_names, parts, strict=True)), **gradients}
 
 
 class Torch:
@@ -142,18 +160,21 @@ class Torch:
         self.layer.load_state_dict(
             {name: torch.from_numpy(value) for name, value in problem.weights.items()}
         )
-        self.x = torch.from_numpy(problem.x)
-        self.leaf = torch.from_numpy(problem.x).requires_grad_()
+        self.x = torch.from_numpy(problem.x).requires_grad_()
+        states = {
+            name: torch.from_numpy(part).requires_grad_() for name, part in problem.state.items()
+        }
+        self.state = joined(states.values())
         self.d_output = torch.from_numpy(problem.d_output)
-        self.leaves = {"x": self.leaf, **dict(self.layer.named_parameters())}
+        self.leaves = {"x": self.x, **states, **dict(self.layer.named_parameters())}
 
     def forward(self) -> Any:
         with self.torch.inference_mode():
-            output, _ = self.layer(self.x)
+            output, _ = self.layer(self.x, self.state)
         return output
 
     def step(self) -> tuple[Any, dict[str, Any]]:
-        output, _ = self.layer(self.leaf)
+        output, _ = self.layer(self.x, self.state)
         gradients = self.torch.autograd.grad(output, list(self.leaves.values()), self.d_output)
         return output.detach(), dict(zip(self.leaves, gradients, strict=True))
 
@@ -169,10 +190,10 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        self.inputs = {"X": problem.x, **problem.state}
         self.session = onnxruntime.InferenceSession(
             self._model(problem), options, providers=["CPUExecutionProvider"]
         )
-        self.x = problem.x
 
     def _model(self, problem: Problem) -> bytes:
         from onnx import TensorProto, helper, numpy_helper
@@ -191,13 +212,21 @@ class OnnxRuntime:
         }
         # torch multiplies the reset gate into W_hn h + b_hn, which ONNX calls linear before reset.
         options = {"linear_before_reset": 1} if case.cell == "GRU" else {}
+        no_lengths = ""
         node = helper.make_node(
-            case.cell, ["X", *initializers], ["Y"], hidden_size=case.hidden, **options
+            case.cell,
+            ["X", *initializers, no_lengths, *problem.state],
+            ["Y"],
+            hidden_size=case.hidden,
+            **options,
         )
         graph = helper.make_graph(
             [node],
             "layer",
-            [helper.make_tensor_value_info("X", TensorProto.FLOAT, problem.x.shape)],
+            [
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape)
+                for name, value in self.inputs.items()
+            ],
             [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
             [numpy_helper.from_array(value, name) for name, value in initializers.items()],
         )
@@ -205,7 +234,7 @@ class OnnxRuntime:
         return helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString()
 
     def forward(self) -> Array:
-        (output,) = self.session.run(None, {"X": self.x})
+        (output,) = self.session.run(None, self.inputs)
         return output[:, 0]
 
 
@@ -221,12 +250,12 @@ class Jax:
         layer = self._layer(problem.case.cell)
         self.weights = {name: jax.device_put(value) for name, value in problem.weights.items()}
         self.x = jax.device_put(problem.x)
+        self.state = {name: jax.device_put(part) for name, part in problem.state.items()}
         self.d_output = jax.device_put(problem.d_output)
 
-        def step(weights: dict[str, Any], x: Any, d_output: Any) -> tuple[Any, Any, Any]:
-            output, pull = jax.vjp(layer, weights, x)
-            d_weights, dx = pull(d_output)
-            return output, d_weights, dx
+        def step(weights: dict[str, Any], x: Any, state: Any, d_output: Any) -> tuple[Any, Any]:
+            output, pull = jax.vjp(layer, weights, x, state)
+            return output, pull(d_output)
 
         self._forward = jax.jit(layer)
         self._step = jax.jit(step)
@@ -254,27 +283,26 @@ class Jax:
 
         one_step = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[cell]
 
-        def layer(weights: dict[str, Any], x: Any) -> Any:
-            zeros = jnp.zeros((x.shape[1], weights["weight_hh_l0"].shape[1]), x.dtype)
+        def layer(weights: dict[str, Any], x: Any, state: dict[str, Any]) -> Any:
             from_x = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
 
             def recur(h: Any) -> Any:
                 return h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
 
-            state = (zeros, zeros) if cell == "LSTM" else zeros
-            _, output = jax.lax.scan(lambda s, row: one_step(s, row, recur), state, from_x)
+            start = joined(state[name][0] for name in ("h0", "c0") if name in state)
+            _, output = jax.lax.scan(lambda s, row: one_step(s, row, recur), start, from_x)
             return output
 
         return layer
 
     def forward(self) -> Any:
-        return self._forward(self.weights, self.x).block_until_ready()
+        return self._forward(self.weights, self.x, self.state).block_until_ready()
 
     def step(self) -> tuple[Any, dict[str, Any]]:
-        output, gradients, dx = self.jax.block_until_ready(
-            self._step(self.weights, self.x, self.d_output)
+        output, (gradients, dx, d_state) = self.jax.block_until_ready(
+            self._step(self.weights, self.x, self.state, self.d_output)
         )
-        return output, {"x": dx, **gradients}
+        return output, {"x": dx, **d_state, **gradients}
 
 
 PEERS: dict[str, type[Peer]] = {
