@@ -63,6 +63,20 @@ pub enum Error {
         what: String,
     },
 
+    /// There is no memory for a model's weights.
+    #[error("{numbers} weights do not fit into memory")]
+    OutOfMemory {
+        /// How many numbers were asked for.
+        numbers: usize,
+    },
+
+    /// What is called for belongs to the call that is under way on this thread.
+    #[error("{what} is in use by the call that this one was made from")]
+    Busy {
+        /// What it is: "the network", ...
+        what: &'static str,
+    },
+
     /// A tape was given to `backward` twice.
     #[error(
         "`tape`: expected one that `backward` has not used yet, got a used one; \

@@ -13,7 +13,7 @@ use crate::pass::{Pass, Source, States};
 use crate::recurrent::fresh_id;
 use crate::sequence::Element;
 use crate::simd::Isa;
-use crate::stack::{Config, Stack, Want};
+use crate::stack::{Config, Stack, Want, addressable};
 use crate::steps::Steps;
 
 /// What a step of a sequence is.
@@ -89,15 +89,29 @@ impl<E: Element> Network<E> {
     /// A network whose weights are all zero, for the current instruction set.
     ///
     /// # Errors
-    /// As [`Stack::new`]; also [`Error::Value`] naming `n_outputs` or `vocabulary_size` if it is 0.
+    /// As [`Stack::new`]; also [`Error::Value`] naming `n_outputs` or `vocabulary_size` if it is 0
+    /// or its weights cannot be addressed, [`Error::OutOfMemory`] if there is no room for the
+    /// weights.
     pub fn new(config: NetworkConfig) -> Result<Self> {
         let isa = Isa::current()?;
         if config.n_outputs == 0 {
             return Err(Error::value("n_outputs", "an integer >= 1", 0));
         }
-        if config.input == (Input::Embedding { vocabulary: 0 }) {
+        let Config {
+            input_size,
+            hidden_size,
+            ..
+        } = config.stack;
+        let table = match config.input {
+            Input::Dense => [1, 1],
+            Input::Embedding { vocabulary } => [vocabulary, input_size],
+            Input::OneHot => [input_size, 1],
+        };
+        if table[0] == 0 {
             return Err(Error::value("vocabulary_size", "an integer >= 1", 0));
         }
+        addressable("vocabulary_size", &table)?;
+        addressable("n_outputs", &[config.n_outputs, 2, hidden_size])?;
         let stack = Stack::with_isa(config.stack, isa)?;
         let outputs = stack.output_columns();
         let top = Stack::with_input(
@@ -125,7 +139,7 @@ impl<E: Element> Network<E> {
         let head = rnn.end..layout.size();
         Ok(Network {
             config,
-            weights: vec![E::ZERO; layout.size()],
+            weights: layout.zeros()?,
             layout,
             embedding,
             rnn,

@@ -4,6 +4,9 @@
 
 use std::ops::Range;
 
+use crate::error::{Error, Result};
+use crate::simd::Real;
+
 /// A named array in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -55,5 +58,19 @@ impl Layout {
     /// Numbers in all.
     pub fn size(&self) -> usize {
         self.entries.last().map_or(0, |last| last.range().end)
+    }
+
+    /// A flat buffer of zeros.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is no room for it.
+    pub fn zeros<E: Real>(&self) -> Result<Vec<E>> {
+        let numbers = self.size();
+        let mut zeros = Vec::new();
+        zeros
+            .try_reserve_exact(numbers)
+            .map_err(|_| Error::OutOfMemory { numbers })?;
+        zeros.resize(numbers, E::ZERO);
+        Ok(zeros)
     }
 }

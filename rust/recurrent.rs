@@ -85,19 +85,22 @@ impl<E: Element> Recurrent<E> {
     /// A stack whose weights are all zero, for the current instruction set.
     ///
     /// # Errors
-    /// As [`Stack::new`].
+    /// As [`Stack::new`] and [`Recurrent::from_stack`].
     pub fn new(config: Config) -> Result<Self> {
-        Ok(Self::from_stack(Stack::new(config)?))
+        Self::from_stack(Stack::new(config)?)
     }
 
     /// The same for a stack that is there already.
-    pub fn from_stack(stack: Stack<E>) -> Self {
-        Recurrent {
-            weights: vec![E::ZERO; stack.layout().size()],
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if there is no room for the weights.
+    pub fn from_stack(stack: Stack<E>) -> Result<Self> {
+        Ok(Recurrent {
+            weights: stack.layout().zeros()?,
             stack,
             id: fresh_id(),
             version: 0,
-        }
+        })
     }
 
     /// What the stack is made of.

@@ -20,7 +20,7 @@ impl Problem {
     fn new(config: Config, isa: Isa, total: usize, lengths: &[i64]) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let mut uniform = move || f64::from(random.next_u32()) / 2f64.powi(31) - 1.0;
-        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap());
+        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap()).unwrap();
         model
             .update(|weights| {
                 weights.fill_with(|| 0.6 * uniform());

@@ -29,7 +29,7 @@ fn array(random: &mut ChaCha8Rng, shape: (usize, usize, usize)) -> Array3<f64> {
 impl Problem {
     fn new(config: Config, isa: Isa, lengths: &[i64], dropout_seed: Option<u64>) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(5);
-        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap());
+        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap()).unwrap();
         model
             .update(|weights| {
                 weights.fill_with(|| 0.7 * uniform(&mut random));

@@ -346,10 +346,9 @@ fn definitions_agree() {
 }
 
 fn limits<V: Vector>() {
-    let of = |f: fn(&[V::Element]) -> Vec<V::Element>, x: f64| {
-        f(&[V::Element::from_f64(x); 16])[0].to_f64()
-    };
-    let functions: [(fn(&[V::Element]) -> Vec<V::Element>, [f64; 3]); 3] = [
+    type Mapping<E> = fn(&[E]) -> Vec<E>;
+    let of = |f: Mapping<V::Element>, x: f64| f(&[V::Element::from_f64(x); 16])[0].to_f64();
+    let functions: [(Mapping<V::Element>, [f64; 3]); 3] = [
         (map::<V, Exp>, [0.0, 1.0, f64::INFINITY]),
         (map::<V, Sigmoid>, [0.0, 0.5, 1.0]),
         (map::<V, Tanh>, [-1.0, 0.0, 1.0]),

@@ -10,7 +10,9 @@ mod network;
 mod optimizer;
 mod stack;
 
-use pyo3::exceptions::{PyFloatingPointError, PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{
+    PyFloatingPointError, PyKeyboardInterrupt, PyMemoryError, PyRuntimeError, PyValueError,
+};
 use pyo3::prelude::*;
 
 use crate::error::Error;
@@ -25,6 +27,8 @@ impl From<Error> for PyErr {
                 PyFloatingPointError::new_err(message)
             }
             Error::Interrupted => PyKeyboardInterrupt::new_err(message),
+            Error::OutOfMemory { .. } => PyMemoryError::new_err(message),
+            Error::Busy { .. } => PyRuntimeError::new_err(message),
             Error::Shape { .. }
             | Error::Value { .. }
             | Error::UnknownIsa { .. }

@@ -71,7 +71,9 @@ pub(crate) trait Kernels<E: Real>: Sync {
     );
 }
 
-struct Compiled<V, C, S>(PhantomData<fn() -> (V, C, S)>);
+type Of<V, C, S> = fn() -> (V, C, S);
+
+struct Compiled<V, C, S>(PhantomData<Of<V, C, S>>);
 
 impl<V, C, S> Compiled<V, C, S> {
     const NEW: Self = Compiled(PhantomData);

@@ -1,20 +1,22 @@
 //! Layers and directions: a recurrent stack over batches in packed order.
 
+mod backward;
+
 use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
-use crate::buffer::{Arena, Buffer};
+pub(crate) use backward::{InputGradients, Want};
+
+use crate::buffer::Arena;
 use crate::cell::CellKind;
 use crate::dropout;
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
-use crate::layer::{
-    BackwardPack, Descent, ForwardPack, Geometry, WeightGradients, WeightUnit, Weights,
-};
+use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::parallel;
 use crate::params::Layout;
-use crate::pass::{DirectionPass, LayerPass, Pass, Source, StateRows, States};
+use crate::pass::{DirectionPass, LayerPass, Pass, Source, States};
 use crate::sequence::{Element, Kernels};
 use crate::simd::{Isa, Real};
 use crate::steps::Steps;
@@ -58,15 +60,34 @@ impl Config {
                 self.dropout,
             ));
         }
-        let widest = self.input_size.max(2 * self.hidden_size);
-        if widest.checked_mul(16 * self.hidden_size).is_none() {
-            return Err(Error::value(
-                "hidden_size",
-                "weights that can be addressed",
-                self.hidden_size,
-            ));
-        }
-        Ok(())
+        // Four gates, two directions, and an input as wide as I and 2 H together at most.
+        let (hidden, layers) = (self.hidden_size, self.num_layers);
+        addressable("input_size", &[8, hidden, self.input_size, layers])?;
+        addressable("hidden_size", &[8, hidden, hidden, 3, layers])
+    }
+}
+
+/// Whether a buffer of the product of `sizes` can be addressed, padded to whole registers.
+///
+/// # Errors
+/// [`Error::Value`] naming `argument`.
+pub(crate) fn addressable(argument: &str, sizes: &[usize]) -> Result<()> {
+    /// Bytes of a number, and a power of two to spare for padding and sums of buffers.
+    const EACH: usize = 8 << 10;
+    let bytes = sizes
+        .iter()
+        .try_fold(EACH, |bytes, &size| bytes.checked_mul(size));
+    match bytes {
+        Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
+        _ => Err(Error::value(
+            argument,
+            "a model whose weights can be addressed",
+            sizes
+                .iter()
+                .map(usize::to_string)
+                .collect::<Vec<_>>()
+                .join(" x "),
+        )),
     }
 }
 
@@ -129,16 +150,6 @@ pub struct Stack<E: 'static> {
     arena: Arc<Arena>,
 }
 
-/// Gradients of what went into a pass.
-pub(crate) struct InputGradients<E> {
-    /// Of x, R rows, if asked for.
-    pub dx: Option<Buffer<E>>,
-    /// Of the initial hidden states, if asked for.
-    pub dh0: StateRows<E>,
-    /// Of the initial memories, if asked for; unspecified for cells without memory.
-    pub dmemory0: StateRows<E>,
-}
-
 impl<E: Element> Stack<E> {
     /// A stack for the current instruction set.
     ///
@@ -152,7 +163,7 @@ impl<E: Element> Stack<E> {
     /// A stack for one instruction set.
     ///
     /// # Errors
-    /// As [`Stack::new`].
+    /// As [`Stack::new`]; [`Error::UnknownIsa`] if this CPU lacks it.
     pub fn with_isa(config: Config, isa: Isa) -> Result<Self> {
         let lanes = E::kernels(isa, config.cell).lanes();
         Self::with_input(config, isa, Geometry::columns(1, config.input_size, lanes))
@@ -161,6 +172,8 @@ impl<E: Element> Stack<E> {
     /// A stack whose input rows lie in a given way; their columns are `config.input_size`.
     pub(crate) fn with_input(config: Config, isa: Isa, first: Columns) -> Result<Self> {
         config.check()?;
+        // An instruction set may be named without having been found.
+        Isa::by_name(isa.name())?;
         // So that a bad RNNCORE_NUM_THREADS is heard of before there is work.
         parallel::num_threads()?;
         let kernels = E::kernels(isa, config.cell);
@@ -263,7 +276,7 @@ impl<E: Element> Stack<E> {
             * geometry.padded()
             * (geometry.input.extent() + geometry.hidden);
         let threads = parallel::num_threads().unwrap_or(1);
-        threads.min(1 + rows * products / WORTHWHILE)
+        threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
     }
 
     /// Runs a batch through all layers.
@@ -376,184 +389,6 @@ impl<E: Element> Stack<E> {
             layer as u64,
         );
     }
-
-    /// Takes a kept pass back through all layers, and writes the gradients of the weights.
-    ///
-    /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the final states.
-    ///
-    /// # Panics
-    /// If a buffer's size is not that, or the pass was not kept.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn backward(
-        &self,
-        weights: &[E],
-        pass: Pass<E>,
-        dy: Option<Buffer<E>>,
-        last: States<E>,
-        want: Want,
-        gradients: &mut [E],
-    ) -> InputGradients<E> {
-        assert_eq!(weights.len(), self.layout.size());
-        assert_eq!(gradients.len(), self.layout.size());
-        let Pass {
-            steps,
-            x,
-            mut layers,
-            dropout_seed,
-        } = pass;
-        let (rows, batch) = (steps.rows(), steps.batch());
-        let zeros = |g: &Geometry| self.arena.zeros(batch * g.padded());
-        let mut dh = last.hidden.map(|rows| rows.into_iter().rev());
-        let mut dmemory = last.memory.map(|rows| rows.into_iter().rev());
-        let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
-        let mut dy = dy;
-        for (layer, directions) in self.layers.iter().enumerate().rev() {
-            let mut pass = layers.pop().expect("a pass has every layer");
-            assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
-            let input = match (&pass.dropped, layers.last()) {
-                (Some(dropped), _) => (dropped.as_ptr(), None),
-                (None, Some(beneath)) => (beneath.y.as_ptr(), None),
-                (None, None) => (x.rows(), x.ids()),
-            };
-            let mut last = Vec::new();
-            let mut carry = Vec::new();
-            let mut dh0 = Vec::new();
-            for direction in directions.iter().rev() {
-                let g = &direction.geometry;
-                last.push(
-                    dh.as_mut()
-                        .and_then(Iterator::next)
-                        .unwrap_or_else(|| zeros(g)),
-                );
-                assert_eq!(last[last.len() - 1].len(), batch * g.padded());
-                let mut carried = zeros(g);
-                if let Some(memory) = dmemory.as_mut().and_then(Iterator::next) {
-                    assert_eq!(memory.len(), batch * g.padded());
-                    g.spread(&memory, batch, g.lanes, &mut carried);
-                }
-                carry.push(carried);
-                dh0.extend(want.states.then(|| zeros(g)));
-            }
-            for list in [&mut last, &mut carry, &mut dh0] {
-                list.reverse();
-            }
-            let sweeps = pass.sweeps(&steps, input);
-            let descents: Vec<_> = (0..directions.len())
-                .map(|d| Descent {
-                    dy: dy.as_ref().map_or(ptr::null(), |dy| {
-                        assert_eq!(dy.len(), rows * self.output_columns().stride());
-                        dy.as_ptr()
-                            .wrapping_add(d * directions[d].geometry.padded())
-                    }),
-                    dh_last: last[d].as_ptr(),
-                    carry: carry[d].as_mut_ptr(),
-                    dh0: if want.states {
-                        dh0[d].as_mut_ptr()
-                    } else {
-                        ptr::null_mut()
-                    },
-                })
-                .collect();
-            let workers = self.workers(rows, &directions[0].geometry);
-            let packs: Vec<_> = directions
-                .iter()
-                .map(|direction| direction.backward_pack(weights, &self.arena))
-                .collect();
-            let items = row_items(&steps, directions.len(), workers);
-            parallel::for_each(workers, items, |(d, rows)| {
-                // SAFETY: the buffers were sized above or in `forward`, packs are this
-                // geometry's, and the items are disjoint in rows or direction.
-                unsafe {
-                    self.kernels.backward(
-                        &directions[d].geometry,
-                        packs[d],
-                        &sweeps[d],
-                        &descents[d],
-                        rows,
-                    );
-                }
-            });
-
-            let columns = directions[0].geometry.input;
-            let mut dx =
-                (layer > 0 || want.input).then(|| self.arena.take(rows * columns.stride()));
-            let to = Shared(dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()));
-            let base = gradients.as_mut_ptr();
-            let outs: Vec<_> = directions
-                .iter()
-                .map(|direction| direction.gradients(base))
-                .collect();
-            let items = late_items(&steps, directions, workers, dx.is_some());
-            parallel::for_each(workers, items, |item| match item {
-                Late::Input(range) => {
-                    for (d, direction) in directions.iter().enumerate() {
-                        // SAFETY: dx has R rows; each item's steps are its own, and the second
-                        // direction adds to what the first one wrote.
-                        unsafe {
-                            self.kernels.input_gradient(
-                                &direction.geometry,
-                                packs[d],
-                                &sweeps[d],
-                                range.clone(),
-                                to.get(),
-                                d > 0,
-                            );
-                        }
-                    }
-                }
-                Late::Weights(d, unit) => {
-                    // SAFETY: gradients have every parameter of the layout; units are disjoint.
-                    unsafe {
-                        self.kernels
-                            .weights(&directions[d].geometry, &sweeps[d], &unit, &outs[d]);
-                    }
-                }
-            });
-            if let (Some(seed), Some(dx)) = (dropout_seed.filter(|_| layer > 0), dx.as_mut()) {
-                self.drop_out(dx, &steps, seed, layer);
-            }
-            dy = dx;
-            all_dh0.extend(dh0.into_iter().rev());
-            if want.states {
-                all_dmemory0.extend(carry.iter().zip(directions).rev().map(
-                    |(carry, direction)| {
-                        let g = &direction.geometry;
-                        let mut rows = zeros(g);
-                        g.collect(carry, batch, g.lanes, &mut rows);
-                        rows
-                    },
-                ));
-            }
-        }
-        all_dh0.reverse();
-        all_dmemory0.reverse();
-        InputGradients {
-            dx: dy,
-            dh0: all_dh0,
-            dmemory0: all_dmemory0,
-        }
-    }
-}
-
-/// Which gradients besides the weights' are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
-    /// The input's.
-    pub input: bool,
-    /// The initial states'.
-    pub states: bool,
-}
-
-/// A pointer that workers share.
-struct Shared<E>(*mut E);
-
-// SAFETY: its users write disjoint places, as they say where they use it.
-unsafe impl<E: Sync> Sync for Shared<E> {}
-
-impl<E> Shared<E> {
-    fn get(&self) -> *mut E {
-        self.0
-    }
 }
 
 /// Directions times slices of rows.
@@ -562,37 +397,4 @@ fn row_items(steps: &Steps, directions: usize, workers: usize) -> Vec<(usize, Ra
     (0..directions)
         .flat_map(|d| slices.iter().map(move |rows| (d, rows.clone())))
         .collect()
-}
-
-/// Work that waits until all slots of a layer hold their gradients.
-enum Late {
-    /// The input's gradient at some steps.
-    Input(Range<usize>),
-    /// A share of a direction's weight gradients.
-    Weights(usize, WeightUnit),
-}
-
-fn late_items<E>(
-    steps: &Steps,
-    directions: &[Direction<E>],
-    workers: usize,
-    with_input: bool,
-) -> Vec<Late> {
-    let mut items = Vec::new();
-    for (d, direction) in directions.iter().enumerate() {
-        let units = direction.geometry.weight_units(workers);
-        items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
-    }
-    if with_input {
-        // Enough rows that a column panel's weights are read from memory once for many products.
-        const ROWS: usize = 256;
-        let mut start = 0;
-        for step in 0..steps.longest() {
-            if steps.offset(step + 1) - steps.offset(start) >= ROWS || step + 1 == steps.longest() {
-                items.push(Late::Input(start..step + 1));
-                start = step + 1;
-            }
-        }
-    }
-    items
 }
