@@ -32,8 +32,8 @@ from .layers import (
 def test_threads_change_nothing(cell, dtype, isa):
     rng = np.random.default_rng(0)
     layer = build(cell, 40, 70, 2, bidirectional=True, dtype=dtype, random_state=0, isa=isa)
-    for lengths in [None, rng.integers(0, 21, 37)]:
-        call = Call(layer, rng, 37, 20, lengths)
+    for shape in [(37, 20, None), (37, 20, rng.integers(0, 21, 37)), (3, 150, [150, 70, 149])]:
+        call = Call(layer, rng, *shape)
         with threads(1):
             want = call.run(layer)
         for n in [2, 3, 8]:
@@ -94,18 +94,24 @@ def test_company_and_padding_change_nothing(
                     assert not elsewhere[name][end:, at].any(), name
 
 
+@pytest.mark.parametrize(
+    ("sizes", "batch", "steps"),
+    [((40, 70, 2), 37, 20), ((40, 70, 2), 5, 150), ((300, 600, 1), 140, 3)],
+    ids=["many", "long", "wide"],
+)
 @every_isa
 @every_dtype
 @every_cell
-def test_a_sequence_among_many_is_as_alone(cell, dtype, isa):
-    # As above, where the work is worth several threads.
+def test_large_company_changes_nothing(cell, dtype, isa, sizes, batch, steps):
+    """As above where the work is worth several threads, or the weights are beyond the caches."""
     rng = np.random.default_rng(0)
-    layer = build(cell, 40, 70, 2, bidirectional=True, dtype=dtype, random_state=0, isa=isa)
-    lengths = rng.integers(0, 21, 37)
-    call = Call(layer, rng, 37, 20, lengths)
+    layer = build(cell, *sizes, bidirectional=True, dtype=dtype, random_state=0, isa=isa)
+    lengths = rng.integers(0, steps + 1, batch)
+    lengths[0] = steps
+    call = Call(layer, rng, batch, steps, lengths)
     with threads(3):
         together = call.run(layer)
-    for sequence in [0, 5, 36]:
+    for sequence in [0, 2, batch - 1]:
         alone = call.select([sequence], lengths[sequence]).run(layer)
         for name in BY_SEQUENCE:
             if name in alone:

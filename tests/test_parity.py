@@ -141,30 +141,50 @@ def test_layers_are_torchs_in_float32(cell, example):
     compare(cell, "float32", example)
 
 
+LARGE = Example(
+    input_size=40,
+    hidden_size=70,
+    num_layers=2,
+    bidirectional=True,
+    bias=True,
+    batch_first=True,
+    batch=37,
+    steps=20,
+    lengths=tuple((7 * sequence) % 20 for sequence in range(37)),
+    with_state=True,
+    gradients=frozenset(["output", "h", "c"]),
+    threads=3,
+    isa=ISAS[-1],
+    seed=1,
+)
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        LARGE,
+        replace(LARGE, lengths=None, bidirectional=False, threads=2),
+        replace(LARGE, batch=1, steps=150, lengths=None),
+        replace(LARGE, batch=3, steps=150, lengths=(150, 0, 71)),
+        # Weights that no cache holds, of more columns than one block has.
+        replace(
+            LARGE,
+            input_size=530,
+            hidden_size=600,
+            num_layers=1,
+            batch=4,
+            steps=6,
+            lengths=(3, 6, 0, 6),
+        ),
+    ],
+    ids=["ragged", "full", "long", "long and few", "wide"],
+)
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_wide_layers_are_torchs_on_several_threads(cell, dtype, isa):
-    # Work that is worth several threads, in several blocks of whatever is cut into blocks.
-    lengths = tuple((7 * sequence) % 20 for sequence in range(37))
-    example = Example(
-        input_size=40,
-        hidden_size=70,
-        num_layers=2,
-        bidirectional=True,
-        bias=True,
-        batch_first=True,
-        batch=len(lengths),
-        steps=20,
-        lengths=lengths,
-        with_state=True,
-        gradients=frozenset(["output", "h", "c"]),
-        threads=3,
-        isa=isa,
-        seed=1,
-    )
-    compare(cell, dtype, example)
-    compare(cell, dtype, replace(example, lengths=None, bidirectional=False, threads=2))
+def test_large_layers_are_torchs(cell, dtype, isa, example):
+    """Work that is worth several threads, in several blocks of whatever is cut into blocks."""
+    compare(cell, dtype, replace(example, isa=isa))
 
 
 STEPS = {
