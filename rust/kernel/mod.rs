@@ -26,8 +26,9 @@ pub(crate) mod weight;
 
 /// The most rows in a tile.
 pub(crate) const MAX_ROWS: usize = 12;
-/// Numbers that a tile's results may take: rows x panels x slots x lanes.
-pub(crate) const SCRATCH: usize = 24 * 16;
+/// Numbers that a tile's results may take: sums fit the registers, of which there are 32 of 16
+/// lanes at most.
+pub(crate) const SCRATCH: usize = 32 * 16;
 
 /// Results of a tile on their way to the pointwise pass.
 #[repr(align(64))]
@@ -128,22 +129,42 @@ macro_rules! with_tile {
 }
 pub(crate) use with_tile;
 
+/// Whether a tile stays in registers: its sums, the weights of one k and a broadcast. The others
+/// are never called, nor compiled. `slots` are those of a panel, in all and fed by one source.
+///
+/// A single row uses each weight once, straight from memory.
+pub(crate) const fn fits(
+    rows: usize,
+    panels: usize,
+    slots: (usize, usize),
+    registers: usize,
+) -> bool {
+    let weights = if rows == 1 { 1 } else { panels * slots.1 };
+    rows <= MAX_ROWS
+        && (panels < 4 || rows == 1)
+        && rows * panels * slots.0 + weights + 1 <= registers
+}
+
+/// The most rows that fit beside so many panels; 0 if none does.
+pub(crate) const fn most_rows(panels: usize, slots: (usize, usize), registers: usize) -> usize {
+    let mut rows = 0;
+    while fits(rows + 1, panels, slots, registers) {
+        rows += 1;
+    }
+    rows
+}
+
 /// The shape of tiles for `rows` rows: (the most rows of a tile, panels of a tile).
 ///
 /// Few rows take more panels, so that enough sums are in flight to hide the latency of an
 /// addition; many rows of a cell with one slot take two, so that a broadcast serves two products.
-pub(crate) fn tile_shape(rows: usize, slots: usize, accumulators: usize) -> (usize, usize) {
-    let most = |panels: usize| (accumulators / (slots * panels)).min(MAX_ROWS);
+pub(crate) fn tile_shape(rows: usize, slots: (usize, usize), registers: usize) -> (usize, usize) {
+    let most = |panels: usize| most_rows(panels, slots, registers);
     if rows <= 1 && most(4) >= 1 {
         (1, 4)
-    } else if slots == 1 || rows <= most(2) {
+    } else if slots.0 == 1 || rows <= most(2) {
         (most(2), 2)
     } else {
         (most(1), 1)
     }
-}
-
-/// Whether a tile's sums fit the accumulators; the others are never called, nor compiled.
-pub(crate) const fn fits(rows: usize, panels: usize, slots: usize, accumulators: usize) -> bool {
-    rows * panels * slots <= accumulators && (panels < 4 || rows == 1)
 }

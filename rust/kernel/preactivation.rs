@@ -14,6 +14,15 @@ pub trait Slots: Send + Sync + 'static {
     const INPUT: (usize, usize);
     /// First slot that the state feeds, and their number.
     const STATE: (usize, usize);
+    /// Slots in all, and the most that one source feeds.
+    const COUNTS: (usize, usize) = (
+        Self::ALL,
+        if Self::INPUT.1 > Self::STATE.1 {
+            Self::INPUT.1
+        } else {
+            Self::STATE.1
+        },
+    );
 }
 
 /// Both feed all `N` slots.
@@ -151,7 +160,7 @@ impl<E> Preactivation<E> {
     pub unsafe fn run<V: Vector<Element = E>, S: Slots>(self, rows: usize, panels: usize) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {
-                if const { fits($rows, $panels, S::ALL, V::ACCUMULATORS) } {
+                if const { fits($rows, $panels, S::COUNTS, V::REGISTERS) } {
                     let slots = PhantomData::<S>;
                     let tile = Tile::<V, S, $rows, $panels> { of: self, slots };
                     // SAFETY: passed on from the caller.

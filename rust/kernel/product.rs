@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{MAX_ROWS, fits, runs, with_tile};
+use super::{fits, runs, with_tile};
 use crate::simd::{Op, Vector};
 
 /// out\[row\]\[column\] = sum over panels and k of a\[panel\]\[row\]\[k\] * w\[column panel\]\[panel\]\[k\].
@@ -76,7 +76,7 @@ impl<E> Product<E> {
     pub unsafe fn tile<V: Vector<Element = E>>(self, rows: usize, panels: usize) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {
-                if const { fits($rows, $panels, 1, V::ACCUMULATORS) && $rows <= MAX_ROWS } {
+                if const { fits($rows, $panels, (1, 1), V::REGISTERS) } {
                     // SAFETY: passed on from the caller.
                     unsafe { V::invoke(Tile::<E, $rows, $panels>(self)) }
                 } else {
@@ -92,7 +92,7 @@ impl<E> Product<E> {
     /// # Safety
     /// As [`Product::tile`], for every row in `rows` and `columns` column panels.
     pub unsafe fn all<V: Vector<Element = E>>(self, rows: Range<usize>, columns: usize) {
-        let (most, wide) = super::tile_shape(rows.len(), 1, V::ACCUMULATORS);
+        let (most, wide) = super::tile_shape(rows.len(), (1, 1), V::REGISTERS);
         let stride = self.panels * self.depth * V::LANES;
         for (column, panels) in runs(0..columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {

@@ -6,7 +6,7 @@
 //!
 //! Work is divided by output, never along the sum, so that the bits do not depend on threads.
 
-use super::runs;
+use super::{fits, most_rows, runs};
 use crate::simd::{Op, Real, Vector};
 
 /// Rows that are summed before the result is touched: both operands of a block stay in cache.
@@ -123,7 +123,7 @@ impl<E: Real> Block<'_, E> {
     /// the CPU has V's instruction set.
     pub unsafe fn run<V: Vector<Element = E>>(self, units: usize, panels: &[ColumnPanel]) {
         let wide = MAX_PANELS.min(panels.len()).max(1);
-        let most = (V::ACCUMULATORS / wide).min(MAX_UNITS);
+        let most = most_rows(wide, (1, 1), V::REGISTERS).min(MAX_UNITS);
         for (panel, count) in runs(0..panels.len(), MAX_PANELS) {
             let panels = &panels[panel..panel + count];
             for (unit, units) in runs(0..units, most) {
@@ -134,7 +134,7 @@ impl<E: Real> Block<'_, E> {
                 };
                 macro_rules! tile {
                     ($units:literal, $panels:literal) => {
-                        if const { $units * $panels <= V::ACCUMULATORS } {
+                        if const { fits($units, $panels, (1, 1), V::REGISTERS) } {
                             // SAFETY: units and panels lie within what the caller vouches for.
                             unsafe { V::invoke(Tile::<E, $units, $panels> { of, panels }) }
                         } else {

@@ -24,6 +24,7 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
     descent: &Descent<V::Element>,
     rows: Range<usize>,
 ) {
+    const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
     let steps = sweep.steps;
     let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
     if !descent.dh0.is_null() {
@@ -60,7 +61,7 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
             }
             let after = visit.after.filter(|_| range.end <= going_on);
             let before = visit.before.filter(|_| range.end <= started);
-            let (most, wide) = tile_shape(range.len(), 1, V::ACCUMULATORS);
+            let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
             for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
                 for (row, count) in runs(range.clone(), most) {
                     // SAFETY: as in `forward`.

@@ -61,6 +61,7 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
     sweep: &Sweep<V::Element>,
     rows: Range<usize>,
 ) {
+    const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
     let steps = sweep.steps;
     let longest = steps.longest();
     let ahead = match sweep.ids {
@@ -108,7 +109,7 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
             if range.is_empty() {
                 continue;
             }
-            let (most, wide) = tile_shape(range.len(), S::ALL, V::ACCUMULATORS);
+            let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
             for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
                 for (row, count) in runs(range.clone(), most) {
                     // SAFETY: rows and panels are within the batch and the layer, for which the
@@ -165,7 +166,7 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
         if let Some(ahead) = &mut self.ahead {
             ahead.first = range.start;
         }
-        let (most, wide) = tile_shape(WORTHWHILE, S::ALL, V::ACCUMULATORS);
+        let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
         let stride = g.input.stride();
         let first = self.rows.start;
         for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {

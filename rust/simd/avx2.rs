@@ -34,7 +34,7 @@ macro_rules! avx2 {
         impl Vector for $name {
             type Element = $element;
             const LANES: usize = $lanes;
-            const ACCUMULATORS: usize = 12;
+            const REGISTERS: usize = 16;
 
             #[inline(always)]
             unsafe fn splat(x: $element) -> Self {

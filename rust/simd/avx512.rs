@@ -16,7 +16,7 @@ macro_rules! avx512 {
         impl Vector for $name {
             type Element = $element;
             const LANES: usize = $lanes;
-            const ACCUMULATORS: usize = 24;
+            const REGISTERS: usize = 32;
 
             #[inline(always)]
             unsafe fn splat(x: $element) -> Self {

@@ -213,8 +213,8 @@ pub trait Vector: Copy + 'static {
     type Element: Real;
     /// Numbers in a register; a power of two, 16 at most.
     const LANES: usize;
-    /// Registers that a tile may use as accumulators, so that its operands and constants still fit.
-    const ACCUMULATORS: usize;
+    /// Registers that there are, for a tile's sums and operands.
+    const REGISTERS: usize;
 
     /// All lanes `x`.
     ///

@@ -22,7 +22,11 @@ impl<E: Real, const N: usize> Lanes<E, N> {
 impl<E: Real, const N: usize> Vector for Lanes<E, N> {
     type Element = E;
     const LANES: usize = N;
-    const ACCUMULATORS: usize = 12;
+    const REGISTERS: usize = if cfg!(target_arch = "aarch64") {
+        32
+    } else {
+        16
+    };
 
     #[inline(always)]
     unsafe fn splat(x: E) -> Self {
