@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import matplotlib as mpl
@@ -408,14 +409,14 @@ def test_the_bar_moves_within_an_epoch_and_is_closed():
     assert progress._bar.disable
 
 
-@pytest.mark.parametrize("method", ["on_batch", "on_epoch"])
-def test_interrupting_the_progress_bar_is_interrupting_fit(method, monkeypatch, rng):
+@pytest.mark.parametrize(("method", "sequences"), [("on_batch", 4000), ("on_epoch", 40)])
+def test_interrupting_the_progress_bar_is_interrupting_fit(method, sequences, monkeypatch, rng):
     def interrupt(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Progress, method, interrupt)
-    X = rng.standard_normal((400, 100, 8)).astype(np.float32)
-    model = rnncore.LSTM(64, max_epochs=1000, verbose=1)
+    X = rng.standard_normal((sequences, 200, 8)).astype(np.float32)
+    model = rnncore.LSTM(128, max_epochs=1000, verbose=1)
     with redirect_stderr(io.StringIO()), pytest.warns(UserWarning, match="fit was interrupted"):
         model.fit(X, X[:, 0, 0])
     assert np.isfinite(model.predict(X[:5])).all()
@@ -465,6 +466,21 @@ def test_interrupting_the_first_epoch_leaves_a_usable_model(rng):
     assert np.isfinite(model.predict(X[:5])).all()
     assert model.history_.plot().axes
     mpl.pyplot.close("all")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends itself a signal")
+def test_predict_can_be_interrupted(rng):
+    X = np.zeros((6000, 200, 2), np.float32)
+    model = rnncore.LSTM(128, max_epochs=1).fit(X[:2], [0.0, 1.0])
+    start = time.perf_counter()
+    model.predict(X)
+    whole = time.perf_counter() - start
+    timer = interrupt_soon(whole / 10)
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        model.predict(X)
+    assert time.perf_counter() - start < 0.7 * whole
+    timer.join()
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
