@@ -133,7 +133,8 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
                 let rows = self.rows.len();
                 let at = ((step - ahead.first) * g.panels() + panel) * rows + row - self.rows.start;
                 Grid {
-                    at: ahead.buffer[at * g.slot_row()..].as_mut_ptr(),
+                    // SAFETY: the buffer has the worker's rows of every step multiplied ahead.
+                    at: unsafe { ahead.buffer.as_mut_ptr().add(at * g.slot_row()) },
                     row: g.slot_row(),
                     panel: rows * g.slot_row(),
                 }
