@@ -168,3 +168,6 @@ pub(crate) fn tile_shape(rows: usize, slots: (usize, usize), registers: usize) -
         (most(1), 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,8 @@
 //!
 //! A vector comes into being through [`Vector::splat`] or [`Vector::load`] alone. Both are
 //! unsafe, their callers vouch that the CPU has the instruction set, and so the arithmetic
-//! on a vector that exists is safe. [`Isa::current`] and [`Isa::by_name`] are the only sources of an [`Isa`]
-//! and return none that the CPU lacks.
+//! on a vector that exists is safe. Kernels are chosen where a stack is made, which refuses an
+//! [`Isa`] that the CPU lacks.
 
 /// Calls a test that is generic over [`Vector`] with every vector of an element that this CPU has:
 /// `on_every_isa!(f32: check::<T>(3))` is `check::<F32x4, T>(3)` and so on.
@@ -102,7 +102,7 @@ pub trait Real:
 
 macro_rules! real {
     ($t:ident, $bits:ident, $int:ident, $mantissa:literal, $bias:literal,
-     $exp_max:literal, $high:literal, $low:literal, $tanh_max:literal, $polynomial:expr) => {
+     $exp_max:literal, $high:expr, $low:literal, $tanh_max:literal, $polynomial:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -167,7 +167,7 @@ real!(
     23,
     127,
     88.73,
-    0.693_359_375,
+    355.0 / 512.0,
     -2.121_944_4e-4,
     9.1,
     [

@@ -1,0 +1,508 @@
+//! Every tile of every shape against sums in double precision, on every instruction set.
+
+use super::pack::{Columns, GateRows, pack_backward, pack_forward};
+use super::preactivation::{Joint, Operand, Preactivation, Slots, Staggered};
+use super::product::{Product, whole_tiles};
+use super::weight::{Block, ColumnPanel, Piece, Totals};
+use super::*;
+use crate::simd::{Real, Vector, on_every_isa};
+
+/// Numbers from -1 to 1 in no order.
+fn noise<E: Real>(len: usize, seed: usize) -> Vec<E> {
+    let next = |i: usize| (i + seed * 7919 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    (0..len)
+        .map(|i| E::from_f64(next(i) as f64 / (1u64 << 23) as f64 - 1.0))
+        .collect()
+}
+
+#[track_caller]
+fn assert_close<E: Real>(found: E, expected: f64, terms: usize) {
+    let epsilon = if E::NAME == "float32" {
+        1.2e-7
+    } else {
+        2.3e-16
+    };
+    let found = found.to_f64();
+    let near = (found - expected).abs() <= epsilon * (terms + 2) as f64;
+    assert!(near, "{found} instead of {expected}");
+}
+
+#[test]
+fn runs_are_even_and_whole() {
+    for n in 0..60 {
+        for max in 1..14 {
+            let found: Vec<_> = runs(5..5 + n, max).collect();
+            assert_eq!(found.len(), n.div_ceil(max));
+            let mut next = 5;
+            for &(first, count) in &found {
+                assert_eq!(first, next);
+                assert!(count <= max && count + 1 >= found[0].1 && count > 0);
+                next += count;
+            }
+            assert_eq!(next, 5 + n);
+        }
+    }
+}
+
+#[test]
+fn runs_of_panels_split_into_whole_tiles() {
+    let split = |panels| whole_tiles((7, panels)).collect::<Vec<_>>();
+    assert_eq!(split(1), [(7, 1)]);
+    assert_eq!(split(2), [(7, 2)]);
+    assert_eq!(split(3), [(7, 2), (9, 1)]);
+    assert_eq!(split(4), [(7, 4)]);
+}
+
+/// Whether there is a tile of that shape.
+fn exists(rows: usize, panels: usize) -> bool {
+    (rows, panels) == (1, 4) || ((1..=MAX_ROWS).contains(&rows) && (1..=2).contains(&panels))
+}
+
+#[test]
+fn every_tile_that_is_chosen_fits() {
+    for registers in [16, 32] {
+        for slots in [(1, 1), (4, 3), (4, 4)] {
+            for rows in 1..200 {
+                let (most, wide) = tile_shape(rows, slots, registers);
+                for (_, panels) in runs(0..wide, wide)
+                    .chain(runs(0..1, 1))
+                    .flat_map(whole_tiles)
+                {
+                    for (_, count) in runs(0..rows, most) {
+                        assert!(exists(count, panels));
+                        assert!(fits(count, panels, slots, registers));
+                        assert!(count * panels * slots.0 * 16 <= SCRATCH);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A matrix as rows of numbers, by position in the padded row.
+fn at(matrix: &[f64], columns: Columns, row: usize, position: usize) -> f64 {
+    let column = columns.column(position);
+    column.map_or(0.0, |column| matrix[row * columns.real() + column])
+}
+
+const SHAPES: [Columns; 5] = [
+    // segments, width, padded
+    columns(1, 1, 4),
+    columns(1, 4, 4),
+    columns(1, 0, 4),
+    columns(2, 3, 4),
+    columns(2, 17, 20),
+];
+
+const fn columns(segments: usize, width: usize, padded: usize) -> Columns {
+    Columns {
+        segments,
+        width,
+        padded,
+    }
+}
+
+#[test]
+fn positions_of_columns() {
+    let c = columns(2, 3, 4);
+    assert_eq!((c.real(), c.stride(), c.extent()), (6, 8, 7));
+    let found: Vec<_> = (0..8).map(|position| c.column(position)).collect();
+    let some = Some;
+    assert_eq!(
+        found,
+        [
+            some(0),
+            some(1),
+            some(2),
+            None,
+            some(3),
+            some(4),
+            some(5),
+            None
+        ]
+    );
+}
+
+#[test]
+fn packed_for_forward() {
+    const LANES: usize = 4;
+    for columns in SHAPES {
+        for units in [1, 4, 6] {
+            let gates = [1, 2].map(|seed| noise::<f64>(units * columns.real(), seed));
+            let rows: Vec<_> = gates
+                .iter()
+                .map(|rows| GateRows { rows, columns })
+                .collect();
+            for first in (0..units).step_by(LANES) {
+                let mut out = vec![f64::NAN; columns.extent() * 2 * LANES];
+                pack_forward(&rows, (first, units), LANES, &mut out);
+                for (i, &found) in out.iter().enumerate() {
+                    let (k, gate, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
+                    let expected = if first + lane < units {
+                        at(&gates[gate], columns, first + lane, k)
+                    } else {
+                        0.0
+                    };
+                    assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_for_backward() {
+    const LANES: usize = 4;
+    for columns in SHAPES {
+        for units in [1usize, 4, 6] {
+            let gates = [1, 2].map(|seed| noise::<f64>(units * columns.real(), seed));
+            let rows: Vec<_> = gates
+                .iter()
+                .map(|rows| GateRows { rows, columns })
+                .collect();
+            let panels = units.div_ceil(LANES);
+            for column_panel in 0..columns.stride() / LANES {
+                let mut out = vec![f64::NAN; panels * 2 * LANES * LANES];
+                pack_backward(&rows, column_panel, units, LANES, &mut out);
+                for (i, &found) in out.iter().enumerate() {
+                    let (panel, gate) = (i / (2 * LANES * LANES), i / (LANES * LANES) % 2);
+                    let unit = panel * LANES + i / LANES % LANES;
+                    let position = column_panel * LANES + i % LANES;
+                    let expected = if unit < units {
+                        at(&gates[gate], columns, unit, position)
+                    } else {
+                        0.0
+                    };
+                    assert_eq!(found, expected);
+                }
+            }
+        }
+    }
+}
+
+/// All shapes of tiles that fit.
+fn shapes(slots: (usize, usize), registers: usize) -> impl Iterator<Item = (usize, usize)> {
+    (1..=MAX_ROWS)
+        .flat_map(|rows| [1, 2, 4].map(|panels| (rows, panels)))
+        .filter(move |&(rows, panels)| exists(rows, panels) && fits(rows, panels, slots, registers))
+}
+
+fn preactivations<V: Vector, S: Slots>(x_columns: usize, h_columns: usize) {
+    const ROWS: usize = MAX_ROWS;
+    let (x_stride, h_stride) = (x_columns + 3, h_columns + 1);
+    let x: Vec<V::Element> = noise(ROWS * x_stride, 1);
+    let h: Vec<V::Element> = noise(ROWS * h_stride, 2);
+    let panel = (x_columns * S::INPUT.1 + h_columns * S::STATE.1) * V::LANES;
+    let weights: Vec<V::Element> = noise(4 * panel, 3);
+    let bias: Vec<V::Element> = noise(4 * S::ALL * V::LANES, 4);
+    let expected = |row: usize, p: usize, slot: usize, lane: usize| {
+        let mut sum = bias[(p * S::ALL + slot) * V::LANES + lane].to_f64();
+        let mut from = p * panel;
+        for (rows, stride, columns, (first, count)) in [
+            (&x, x_stride, x_columns, S::INPUT),
+            (&h, h_stride, h_columns, S::STATE),
+        ] {
+            for k in 0..columns {
+                if (first..first + count).contains(&slot) {
+                    let w = weights[from + (k * count + slot - first) * V::LANES + lane];
+                    sum += rows[row * stride + k].to_f64() * w.to_f64();
+                }
+            }
+            from += columns * count * V::LANES;
+        }
+        sum
+    };
+    let operand = |from: &[V::Element], stride, columns| Operand {
+        at: from.as_ptr(),
+        stride,
+        columns,
+    };
+    // The bits must not depend on a tile's shape, nor on whether the input came ahead.
+    let mut first_bits = vec![None; ROWS * 4 * S::ALL * V::LANES];
+    for (rows, panels) in shapes(S::COUNTS, V::REGISTERS) {
+        for ahead in [false, true] {
+            let mut out = Scratch([V::Element::ZERO; SCRATCH]);
+            let sums = Grid {
+                at: out.0.as_mut_ptr(),
+                row: panels * S::ALL * V::LANES,
+                panel: S::ALL * V::LANES,
+            };
+            let whole = Preactivation {
+                x: operand(&x, x_stride, x_columns),
+                h: operand(&h, h_stride, h_columns),
+                weights: weights.as_ptr(),
+                panel,
+                skip: 0,
+                start: Grid {
+                    at: bias.as_ptr(),
+                    row: 0,
+                    panel: S::ALL * V::LANES,
+                },
+                out: sums,
+            };
+            let input = Preactivation {
+                h: operand(&h, h_stride, 0),
+                ..whole
+            };
+            let state = Preactivation {
+                x: operand(&x, x_stride, 0),
+                skip: x_columns,
+                start: sums.reading(),
+                ..whole
+            };
+            let parts = if ahead {
+                vec![input, state]
+            } else {
+                vec![whole]
+            };
+            for part in parts {
+                // SAFETY: the operands have MAX_ROWS rows, weights and bias four panels, the
+                // shape fits and the CPU has what `on_every_isa` names.
+                unsafe { part.run::<V, S>(rows, panels) };
+            }
+            let sums = &out.0[..rows * panels * S::ALL * V::LANES];
+            for (i, &found) in sums.iter().enumerate() {
+                let (vector, lane) = (i / V::LANES, i % V::LANES);
+                let (tile, slot) = (vector / S::ALL, vector % S::ALL);
+                let (row, p) = (tile / panels, tile % panels);
+                assert_close(found, expected(row, p, slot, lane), x_columns + h_columns);
+                let place = ((row * 4 + p) * S::ALL + slot) * V::LANES + lane;
+                assert_eq!(*first_bits[place].get_or_insert(found), found);
+            }
+        }
+    }
+}
+
+#[test]
+fn preactivations_of_every_tile() {
+    for (x, h) in [(0, 0), (1, 0), (0, 5), (7, 16), (33, 21)] {
+        on_every_isa!(f32: preactivations::<Joint<1>>(x, h));
+        on_every_isa!(f32: preactivations::<Joint<4>>(x, h));
+        on_every_isa!(f32: preactivations::<Staggered>(x, h));
+        on_every_isa!(f64: preactivations::<Joint<1>>(x, h));
+        on_every_isa!(f64: preactivations::<Joint<4>>(x, h));
+        on_every_isa!(f64: preactivations::<Staggered>(x, h));
+    }
+}
+
+/// What a product of `rows` rows and `columns` column panels reads and should give.
+struct Case<E> {
+    a: Vec<E>,
+    weights: Vec<E>,
+    before: Vec<E>,
+    of: Product<E>,
+}
+
+impl<E: Real> Case<E> {
+    const GAP: usize = 3;
+
+    fn new<V: Vector<Element = E>>(rows: usize, columns: usize, depth: usize, add: bool) -> Self {
+        let panels = 3;
+        let a_row = depth + Self::GAP;
+        let a_panel = rows * a_row + 1;
+        let out_row = columns * V::LANES + Self::GAP;
+        let mut case = Case {
+            a: noise(panels * a_panel, 1),
+            weights: noise(columns * panels * depth * V::LANES, 2),
+            before: noise(rows * out_row, 3),
+            of: Product {
+                a: std::ptr::null(),
+                a_row,
+                a_panel,
+                panels,
+                depth,
+                weights: std::ptr::null(),
+                out: std::ptr::null_mut(),
+                out_row,
+                add,
+            },
+        };
+        (case.of.a, case.of.weights) = (case.a.as_ptr(), case.weights.as_ptr());
+        case
+    }
+
+    fn check<V: Vector<Element = E>>(&self, out: &[E], columns: usize) {
+        let of = &self.of;
+        for (i, (&found, &before)) in out.iter().zip(&self.before).enumerate() {
+            let (row, column) = (i / of.out_row, i % of.out_row);
+            if column >= columns * V::LANES {
+                assert_eq!(found, before, "a gap is left alone");
+                continue;
+            }
+            let mut sum = if of.add { before.to_f64() } else { 0.0 };
+            for panel in 0..of.panels {
+                for k in 0..of.depth {
+                    let a = self.a[row * of.a_row + panel * of.a_panel + k];
+                    let line = (column / V::LANES * of.panels + panel) * of.depth + k;
+                    let w = self.weights[line * V::LANES + column % V::LANES];
+                    sum += a.to_f64() * w.to_f64();
+                }
+            }
+            assert_close(found, sum, of.panels * of.depth);
+        }
+    }
+}
+
+fn product_tiles<V: Vector>(add: bool) {
+    for depth in [0, 1, 9] {
+        for (rows, panels) in shapes((1, 1), V::REGISTERS) {
+            let case = Case::new::<V>(rows, panels, depth, add);
+            let mut out = case.before.clone();
+            let of = Product {
+                out: out.as_mut_ptr(),
+                ..case.of
+            };
+            // SAFETY: the case has these rows and panels, and the shape fits.
+            unsafe { of.tile::<V>(rows, panels) };
+            case.check::<V>(&out, panels);
+        }
+    }
+}
+
+fn products<V: Vector>(add: bool) {
+    for rows in [0, 1, 2, 5, 12, 13, 30] {
+        for columns in 0..7 {
+            let case = Case::new::<V>(rows, columns, 4, add);
+            let mut out = case.before.clone();
+            let of = Product {
+                out: out.as_mut_ptr(),
+                ..case.of
+            };
+            // SAFETY: the case has these rows and columns.
+            unsafe { of.all::<V>(0..rows, columns) };
+            case.check::<V>(&out, columns);
+        }
+    }
+}
+
+#[test]
+fn products_of_every_tile_and_size() {
+    for add in [false, true] {
+        on_every_isa!(f32: product_tiles(add));
+        on_every_isa!(f64: product_tiles(add));
+        on_every_isa!(f32: products(add));
+        on_every_isa!(f64: products(add));
+    }
+}
+
+/// Two pieces of rows: slots `slot_row` apart and columns `x_row` apart.
+struct Rows<E> {
+    slots: Vec<E>,
+    x: Vec<E>,
+    slot_row: usize,
+    x_row: usize,
+}
+
+impl<E: Real> Rows<E> {
+    const PIECES: [usize; 2] = [3, 2];
+
+    fn new(slot_row: usize, x_row: usize) -> Self {
+        let rows: usize = Self::PIECES.iter().sum();
+        Rows {
+            slots: noise(rows * slot_row, 1),
+            x: noise(rows * x_row, 2),
+            slot_row,
+            x_row,
+        }
+    }
+
+    fn pieces(&self) -> Vec<Piece<E>> {
+        let mut first = 0;
+        let piece = |rows| {
+            let piece = Piece {
+                slots: self.slots[first * self.slot_row..].as_ptr(),
+                slot_row: self.slot_row,
+                x: self.x[first * self.x_row..].as_ptr(),
+                x_row: self.x_row,
+                rows,
+            };
+            first += rows;
+            piece
+        };
+        Self::PIECES.map(piece).into()
+    }
+
+    /// The sum over all rows of a slot times a column.
+    fn sum(&self, slot: usize, position: usize) -> f64 {
+        let slots = self.slots.chunks_exact(self.slot_row);
+        let rows = slots.zip(self.x.chunks_exact(self.x_row));
+        rows.map(|(slots, x)| slots[slot].to_f64() * x[position].to_f64())
+            .sum()
+    }
+}
+
+fn weight_blocks<V: Vector>(add: bool) {
+    let lanes = V::LANES;
+    for (units, slot) in [(1, 0), (lanes, 0), (lanes - 1, lanes), (13, 5)] {
+        for (segments, width) in [(1, 1), (1, lanes), (1, 7 * lanes + 1), (2, 2 * lanes - 1)] {
+            let columns = columns(segments, width, width.next_multiple_of(lanes));
+            let panels: Vec<_> = (0..columns.stride())
+                .step_by(lanes)
+                .map(|position| ColumnPanel {
+                    position,
+                    column: columns.column(position).unwrap(),
+                    count: (columns.width - position % columns.padded).min(lanes),
+                })
+                .collect();
+            let rows = Rows::<V::Element>::new(slot + units, columns.stride());
+            // A row more, which stays as it is.
+            let before: Vec<V::Element> = noise((units + 1) * columns.real(), 3);
+            let mut out = before.clone();
+            let block = Block {
+                pieces: &rows.pieces(),
+                slot,
+                out: out.as_mut_ptr(),
+                width: columns.real(),
+                add,
+            };
+            // SAFETY: the rows have these slots and columns, the matrix these units.
+            unsafe { block.run::<V>(units, &panels) };
+            let (inside, outside) = out.split_at(units * columns.real());
+            assert_eq!(outside, &before[inside.len()..]);
+            for unit in 0..units {
+                for position in 0..columns.stride() {
+                    let Some(column) = columns.column(position) else {
+                        continue;
+                    };
+                    let place = unit * columns.real() + column;
+                    let start = if add { before[place].to_f64() } else { 0.0 };
+                    assert_close(inside[place], start + rows.sum(slot + unit, position), 5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn weight_gradients_of_every_block() {
+    for add in [false, true] {
+        on_every_isa!(f32: weight_blocks(add));
+        on_every_isa!(f64: weight_blocks(add));
+    }
+}
+
+fn totals<V: Vector>() {
+    for slots in 1..=4 {
+        let rows = Rows::<V::Element>::new(slots * V::LANES, 1);
+        let before: Vec<V::Element> = noise(slots * V::LANES, 4);
+        let mut out = before.clone();
+        let totals = Totals {
+            pieces: &rows.pieces(),
+            slots,
+            out: out.as_mut_ptr(),
+        };
+        // SAFETY: the rows have these slots, and so has the result.
+        unsafe { V::invoke(totals) };
+        for (slot, (&found, &before)) in out.iter().zip(&before).enumerate() {
+            let column = rows.slots[slot..].iter().step_by(rows.slot_row);
+            let sum: f64 = column.map(|&g| g.to_f64()).sum();
+            assert_close(found, before.to_f64() + sum, 5);
+        }
+    }
+}
+
+#[test]
+fn totals_of_every_slot() {
+    on_every_isa!(f32: totals());
+    on_every_isa!(f64: totals());
+}
