@@ -70,6 +70,11 @@ def examples(draw) -> Example:
     )
 
 
+def values(names, outputs) -> dict[str, np.ndarray]:
+    """Name the numbers of what torch put out."""
+    return {name: value.detach().numpy() for name, value in zip(names, outputs, strict=True)}
+
+
 def compare(cell: str, dtype: str, example: Example) -> None:
     """Run an example on both sides, and compare all that comes back."""
     rng = np.random.default_rng(example.seed)
@@ -119,8 +124,10 @@ def compare(cell: str, dtype: str, example: Example) -> None:
     inputs = dict(zip(["x", "h0", "c0"], leaves, strict=False)) | dict(module.named_parameters())
     gradients = gradients_of(outputs, [d_output, *d_states], list(inputs.values()))
 
-    for name, got, want in zip(["output", *names], [output, *parts(state)], outputs, strict=True):
-        assert_near({name: got}, {name: want.detach().numpy()}, dtype)
+    got = dict(zip(["output", *names], [output, *parts(state)], strict=True))
+    assert_near(
+        got, {name: v.detach().numpy() for name, v in zip(got, outputs, strict=True)}, dtype
+    )
     got = dict(zip(["x", "h0", "c0"], [dx, *parts(d_initial)], strict=False)) | grads
     assert_near(got, dict(zip(inputs, gradients, strict=True)), dtype)
 
@@ -231,7 +238,9 @@ def test_cells_are_torchs(cell, sizes, batch, bias, dtype, with_state, isa, seed
     inputs = dict(zip(["x", "h0", "c0"], leaves, strict=False)) | dict(module.named_parameters())
     gradients = gradients_of(outputs, d_states, list(inputs.values()))
 
-    for name, got, want in zip(names, parts(state), outputs, strict=True):
-        assert_near({name: got}, {name: want.detach().numpy()}, dtype)
+    got = dict(zip(names, parts(state), strict=True))
+    assert_near(
+        got, {name: v.detach().numpy() for name, v in zip(got, outputs, strict=True)}, dtype
+    )
     got = dict(zip(["x", "h0", "c0"], [dx, *parts(d_initial)], strict=False)) | grads
     assert_near(got, dict(zip(inputs, gradients, strict=True)), dtype)
