@@ -111,6 +111,13 @@ def test_layers_refuse_to_be_built(layer_type, args, kwargs, error, match):
         layer_type(*args, **kwargs)
 
 
+def test_layers_beyond_memory_are_refused():
+    with pytest.raises(MemoryError, match="weights do not fit into memory"):
+        nn.LSTM(4, 2**22)
+    with pytest.raises((MemoryError, ValueError), match="weights"):
+        nn.LSTM(2**31 - 1, 2**31 - 1)
+
+
 def test_nonlinearity_is_checked():
     with pytest.raises(ValueError, match="nonlinearity: expected one of 'tanh', 'relu', got 'elu'"):
         nn.RNN(2, 3, nonlinearity="elu")

@@ -117,6 +117,9 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         ------
         ValueError, TypeError
             When a parameter or the data is not as described above. The model has not changed then.
+        MemoryError
+            When there is no room for the weights, as when an id in X is huge: all ids up to the
+            largest have weights. The model has not changed then either.
         FloatingPointError
             When loss or weights stop being finite; names epoch and batch. The model keeps the last
             finite weights.
