@@ -18,6 +18,8 @@
 //! first-level cache. (One pass for both, with the sums never leaving the registers, measured the
 //! same: the compiler has to spill them around the activations either way.)
 
+use crate::simd::prefetch;
+
 pub(crate) mod pack;
 pub(crate) mod pointwise;
 pub(crate) mod preactivation;
@@ -46,6 +48,18 @@ pub(crate) struct Grid<P> {
 }
 
 impl<E> Grid<*const E> {
+    /// Asks for `count` numbers of each row in each panel.
+    pub fn prefetch(self, rows: usize, panels: usize, count: usize) {
+        for panel in 0..panels {
+            for row in 0..rows {
+                prefetch_run(
+                    self.at.wrapping_add(row * self.row + panel * self.panel),
+                    count,
+                );
+            }
+        }
+    }
+
     /// The numbers of a row in a panel.
     ///
     /// # Safety
@@ -75,6 +89,14 @@ impl<E> Grid<*mut E> {
     pub unsafe fn get(self, row: usize, panel: usize) -> *mut E {
         // SAFETY: passed on from the caller.
         unsafe { self.at.add(row * self.row + panel * self.panel) }
+    }
+}
+
+/// Asks for the cache lines of `count` numbers from `p` on.
+#[inline(always)]
+pub(crate) fn prefetch_run<E>(p: *const E, count: usize) {
+    for line in (0..count).step_by(64 / size_of::<E>()) {
+        prefetch(p.wrapping_add(line));
     }
 }
 

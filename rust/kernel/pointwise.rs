@@ -88,6 +88,25 @@ pub(crate) struct PointwiseBackward<C, E> {
     pub cell: PhantomData<C>,
 }
 
+impl<C: Cell, E> PointwiseBackward<C, E> {
+    /// Asks for what will be read, all but `later`, so that it comes while that is computed.
+    pub fn prefetch(&self, lanes: usize) {
+        let (rows, panels, signature) = (self.rows, self.panels, C::SIGNATURE);
+        let slots = self.slots.reading();
+        slots.prefetch(rows, panels, signature.slots * lanes);
+        if let Some(above) = self.above {
+            above.prefetch(rows, panels, lanes);
+        }
+        if signature.trace > 0 {
+            self.trace.prefetch(rows, panels, signature.trace * lanes);
+            self.trace_before.prefetch(rows, panels, lanes);
+        }
+        if signature.reads_previous {
+            self.h_before.prefetch(rows, panels, lanes);
+        }
+    }
+}
+
 impl<V: Vector, C: Cell> Op<V> for PointwiseBackward<C, V::Element> {
     #[inline(always)]
     unsafe fn run(self) {

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{fits, runs, with_tile};
+use super::{fits, prefetch_run, runs, with_tile};
 use crate::simd::{Op, Vector};
 
 /// out\[row\]\[column\] = sum over panels and k of a\[panel\]\[row\]\[k\] * w\[column panel\]\[panel\]\[k\].
@@ -41,6 +41,10 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Elemen
             let mut weights = of.weights;
             for panel in 0..of.panels {
                 let a = of.a.add(panel * of.a_panel);
+                let next = a.wrapping_add(of.a_panel);
+                for r in 0..ROWS {
+                    prefetch_run(next.wrapping_add(r * of.a_row), of.depth);
+                }
                 for k in 0..of.depth {
                     let mut w = [V::splat(V::Element::default()); PANELS];
                     for (p, w) in w.iter_mut().enumerate() {

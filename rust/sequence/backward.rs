@@ -107,22 +107,16 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
     let at = steps.offset(step) + row;
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
+        // What comes from the step after, if it is to be computed first, goes through the scratch.
+        let after = after.filter(|_| g.signature.is_recurrent());
+        let products = scratch.0.as_mut_ptr();
         let later = match after {
-            Some(after) if g.signature.is_recurrent() => {
-                let product = Product {
-                    out: scratch.0.as_mut_ptr(),
-                    out_row: panels * V::LANES,
-                    add: false,
-                    ..to_state::<V, S>(g, pack, sweep, after, row, panel)
-                };
-                product.tile::<V>(count, panels);
-                Grid {
-                    at: scratch.0.as_ptr(),
-                    row: panels * V::LANES,
-                    panel: V::LANES,
-                }
-            }
-            _ => Grid {
+            Some(_) => Grid {
+                at: products.cast_const(),
+                row: panels * V::LANES,
+                panel: V::LANES,
+            },
+            None => Grid {
                 at: descent.dh_last.add(row * g.padded() + column),
                 row: g.padded(),
                 panel: V::LANES,
@@ -134,7 +128,7 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
             row: sweep.y_stride,
             panel: V::LANES,
         });
-        V::invoke(PointwiseBackward {
+        let pointwise = PointwiseBackward {
             rows: count,
             panels,
             later,
@@ -156,7 +150,20 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
                 panel: steps.count(step) * g.slot_row(),
             },
             cell: PhantomData::<C>,
-        });
+        };
+        if let Some(after) = after {
+            if sweep.outgrows_cache(g) {
+                pointwise.prefetch(V::LANES);
+            }
+            Product {
+                out: products,
+                out_row: panels * V::LANES,
+                add: false,
+                ..to_state::<V, S>(g, pack, sweep, after, row, panel)
+            }
+            .tile::<V>(count, panels);
+        }
+        V::invoke(pointwise);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::Sweep;
+use super::{CACHE, Sweep};
 use crate::cell::Cell;
 use crate::kernel::pointwise::PointwiseForward;
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
@@ -12,8 +12,6 @@ use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry};
 use crate::simd::{Real, Vector};
 
-/// Packed weights of this many bytes stay in a core's second-level cache from step to step.
-const STAYS: usize = 2 << 20;
 /// Rows for which weights from beyond that cache are worth reading.
 const WORTHWHILE: usize = 256;
 
@@ -24,7 +22,7 @@ const WORTHWHILE: usize = 256;
 /// worker has one row only, multiplying ahead reads the input's weights once for many rows.
 fn steps_ahead<E>(g: &Geometry, longest: usize, rows: usize) -> usize {
     let bytes = g.forward_panel() * g.panels() * size_of::<E>();
-    let few = rows == 1 || (bytes > STAYS && 2 * rows <= WORTHWHILE);
+    let few = rows == 1 || (bytes > CACHE && 2 * rows <= WORTHWHILE);
     if few && longest > 1 && g.input.extent() > 0 {
         (WORTHWHILE / rows.max(1)).min(if rows == 1 { 64 } else { longest })
     } else {

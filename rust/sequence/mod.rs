@@ -73,6 +73,9 @@ pub(crate) trait Kernels<E: Real>: Sync {
 
 type Of<V, C, S> = fn() -> (V, C, S);
 
+/// Bytes that stay in a core's second-level cache.
+const CACHE: usize = 2 << 20;
+
 struct Compiled<V, C, S>(PhantomData<Of<V, C, S>>);
 
 impl<V, C, S> Compiled<V, C, S> {
@@ -121,6 +124,11 @@ impl<E: Real> Sweep<'_, E> {
     /// Numbers before the slots of `row` in `panel` at a step.
     fn slot_index(&self, g: &Geometry, step: usize, panel: usize, row: usize) -> usize {
         (self.steps.offset(step) * g.panels() + panel * self.steps.count(step) + row) * g.slot_row()
+    }
+
+    /// Whether what forward kept has left a core's second-level cache when backward comes for it.
+    fn outgrows_cache(&self, g: &Geometry) -> bool {
+        self.steps.rows() * g.panels() * g.slot_row() * size_of::<E>() > CACHE
     }
 
     /// The hidden state that comes into a step, from row `row` on.
