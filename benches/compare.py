@@ -16,7 +16,7 @@ given state, as the next piece of a stream does. Each number of threads gets a p
 own, pinned to as many processors. Complete runs are recorded in benches/results/; the exit status
 is 1 when a result is wrong.
 
-    python benches/compare.py                                  # all of it, about 20 minutes
+    python benches/compare.py                                  # all of it, about 10 minutes
     python benches/compare.py --quick --cell LSTM --threads 2
     python benches/compare.py --shape 64,100,128,256           # batch, steps, inputs, hidden
     python benches/compare.py --show benches/results/*.json    # records as tables, nothing runs
@@ -169,7 +169,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
     products = matrix_products(threads)
     seconds = interleaved_medians(
         {**workload.runs, **products},
-        seconds=0.2 if quick else 1.0,
+        seconds=0.2 if quick else 0.6,
         min_rounds=3 if quick else 7,
     )
     return Row(
