@@ -56,7 +56,7 @@ class Reference:
         self.optimizer.zero_grad()
         (error**2).mean().backward()
         parameters = list(self.module.parameters())
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = torch.cat([p.grad.ravel() for p in parameters]).norm()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         if self.clip_value is not None:
