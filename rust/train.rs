@@ -116,7 +116,6 @@ impl<'a, E: Element> Training<'a, E> {
         mut observe: impl FnMut(Progress) -> std::result::Result<(), X>,
     ) -> std::result::Result<Epoch, Stopped<X>> {
         let start = Instant::now();
-        let _flush = FlushDenormals::begin();
         let batches = self.plan.batches(number as u64);
         let mut seeds = ChaCha8Rng::seed_from_u64(self.seed);
         seeds.set_stream(DROPOUT_STREAM | number as u64);
@@ -129,6 +128,8 @@ impl<'a, E: Element> Training<'a, E> {
                 batch: done + 1,
                 what: what.to_owned(),
             };
+            // Ends before `observe`, which may run code that minds.
+            let flush = FlushDenormals::begin();
             let pass = network.forward(&self.sequences, batch, true, Some(seeds.next_u64()));
             let mut outputs = network.outputs(&pass);
             let score = self.score(network, &pass, batch, &mut outputs);
@@ -144,6 +145,7 @@ impl<'a, E: Element> Training<'a, E> {
                 })?;
             norms += norm;
             total.merge(&score);
+            drop(flush);
             observe(Progress {
                 done: done + 1,
                 batches: batches.len(),
