@@ -162,9 +162,10 @@ pub(crate) const fn fits(
     registers: usize,
 ) -> bool {
     let weights = if rows == 1 { 1 } else { panels * slots.1 };
+    let broadcast = 1;
     rows <= MAX_ROWS
         && (panels < 4 || rows == 1)
-        && rows * panels * slots.0 + weights + 1 <= registers
+        && rows * panels * slots.0 + weights + broadcast <= registers
 }
 
 /// The most rows that fit beside so many panels; 0 if none does.

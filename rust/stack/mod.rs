@@ -62,8 +62,8 @@ impl Config {
         }
         // Four gates, two directions, and an input as wide as I and 2 H together at most.
         let (hidden, layers) = (self.hidden_size, self.num_layers);
-        addressable("input_size", &[8, hidden, self.input_size, layers])?;
-        addressable("hidden_size", &[8, hidden, hidden, 3, layers])
+        addressable("hidden_size", &[8, hidden, hidden, 3, layers])?;
+        addressable("input_size", &[8, hidden, self.input_size, layers])
     }
 }
 
