@@ -10,6 +10,7 @@ mod cell;
 pub mod data;
 mod dropout;
 mod error;
+mod identity;
 mod kernel;
 mod layer;
 pub mod loss;
@@ -30,6 +31,7 @@ mod train;
 
 pub use cell::CellKind;
 pub use error::{Error, Result};
+pub use identity::{Identity, Remembrance};
 pub use network::{Input, Network, NetworkConfig, Output};
 pub use params::{Entry, Layout};
 pub use recurrent::{Gradients, Inputs, Recurrent, Tape};

@@ -7,10 +7,10 @@ use crate::buffer::Buffer;
 use crate::cell::CellKind;
 use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::loss::Loss;
 use crate::params::Layout;
 use crate::pass::{Pass, Source, States};
-use crate::recurrent::fresh_id;
 use crate::sequence::Element;
 use crate::simd::Isa;
 use crate::stack::{Config, Stack, Want, addressable};
@@ -67,7 +67,7 @@ pub struct Network<E: 'static> {
     stack: Stack<E>,
     top: Stack<E>,
     weights: Vec<E>,
-    id: u64,
+    id: Identity,
 }
 
 /// A batch on its way through a network.
@@ -146,7 +146,7 @@ impl<E: Element> Network<E> {
             head,
             stack,
             top,
-            id: fresh_id(),
+            id: Identity::default(),
         })
     }
 
@@ -162,9 +162,9 @@ impl<E: Element> Network<E> {
     pub fn weights(&self) -> &[E] {
         &self.weights
     }
-    /// A number of its own.
-    pub fn id(&self) -> u64 {
-        self.id
+    /// What tells it from every other model.
+    pub fn id(&self) -> &Identity {
+        &self.id
     }
 
     /// Lets `change` write the weights.

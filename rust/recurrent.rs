@@ -1,29 +1,22 @@
 //! A recurrent stack with its weights, over ndarray views: the crate's layer for users.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 use crate::boundary::{gather, gather_state, scatter, scatter_state};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::params::Layout;
 use crate::pass::{Pass, Source, StateRows, States};
 use crate::sequence::Element;
 use crate::stack::{Config, InputGradients, Stack, Want};
 use crate::steps::Steps;
 
-/// A number that no other model of this process has.
-pub(crate) fn fresh_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 /// A recurrent stack and its weights.
 pub struct Recurrent<E: 'static> {
     stack: Stack<E>,
     weights: Vec<E>,
-    id: u64,
+    id: Identity,
     version: u64,
 }
 
@@ -48,7 +41,7 @@ pub struct Tape<E> {
     /// T of the array that came in.
     total: usize,
     kept: bool,
-    owner: u64,
+    owner: Identity,
     version: u64,
 }
 
@@ -98,7 +91,7 @@ impl<E: Element> Recurrent<E> {
         Ok(Recurrent {
             weights: stack.layout().zeros()?,
             stack,
-            id: fresh_id(),
+            id: Identity::default(),
             version: 0,
         })
     }
@@ -115,9 +108,9 @@ impl<E: Element> Recurrent<E> {
     pub fn weights(&self) -> &[E] {
         &self.weights
     }
-    /// A number of its own.
-    pub fn id(&self) -> u64 {
-        self.id
+    /// What tells it from every other model.
+    pub fn id(&self) -> &Identity {
+        &self.id
     }
 
     /// Lets `change` write the weights. Tapes recorded before can no longer be used, even if it fails.
@@ -207,7 +200,7 @@ impl<E: Element> Recurrent<E> {
             steps,
             total,
             kept: keep,
-            owner: self.id,
+            owner: self.id.clone(),
             version: self.version,
         })
     }

@@ -12,6 +12,7 @@ use pyo3::types::{PyDict, PySlice};
 
 use super::optimizer::States;
 use crate::error::{Error, Result};
+use crate::identity::Identity;
 use crate::optim::State;
 use crate::params::Layout;
 use crate::recurrent::Tape;
@@ -24,7 +25,7 @@ pub(super) trait Held: Element + numpy::Element {
     /// The tape, if it is of this scalar.
     fn unwrap(tape: &InnerTape) -> Option<&Mutex<Tape<Self>>>;
     /// What an optimizer remembers about a model.
-    fn state_of(states: &mut States, model: u64) -> &mut State<Self>;
+    fn state_of<'a>(states: &'a mut States, model: &Identity) -> &'a mut State<Self>;
 }
 
 /// A tape of either scalar.
@@ -45,8 +46,8 @@ macro_rules! held {
                     _ => None,
                 }
             }
-            fn state_of(states: &mut States, model: u64) -> &mut State<Self> {
-                states.$element.entry(model).or_default()
+            fn state_of<'a>(states: &'a mut States, model: &Identity) -> &'a mut State<Self> {
+                states.$element.of(model)
             }
         }
     };
@@ -59,7 +60,7 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArray<'py, E, D>> {
-    array.extract().map_err(|_| {
+    let borrowed = array.extract().map_err(|_| {
         let expected = E::get_dtype(array.py());
         let dimensions = match D::NDIM {
             Some(n) => format!(" with {n} dimensions"),
@@ -72,7 +73,14 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
         PyTypeError::new_err(format!(
             "`{argument}`: expected a {expected} array{dimensions}, got {actual}"
         ))
-    })
+    });
+    // A view of numbers that do not lie at multiples of their size would be undefined.
+    let borrowed: PyReadonlyArray<'py, E, D> = borrowed?;
+    if borrowed.is_aligned() {
+        Ok(borrowed)
+    } else {
+        Err(Error::value(argument, "an aligned array", "an unaligned one").into())
+    }
 }
 
 /// All parameters by name, as views of one array that takes `values` over.

@@ -1,6 +1,8 @@
 //! Arrays of sequences and targets, as Python hands them over.
-
-use std::sync::{PoisonError, RwLock};
+//!
+//! Numbers are read where they lie, without the interpreter: who changes them meanwhile gets other
+//! numbers. Identifiers, classes and places are indexes, so they are copied while the interpreter
+//! is held, and what was checked is what is used.
 
 use ndarray::{Ix1, Ix2};
 use numpy::{PyReadonlyArray, PyUntypedArrayMethods};
@@ -8,33 +10,53 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::arrays::{Held, borrow};
+use super::guarded::Guarded;
 use crate::data::{Sequences, Values};
 use crate::loss::Loss;
 use crate::network::{Input, Network, NetworkConfig};
 use crate::train::{Targets, Training};
 
-/// Borrowed arrays of sequences.
+/// Sequences.
 pub(super) struct Data<'py, E: Held> {
-    dense: Option<PyReadonlyArray<'py, E, Ix2>>,
-    ids: Option<PyReadonlyArray<'py, i64, Ix1>>,
-    starts: PyReadonlyArray<'py, i64, Ix1>,
-    lengths: PyReadonlyArray<'py, i64, Ix1>,
+    steps: StepData<'py, E>,
+    starts: Vec<i64>,
+    lengths: Vec<i64>,
 }
 
-/// Borrowed targets.
-pub(super) enum TargetData<'py, E: Held> {
-    Classes(PyReadonlyArray<'py, i64, Ix1>),
+/// What the steps of sequences hold.
+enum StepData<'py, E: Held> {
+    Dense(PyReadonlyArray<'py, E, Ix2>),
+    Ids(Vec<i64>),
+}
+
+/// Targets.
+enum TargetData<'py, E: Held> {
+    Classes(Vec<i64>),
     Numbers(PyReadonlyArray<'py, E, Ix2>),
 }
 
-/// Borrowed sequences with their targets.
+/// Sequences with their targets.
 pub(super) struct Examples<'py, E: Held> {
     data: Data<'py, E>,
     targets: TargetData<'py, E>,
 }
 
-fn contiguous(argument: &str) -> PyErr {
-    PyValueError::new_err(format!("`{argument}`: expected a C-contiguous array"))
+/// A copy of an array of indexes.
+fn indexes(argument: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let array: PyReadonlyArray<i64, Ix1> = borrow(argument, array)?;
+    Ok(array.as_array().to_vec())
+}
+
+/// The numbers of an array, row after row.
+fn rows<'a, E: Held>(argument: &str, array: &'a PyReadonlyArray<'_, E, Ix2>) -> PyResult<&'a [E]> {
+    let message = || format!("`{argument}`: expected a C-contiguous array");
+    // An array that lies column after column would make a slice too.
+    if !array.is_c_contiguous() {
+        return Err(PyValueError::new_err(message()));
+    }
+    array
+        .as_slice()
+        .map_err(|_| PyValueError::new_err(message()))
 }
 
 impl<'py, E: Held> Data<'py, E> {
@@ -44,57 +66,53 @@ impl<'py, E: Held> Data<'py, E> {
         starts: &Bound<'py, PyAny>,
         lengths: &Bound<'py, PyAny>,
     ) -> PyResult<Self> {
-        let dense = input == Input::Dense;
         Ok(Data {
-            dense: dense.then(|| borrow("values", values)).transpose()?,
-            ids: (!dense).then(|| borrow("values", values)).transpose()?,
-            starts: borrow("starts", starts)?,
-            lengths: borrow("lengths", lengths)?,
+            steps: match input {
+                Input::Dense => StepData::Dense(borrow("values", values)?),
+                Input::Embedding { .. } | Input::OneHot => {
+                    StepData::Ids(indexes("values", values)?)
+                }
+            },
+            starts: indexes("starts", starts)?,
+            lengths: indexes("lengths", lengths)?,
         })
     }
 
     pub fn sequences(&self, config: &NetworkConfig) -> PyResult<Sequences<'_, E>> {
-        let values = match (&self.dense, &self.ids) {
-            (Some(dense), _) => Values::Dense {
-                rows: dense.as_slice().map_err(|_| contiguous("values"))?,
+        let values = match &self.steps {
+            StepData::Dense(dense) => Values::Dense {
+                rows: rows("values", dense)?,
                 width: dense.shape()[1],
             },
-            (None, Some(ids)) => Values::Ids {
-                ids: ids.as_slice().map_err(|_| contiguous("values"))?,
+            StepData::Ids(ids) => Values::Ids {
+                ids,
                 vocabulary: match config.input {
                     Input::Embedding { vocabulary } => vocabulary,
                     _ => config.stack.input_size,
                 },
             },
-            (None, None) => unreachable!("`borrow` makes one of the two"),
         };
-        let starts = self.starts.as_slice().map_err(|_| contiguous("starts"))?;
-        let lengths = self.lengths.as_slice().map_err(|_| contiguous("lengths"))?;
-        Ok(Sequences::new(values, starts, lengths)?)
+        Ok(Sequences::new(values, &self.starts, &self.lengths)?)
     }
 }
 
 impl<'py, E: Held> TargetData<'py, E> {
-    pub fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
+    fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
         Ok(match loss {
-            Loss::CrossEntropy => TargetData::Classes(borrow("targets", targets)?),
+            Loss::CrossEntropy => TargetData::Classes(indexes("targets", targets)?),
             Loss::SquaredError => TargetData::Numbers(borrow("targets", targets)?),
         })
     }
 
-    pub fn targets(&self) -> PyResult<Targets<'_, E>> {
+    fn targets(&self) -> PyResult<Targets<'_, E>> {
         Ok(match self {
-            TargetData::Classes(classes) => {
-                Targets::Classes(classes.as_slice().map_err(|_| contiguous("targets"))?)
-            }
-            TargetData::Numbers(numbers) => {
-                Targets::Numbers(numbers.as_slice().map_err(|_| contiguous("targets"))?)
-            }
+            TargetData::Classes(classes) => Targets::Classes(classes),
+            TargetData::Numbers(numbers) => Targets::Numbers(rows("targets", numbers)?),
         })
     }
 }
 
-/// Arrays of sequences and their targets, as Python hands them over.
+/// Values, starts, lengths and targets.
 pub(super) type Labelled<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
@@ -111,10 +129,11 @@ impl<'py, E: Held> Examples<'py, E> {
         })
     }
 
+    /// Checks the examples against a model. `plan`: whether to shuffle, and to bucket by length.
     pub fn training(
         &self,
         py: Python<'py>,
-        model: &RwLock<Network<E>>,
+        model: &Guarded<Network<E>>,
         config: &NetworkConfig,
         batch_size: usize,
         plan: (bool, bool),
@@ -122,7 +141,7 @@ impl<'py, E: Held> Examples<'py, E> {
     ) -> PyResult<Training<'_, E>> {
         let (sequences, targets) = (self.data.sequences(config)?, self.targets.targets()?);
         Ok(py.detach(|| {
-            let model = model.read().unwrap_or_else(PoisonError::into_inner);
+            let model = model.read()?;
             Training::new(&model, sequences, targets, batch_size, plan, seed)
         })?)
     }

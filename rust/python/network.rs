@@ -1,6 +1,5 @@
 //! `Network`: a whole model for Python, and its training loop.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use numpy::PyArray;
@@ -10,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{Held, choose, from_dict, shapes, to_dict};
 use super::data::{Data, Examples, Labelled};
+use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
 use super::stack::cell_by_name;
 use crate::error::Error;
@@ -19,12 +19,15 @@ use crate::parallel;
 use crate::stack::Config;
 use crate::train::{Epoch, Stopped, Training};
 
+/// How errors name a network.
+const NAME: &str = "the network";
+
 /// How often signals are looked at and progress is shown.
 const TICK: Duration = Duration::from_millis(50);
 
 enum Inner {
-    F32(RwLock<Network<f32>>),
-    F64(RwLock<Network<f64>>),
+    F32(Guarded<Network<f32>>),
+    F64(Guarded<Network<f64>>),
 }
 
 /// Calls a generic function with the model of either type.
@@ -48,12 +51,12 @@ pub(super) struct PyNetwork {
 fn detached<R: Send>(
     py: Python<'_>,
     n_threads: Option<usize>,
-    body: impl FnOnce() -> R + Send,
+    body: impl FnOnce() -> PyResult<R> + Send,
 ) -> PyResult<R> {
-    Ok(py.detach(|| match n_threads {
-        Some(threads) => parallel::with_threads(threads, || Ok(body())),
-        None => Ok(body()),
-    })?)
+    py.detach(|| match n_threads {
+        Some(threads) => parallel::with_threads(threads, || Ok(body()))?,
+        None => body(),
+    })
 }
 
 /// What `fit` is told besides its data.
@@ -89,7 +92,7 @@ fn logs<'py>(
 
 fn fit<'py, E: Held>(
     py: Python<'py>,
-    model: &RwLock<Network<E>>,
+    model: &Guarded<Network<E>>,
     config: &NetworkConfig,
     train: &Labelled<'py>,
     validation: Option<&Labelled<'py>>,
@@ -121,21 +124,22 @@ fn fit<'py, E: Held>(
         let mut ticker = Ticker::start();
         let settings = optimizer.settings();
         let result = detached(py, options.n_threads, || {
-            let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
-            let mut states = optimizer.states();
+            let mut model = model.write()?;
+            let mut states = optimizer.states()?;
             let state = E::state_of(&mut states, model.id());
-            train.epoch(&mut model, &settings, state, number, |progress| {
+            let epoch = train.epoch(&mut model, &settings, state, number, |progress| {
                 ticker.tick(|py| {
                     if let Some(call) = &on_batch {
                         call.call1(py, (number, progress.done, progress.batches, progress.loss))?;
                     }
                     Ok(())
                 })
-            })
-        })?;
+            })?;
+            Ok(epoch)
+        });
         let epoch = match result {
             Ok(epoch) => epoch,
-            Err(stopped) => return interrupted(py, stopped.into()),
+            Err(error) => return interrupted(py, error),
         };
         let mut scores = None;
         if let Some(validation) = &validation {
@@ -190,15 +194,14 @@ impl From<Stopped<PyErr>> for PyErr {
 
 fn evaluate<E: Held>(
     py: Python<'_>,
-    model: &RwLock<Network<E>>,
+    model: &Guarded<Network<E>>,
     training: &Training<'_, E>,
     n_threads: Option<usize>,
 ) -> PyResult<(f64, f64)> {
     let mut ticker = Ticker::start();
     detached(py, n_threads, || {
-        let model = model.read().unwrap_or_else(PoisonError::into_inner);
-        training.evaluate(&model, || ticker.tick(|_| Ok(())))
-    })?
+        training.evaluate(&*model.read()?, || ticker.tick(|_| Ok(())))
+    })
 }
 
 /// Ctrl-C ends training and keeps the model; any other exception passes.
@@ -212,7 +215,7 @@ fn interrupted(py: Python<'_>, error: PyErr) -> PyResult<&'static str> {
 
 fn predict<'py, E: Held>(
     py: Python<'py>,
-    model: &RwLock<Network<E>>,
+    model: &Guarded<Network<E>>,
     config: &NetworkConfig,
     data: [&Bound<'py, PyAny>; 3],
     batch_size: usize,
@@ -222,9 +225,9 @@ fn predict<'py, E: Held>(
     let sequences = data.sequences(config)?;
     let mut ticker = Ticker::start();
     let outputs = detached(py, n_threads, || {
-        let model = model.read().unwrap_or_else(PoisonError::into_inner);
-        model.predict(&sequences, batch_size, || ticker.tick(|_| Ok(())))
-    })??;
+        let model = model.read()?;
+        Ok(model.predict(&sequences, batch_size, || ticker.tick(|_| Ok(())))?)
+    })?;
     let rows = outputs.len() / config.n_outputs;
     let outputs = PyArray::from_vec(py, outputs);
     Ok(numpy::PyArrayMethods::reshape(&outputs, [rows, config.n_outputs])?.into_any())
@@ -286,9 +289,9 @@ impl PyNetwork {
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let inner = if single {
-            Inner::F32(RwLock::new(Network::new(config)?))
+            Inner::F32(Guarded::new(NAME, Network::new(config)?))
         } else {
-            Inner::F64(RwLock::new(Network::new(config)?))
+            Inner::F64(Guarded::new(NAME, Network::new(config)?))
         };
         Ok(PyNetwork { inner, config })
     }
@@ -297,35 +300,28 @@ impl PyNetwork {
         &self,
         py: Python<'py>,
     ) -> PyResult<Vec<(String, Bound<'py, PyTuple>)>> {
-        let layout = py.detach(|| {
-            dispatch!(self, model => {
-                let model = model.read().unwrap_or_else(PoisonError::into_inner);
-                model.layout().clone()
-            })
-        });
+        let layout = py.detach(
+            || dispatch!(self, model => model.read().map(|model| model.layout().clone())),
+        )?;
         shapes(py, &layout)
     }
 
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         dispatch!(self, model => {
             let (layout, weights) = py.detach(|| {
-                let model = model.read().unwrap_or_else(PoisonError::into_inner);
-                (model.layout().clone(), model.weights().to_vec())
-            });
+                let model = model.read()?;
+                crate::Result::Ok((model.layout().clone(), model.weights().to_vec()))
+            })?;
             to_dict(py, &layout, weights)
         })
     }
 
     fn set_parameters(&self, py: Python<'_>, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
         dispatch!(self, model => {
-            let layout = py.detach(|| {
-                let model = model.read().unwrap_or_else(PoisonError::into_inner);
-                model.layout().clone()
-            });
+            let layout = py.detach(|| model.read().map(|model| model.layout().clone()))?;
             let values = from_dict("parameters", &layout, parameters)?;
             py.detach(|| {
-                let mut model = model.write().unwrap_or_else(PoisonError::into_inner);
-                model.update(|weights| {
+                model.write()?.update(|weights| {
                     weights.copy_from_slice(&values);
                     Ok(())
                 })
@@ -401,7 +397,7 @@ impl PyNetwork {
     ) -> PyResult<(f64, f64)> {
         fn of<'py, E: Held>(
             py: Python<'py>,
-            model: &RwLock<Network<E>>,
+            model: &Guarded<Network<E>>,
             config: &NetworkConfig,
             labelled: &Labelled<'py>,
             batch_size: usize,

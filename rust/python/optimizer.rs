@@ -1,25 +1,44 @@
 //! `Optimizer`: settings, and what it remembers about each model that it has updated.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use pyo3::prelude::*;
 
 use super::arrays::choose;
+use super::guarded::{Guarded, Writing};
+use crate::identity::{Identity, Remembrance};
 use crate::optim::{Optimizer, Rule, State};
+use crate::simd::Real;
 
-/// What an optimizer remembers, by the number of the model.
+/// What an optimizer remembers.
 #[derive(Default)]
 pub(super) struct States {
-    pub f32: HashMap<u64, State<f32>>,
-    pub f64: HashMap<u64, State<f64>>,
+    pub f32: Remembered<f32>,
+    pub f64: Remembered<f64>,
+}
+
+/// What an optimizer remembers of the models of one scalar that it has updated.
+#[derive(Default)]
+pub(super) struct Remembered<E>(Vec<(Remembrance, State<E>)>);
+
+impl<E: Real> Remembered<E> {
+    /// What it remembers of a model; of one that is gone, nothing for long.
+    pub fn of(&mut self, model: &Identity) -> &mut State<E> {
+        let place = self.0.iter().position(|(known, _)| known.is_of(model));
+        let place = place.unwrap_or_else(|| {
+            self.0.retain(|(known, _)| known.is_alive());
+            self.0.push((model.remember(), State::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[place].1
+    }
 }
 
 /// An optimizer.
 #[pyclass(name = "Optimizer", module = "rnncore._core", frozen, subclass)]
 pub(super) struct PyOptimizer {
     settings: Mutex<Optimizer>,
-    states: Mutex<States>,
+    states: Guarded<States>,
 }
 
 impl PyOptimizer {
@@ -30,8 +49,11 @@ impl PyOptimizer {
     }
 
     /// What it remembers. To be taken without the interpreter, as training holds it for long.
-    pub fn states(&self) -> MutexGuard<'_, States> {
-        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    /// [`Error::Busy`](crate::Error::Busy) if this thread is training with it.
+    pub fn states(&self) -> crate::Result<Writing<'_, States>> {
+        self.states.write()
     }
 }
 
@@ -64,7 +86,7 @@ impl PyOptimizer {
         let settings = Optimizer::new(rule, learning_rate, weight_decay, clip_norm, clip_value)?;
         Ok(PyOptimizer {
             settings: Mutex::new(settings),
-            states: Mutex::default(),
+            states: Guarded::new("the optimizer", States::default()),
         })
     }
 

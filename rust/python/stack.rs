@@ -256,7 +256,7 @@ fn apply_gradients<E: Held>(
     let settings = optimizer.settings();
     Ok(py.detach(|| {
         let mut model = writing(model);
-        let mut states = optimizer.states();
+        let mut states = optimizer.states()?;
         let state = E::state_of(&mut states, model.id());
         model.update(|weights| settings.step(weights, &gradients, state))
     })?)
