@@ -90,7 +90,7 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
 /// A tile of a step in reverse: what comes from the step after, then gradients of the sums.
 ///
 /// # Safety
-/// As [`Kernels::backward`]; step, rows and panels are in range.
+/// As [`super::Kernels::backward`]; step, rows and panels are in range.
 #[allow(clippy::too_many_arguments)]
 unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
     g: &Geometry,
@@ -171,7 +171,7 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
 /// the result is still to be placed.
 ///
 /// # Safety
-/// As [`Kernels::backward`]; step, row and panel are in range.
+/// As [`super::Kernels::backward`]; step, row and panel are in range.
 unsafe fn to_state<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
@@ -199,7 +199,7 @@ unsafe fn to_state<V: Vector, S: Slots>(
 /// The gradient of the initial hidden state, for rows that start at `step`.
 ///
 /// # Safety
-/// As [`Kernels::backward`]; `dh0` is not null and the step's slots hold gradients.
+/// As [`super::Kernels::backward`]; `dh0` is not null and the step's slots hold gradients.
 unsafe fn initial_gradient<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
