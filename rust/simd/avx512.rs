@@ -2,119 +2,47 @@
 
 use std::arch::x86_64::*;
 
+use super::x86::x86_vector;
 use super::{Op, Vector};
 
-macro_rules! avx512 {
-    ($name:ident, $register:ident, $element:ident, $lanes:literal, $set1:ident, $load:ident,
-     $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident, $fmadd:ident, $fnmadd:ident,
-     $min:ident, $max:ident, $round:ident, $scale:ident, $compare:ident, $select:ident) => {
-        #[doc = concat!(stringify!($lanes), " lanes of ", stringify!($element), ".")]
-        #[derive(Clone, Copy)]
-        #[repr(transparent)]
-        pub struct $name($register);
+/// To the nearest integer, without raising exceptions.
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-        impl Vector for $name {
-            type Element = $element;
-            const LANES: usize = $lanes;
-            const REGISTERS: usize = 32;
+macro_rules! functions {
+    ($register:ident, $round:ident = $roundscale:ident, $where_positive:ident = $compare:ident, $select:ident, $zero:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn $round(x: $register) -> $register {
+            $roundscale::<NEAREST>(x)
+        }
 
-            #[inline(always)]
-            unsafe fn splat(x: $element) -> Self {
-                // SAFETY: the caller vouches for AVX-512.
-                unsafe { Self($set1(x)) }
-            }
-            #[inline(always)]
-            unsafe fn load(p: *const $element) -> Self {
-                // SAFETY: the caller vouches for AVX-512 and for the numbers at `p`.
-                unsafe { Self($load(p)) }
-            }
-            #[inline(always)]
-            unsafe fn store(self, p: *mut $element) {
-                // SAFETY: the caller vouches for the room at `p`.
-                unsafe { $store(p, self.0) }
-            }
-            #[inline(always)]
-            unsafe fn invoke<O: Op<Self>>(op: O) {
-                #[inline(never)]
-                #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-                unsafe fn inside<O: Op<$name>>(op: O) {
-                    // SAFETY: passed on from the caller of `invoke`.
-                    unsafe { op.run() }
-                }
-                // SAFETY: the caller vouches for AVX-512 and for `op`.
-                unsafe { inside(op) }
-            }
-            #[inline(always)]
-            fn add(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($add(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn sub(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($sub(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn mul(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($mul(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn div(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($div(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn add_product(self, a: Self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($fmadd(a.0, b.0, self.0)) }
-            }
-            #[inline(always)]
-            fn sub_product(self, a: Self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($fnmadd(a.0, b.0, self.0)) }
-            }
-            #[inline(always)]
-            fn min(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($min(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn max(self, b: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($max(self.0, b.0)) }
-            }
-            #[inline(always)]
-            fn round(self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe {
-                    Self($round::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(
-                        self.0,
-                    ))
-                }
-            }
-            #[inline(always)]
-            fn scale(self, n: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe { Self($scale(self.0, n.0)) }
-            }
-            #[inline(always)]
-            fn where_positive(self, condition: Self) -> Self {
-                // SAFETY: a vector exists, so AVX-512 does.
-                unsafe {
-                    let zero = $set1(0.0);
-                    Self($select($compare::<_CMP_NLE_UQ>(condition.0, zero), self.0))
-                }
-            }
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn $where_positive(x: $register, condition: $register) -> $register {
+            $select($compare::<_CMP_NLE_UQ>(condition, $zero()), x)
         }
     };
 }
 
-avx512!(
-    F32x16,
+functions!(
     __m512,
-    f32,
-    16,
+    round_ps = _mm512_roundscale_ps,
+    where_positive_ps = _mm512_cmp_ps_mask,
+    _mm512_maskz_mov_ps,
+    _mm512_setzero_ps
+);
+functions!(
+    __m512d,
+    round_pd = _mm512_roundscale_pd,
+    where_positive_pd = _mm512_cmp_pd_mask,
+    _mm512_maskz_mov_pd,
+    _mm512_setzero_pd
+);
+
+x86_vector!(
+    "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
+    32,
+    F32x16(__m512): 16 x f32,
     _mm512_set1_ps,
     _mm512_loadu_ps,
     _mm512_storeu_ps,
@@ -126,16 +54,14 @@ avx512!(
     _mm512_fnmadd_ps,
     _mm512_min_ps,
     _mm512_max_ps,
-    _mm512_roundscale_ps,
+    round_ps,
     _mm512_scalef_ps,
-    _mm512_cmp_ps_mask,
-    _mm512_maskz_mov_ps
+    where_positive_ps
 );
-avx512!(
-    F64x8,
-    __m512d,
-    f64,
-    8,
+x86_vector!(
+    "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
+    32,
+    F64x8(__m512d): 8 x f64,
     _mm512_set1_pd,
     _mm512_loadu_pd,
     _mm512_storeu_pd,
@@ -147,8 +73,7 @@ avx512!(
     _mm512_fnmadd_pd,
     _mm512_min_pd,
     _mm512_max_pd,
-    _mm512_roundscale_pd,
+    round_pd,
     _mm512_scalef_pd,
-    _mm512_cmp_pd_mask,
-    _mm512_maskz_mov_pd
+    where_positive_pd
 );
