@@ -45,8 +45,8 @@ class Example:
 
 @st.composite
 def examples(draw) -> Example:
-    batch = draw(st.sampled_from([3, None, 0, 1, 2, 4, 5, 8, 11, 13, 24]))
-    steps = draw(st.sampled_from([3, 0, 1, 2, 4, 5, 6, 8, 13]))
+    batch = draw(st.sampled_from([3, None, 1, 2, 4, 5, 6, 8, 11, 13, 24, 0]))
+    steps = draw(st.sampled_from([3, 1, 2, 4, 5, 6, 7, 8, 10, 13, 0]))
     lengths = None
     if batch is not None and draw(st.booleans()):
         # Full sequences are what an example shrinks to.

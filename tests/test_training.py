@@ -173,7 +173,7 @@ def data(example: Example, rng):
 
 
 @every_cell
-@settings(max_examples=settings.default.max_examples // 5)
+@settings(max_examples=settings.default.max_examples // 10)
 @given(example=examples)
 def test_the_loop_is_torchs(cell, example):
     rng = np.random.default_rng(example.seed)
