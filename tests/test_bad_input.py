@@ -129,6 +129,21 @@ FIT_CASES = [
     case(
         TypeError, r"y: expected numbers or strings, got complex128 array", X, np.zeros(4, complex)
     ),
+    case(
+        TypeError,
+        r"y: expected numbers or strings, not both, got str 'b' and int 1",
+        X,
+        ["a", 1, "b", 1],
+    ),
+    case(TypeError, r"y: .*, not both, got str 'b' and float nan", X, ["a", NAN, "b", "b"]),
+    case(
+        TypeError,
+        r"y: .*, not both, got str 'a' and True",
+        X,
+        np.array(["a", True, "a", True], object),
+    ),
+    case(TypeError, r"y: .*, not both, got str 'a' and int 2", X, [["a"] * 3, [2] * 3] * 2),
+    case(TypeError, r"y\[1\]: .*, not both, got str 'a' and int 2", X, [["a"] * 3, ["a", 2]] * 2),
     case(ValueError, r"y: expected finite targets, got nan", X, [0.5, NAN, 1, 2]),
     case(ValueError, r"y: expected finite targets, got inf", X, [0.5, 2, INF, 2]),
     case(ValueError, r"y: expected labels of at least 2 classes, got only .*7", X, [7, 7, 7, 7]),

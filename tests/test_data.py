@@ -145,6 +145,13 @@ def test_results_per_step_take_the_form_of_x(X):
     assert [part.tolist() for part in from_list] == [[1, 2], [], [3, 4, 5]]
 
 
+def objects(items):
+    """Return a one-dimensional array of objects, as a column of a table holds them."""
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
 # y.
 
 
@@ -188,6 +195,36 @@ def test_kind_of_targets_is_found_by_type_and_shape(X, y, expected):
         if expected[0] == "classification":
             expected = (*expected[:2], [0, 1, 8, 9, 10])
     assert targets(y, in_list) == expected
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ["a", "b", "a"],
+        [2, 1, 2],
+        [True, False, True],
+        [0.5, 1, 2],
+        [["x", "y"], [], ["z"] * 3],
+        [np.array([5, 6]), np.array([], int), np.array([7, 8, 9])],
+        [np.ones((2, 2)), np.ones((0, 2)), np.ones((3, 2))],
+    ],
+    ids=repr,
+)
+def test_columns_of_objects_are_read_as_lists(X, y):
+    sequences = vectors(X, lengths=[2, 0, 3])
+    assert targets(objects(y), sequences) == targets(y, sequences)
+
+
+def test_rectangles_of_strings_may_be_objects(X):
+    y = np.array([["a", "b", "c", "d"]] * 3, object)
+    expected = ("classification", "sequence", ["a", "b", "a", "b", "c"])
+    assert targets(y, vectors(X, lengths=[2, 0, 3])) == expected
+
+
+@pytest.mark.skipif(not hasattr(np.dtypes, "StringDType"), reason="needs NumPy 2")
+def test_strings_of_any_length():
+    y = np.array(["short", "a rather long label", "short"], np.dtypes.StringDType())
+    assert targets(y, vectors(np.zeros((3, 1, 1))))[2] == y.tolist()
 
 
 def test_task_and_output_overrule_the_guess(X):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore._data import Sequences
-from rnncore._validate import Array, describe
+from rnncore._validate import Array, describe, listed_objects
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def read_targets(
     With `task` "auto", floats mean regression, other types classification. With `output` "auto" the
     shape tells whether a target belongs to a sequence or to a step.
     """
+    y = listed_objects(y)
     readings, given = _readings(y, sequences, name)
     if task == "auto":
         task = "regression" if given.dtype.kind == "f" else "classification"
@@ -97,6 +98,7 @@ def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Arr
         if len({array.shape[1:] for array in filled}) > 1:
             shapes = " and ".join(sorted({str(array.shape[1:]) for array in filled}))
             raise ValueError(f"{name}: expected targets of one shape, got shapes {shapes}")
+        _check_not_mixed(name, [array.flat[0].item() for array in filled if array.size])
         given = np.concatenate(filled) if filled else arrays[0]
         steps = given
         if len({len(array) for array in arrays}) == 1 and given.size and given.ndim == 1:
@@ -121,15 +123,26 @@ def _has_items(value: object) -> bool:
 def _label_array(name: str, value: object) -> Array:
     try:
         array = np.asarray(value)
+        if array.dtype.kind in "OT":
+            value = array.tolist()  # whose items say what it holds
+            array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
-    if array.dtype.kind == "T" or (
-        array.dtype == object and all(isinstance(item, str) for item in array.flat)
-    ):
-        array = array.astype(str)
+    if array.dtype.kind == "U" and isinstance(value, list | tuple):
+        _check_not_mixed(name, np.asarray(value, object).flat)
     if array.dtype.kind not in "fiubU":
         raise TypeError(f"{name}: expected numbers or strings, got {describe(value)}")
     return array
+
+
+def _check_not_mixed(name: str, items: Iterable[object]) -> None:
+    """Check that all are strings or none is: NumPy makes numbers among strings strings too."""
+    kinds = {isinstance(item, str): item for item in items}
+    if len(kinds) == 2:
+        raise TypeError(
+            f"{name}: expected numbers or strings, not both, "
+            f"got {describe(kinds[True])} and {describe(kinds[False])}"
+        )
 
 
 def _check_count(name: str, found: int, expected: int) -> None:

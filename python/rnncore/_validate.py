@@ -117,6 +117,18 @@ def generator(name: str, value: object) -> np.random.Generator:
     return np.random.default_rng(value)
 
 
+def listed_objects(value: object) -> object:
+    """Return the items of a one-dimensional array of objects as a list, all else as it is.
+
+    Such arrays, and columns of tables that become one, hold strings, or sequences that differ in
+    length.
+    """
+    if len(getattr(value, "shape", ())) != 1:
+        return value
+    array = np.asarray(value)
+    return array.tolist() if array.dtype == object else value
+
+
 def as_array(name: str, value: object) -> Array:
     """Return `value` as an array of any type but object."""
     try:
