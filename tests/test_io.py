@@ -1,5 +1,6 @@
 """Saved models: what comes back, and what a damaged or foreign file gives."""
 
+import errno
 import json
 import os
 import pickle
@@ -109,10 +110,10 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(model, path, monkeypatch
     before = path.read_bytes()
 
     def fail(*_):
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"disk full: .*model\.safetensors'$"):
         model.save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
@@ -138,8 +139,14 @@ def test_missing_paths_give_the_usual_errors(model, tmp_path):
         rnncore.load(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
         rnncore.load(tmp_path)
-    with pytest.raises(FileNotFoundError):
-        model.save(tmp_path / "none" / "model")
+    for path, error in [
+        (tmp_path / "none" / "model", FileNotFoundError),
+        (tmp_path, IsADirectoryError),
+    ]:
+        with pytest.raises(error) as raised:
+            model.save(path)
+        assert raised.value.filename == str(path)
+        assert str(raised.value).endswith(f": '{path}'")
 
 
 @pytest.mark.parametrize("size", [0, 4, 100, -1, -1000])

@@ -63,7 +63,7 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
 def write_file(
     path: str | os.PathLike[str], configuration: dict[str, Any], weights: Mapping[str, Array]
 ) -> None:
-    """Write under another name, then rename, so that `path` is never half a file."""
+    """Write a file that `read_file` reads; errors name `path`."""
     text = json.dumps(configuration)
     metadata = {
         "format": "rnncore",
@@ -71,8 +71,15 @@ def write_file(
         "configuration": text,
         "sha256": _digest(text, weights),
     }
-    target = Path(path)
     data = safetensors_bytes(dict(weights), metadata)
+    try:
+        _replace(Path(path), data)
+    except OSError as error:  # may speak of the other name
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _replace(target: Path, data: bytes) -> None:
+    """Write under another name, then rename, so that `target` is never half a file."""
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
