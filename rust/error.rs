@@ -63,11 +63,13 @@ pub enum Error {
         what: String,
     },
 
-    /// There is no memory for a model's weights.
-    #[error("{numbers} weights do not fit into memory")]
+    /// There is no memory for a model, or for a pass over a batch.
+    #[error("{numbers} {what} do not fit into memory")]
     OutOfMemory {
         /// How many numbers were asked for.
         numbers: usize,
+        /// What they are: "weights", ...
+        what: &'static str,
     },
 
     /// What is called for belongs to the call that is under way on this thread.

@@ -7,6 +7,18 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::simd::Real;
 
+/// An empty vector with room for `numbers` numbers, which are `what`.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is no such room.
+pub(crate) fn reserve<E: Real>(numbers: usize, what: &'static str) -> Result<Vec<E>> {
+    let mut room = Vec::new();
+    match room.try_reserve_exact(numbers) {
+        Ok(()) => Ok(room),
+        Err(_) => Err(Error::OutOfMemory { numbers, what }),
+    }
+}
+
 /// A named array in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -66,10 +78,7 @@ impl Layout {
     /// [`Error::OutOfMemory`] if there is no room for it.
     pub fn zeros<E: Real>(&self) -> Result<Vec<E>> {
         let numbers = self.size();
-        let mut zeros = Vec::new();
-        zeros
-            .try_reserve_exact(numbers)
-            .map_err(|_| Error::OutOfMemory { numbers })?;
+        let mut zeros = reserve(numbers, "weights")?;
         zeros.resize(numbers, E::ZERO);
         Ok(zeros)
     }

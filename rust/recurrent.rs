@@ -150,7 +150,8 @@ impl<E: Element> Recurrent<E> {
     /// between layers on.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Value`] naming `x`, `h0`, `c0` or `lengths`.
+    /// [`Error::Shape`] or [`Error::Value`] naming `x`, `h0`, `c0` or `lengths`;
+    /// [`Error::OutOfMemory`] if there is no room for the pass.
     pub fn forward(
         &self,
         inputs: Inputs<E>,
@@ -179,6 +180,7 @@ impl<E: Element> Recurrent<E> {
             expect_shape(name, state.shape(), &expected)?;
         }
         let steps = Steps::checked(inputs.lengths, batch, total)?;
+        self.stack.check_room(steps.rows(), keep)?;
         let columns = self.stack.input_columns();
         let mut x = self.stack.arena().take(steps.rows() * columns.stride());
         gather(inputs.x, &steps, columns, &mut x);

@@ -323,3 +323,30 @@ fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
         problem.model.backward(&mut before, None, None, None).err()
     ));
 }
+
+#[test]
+fn a_batch_beyond_memory_is_refused() {
+    let config = Config {
+        cell: CellKind::Lstm,
+        input_size: 1,
+        hidden_size: 64,
+        num_layers: 1,
+        bias: true,
+        bidirectional: false,
+        dropout: 0.0,
+    };
+    let model = Recurrent::<f64>::new(config).unwrap();
+    // One number seen as 2^40 of them.
+    let one = ndarray::arr3(&[[[1.0]]]);
+    let x = one.broadcast((1 << 20, 1 << 20, 1)).unwrap();
+    let inputs = Inputs {
+        x,
+        h0: None,
+        c0: None,
+        lengths: None,
+    };
+    let Err(error) = model.forward(inputs, true, None) else {
+        panic!("2^40 steps were run");
+    };
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+}

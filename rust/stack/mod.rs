@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::parallel;
-use crate::params::Layout;
+use crate::params::{Layout, reserve};
 use crate::pass::{DirectionPass, LayerPass, Pass, Source, States};
 use crate::sequence::{Element, Kernels};
 use crate::simd::{Isa, Real};
@@ -50,8 +50,11 @@ impl Config {
         if self.hidden_size == 0 {
             return Err(Error::value("hidden_size", "an integer >= 1", 0));
         }
-        if self.num_layers == 0 {
-            return Err(Error::value("num_layers", "an integer >= 1", 0));
+        /// More layers than anybody trains, few enough that naming them fits any memory.
+        const MOST_LAYERS: usize = 1 << 16;
+        if !(1..=MOST_LAYERS).contains(&self.num_layers) {
+            let expected = format!("an integer in 1..={MOST_LAYERS}");
+            return Err(Error::value("num_layers", expected, self.num_layers));
         }
         if !(0.0..=1.0).contains(&self.dropout) {
             return Err(Error::value(
@@ -277,6 +280,29 @@ impl<E: Element> Stack<E> {
             * (geometry.input.extent() + geometry.hidden);
         let threads = parallel::num_threads().unwrap_or(1);
         threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
+    }
+
+    /// Whether a pass over `rows` steps fits into memory. Only what is large is asked about: memory
+    /// that is not there ends the process where it is taken.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if it does not.
+    pub(crate) fn check_room(&self, rows: usize, keep: bool) -> Result<()> {
+        const LARGE: usize = 1 << 26;
+        let outputs = self.output_columns().stride();
+        let of_layer = |directions: &Vec<Direction<E>>| {
+            let kept = directions.iter().map(|direction| {
+                let g = &direction.geometry;
+                g.panels() * (g.slot_row() + g.trace_row())
+            });
+            outputs + if keep { kept.sum() } else { 0 }
+        };
+        let row = self.input_columns().stride() + self.layers.iter().map(of_layer).sum::<usize>();
+        let numbers = rows.saturating_mul(row);
+        if numbers > LARGE {
+            reserve::<E>(numbers, "numbers of a pass over the batch")?;
+        }
+        Ok(())
     }
 
     /// Runs a batch through all layers.
