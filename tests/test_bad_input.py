@@ -1,5 +1,6 @@
 """Bad data and parameters of estimators: each refused before any work, saying what was expected."""
 
+import re
 import warnings
 
 import numpy as np
@@ -60,20 +61,22 @@ FIT_CASES = [
     # type
     case(
         TypeError,
-        r"X: expected an array of numbers, got an object array",
+        r"X\[1\]: expected an array of numbers, got None",
         np.array([X[0], None], object),
         [0, 1],
     ),
     case(
         TypeError,
-        r"X: expected real numbers, got str\d+ array of shape \(4, 3, 2\)",
+        r"X: expected real numbers, got str array of shape \(4, 3, 2\); words go in as integer ids",
         X.astype(str),
         Y,
     ),
     case(TypeError, r"X: expected real numbers, got complex128 array", X.astype(complex), Y),
     case(TypeError, r"X: expected real numbers, got datetime64", X.astype("M8[s]"), Y),
-    case(TypeError, r"X: expected an array of numbers, got an object array", None, Y),
+    case(TypeError, r"X: expected an array of numbers, got None", None, Y),
     case(TypeError, r"X\[1\]: expected real numbers, got str", [X[0], X[1].astype(str)], [0, 1]),
+    case(TypeError, r"X: expected real numbers, got str 'hello'; words go in", "hello", [0, 1]),
+    case(TypeError, r"X\[0\]: expected real numbers, got str 'one'", ["one", "two"], [0, 1]),
     # values
     case(
         ValueError,
@@ -245,7 +248,7 @@ def test_fit_refuses(args, kwargs, error, match, model):
         case(TypeError, r"X\[0\]: expected integer ids, got float64 array", [[0.5], [1]], [0, 1]),
         case(
             TypeError,
-            r"X\[0\]: expected real numbers, got str\d+ array",
+            r"X\[0\]: expected integer ids, got str array of shape \(2,\); words go in as integer",
             [["the", "cat"], ["sat"]],
             [0, 1],
         ),
@@ -466,6 +469,25 @@ def test_predict_refuses(classifier, tagger):
         tagger.predict([[1, 4]])
     with pytest.raises(TypeError, match="X: expected integer ids, got float64 array"):
         tagger.predict(np.zeros((2, 3)))
+
+
+def test_a_single_sequence_is_answered_with_how_to_pass_it(classifier, tagger):
+    series = rnncore.RNN(2, max_epochs=1).fit(X[:, :, :1], Y)
+    for model, alone, shape, advice in [
+        (classifier, X[0], (3, 2), "X[None]"),
+        (classifier, list(X[0]), (2,), "[X]"),
+        (series, X[0, :, :1], (3, 1), "X[None]"),
+        (series, X[0, :, 0], (3,), "X[None, :, None]"),
+        (series, [0.0, 1.0], "a list of numbers", "[np.array(X)[:, None]]"),
+        (tagger, np.array([0, 1]), "shape (2,)", "X[None]"),
+        (tagger, [0, 1], "a list of numbers", "[X]"),
+    ]:
+        match = re.escape(f"got {shape}; for ") + ".*" + re.escape(f" use {advice}") + "$"
+        with pytest.raises(ValueError, match=match):
+            model.predict(alone)
+        assert len(model.predict(eval(advice, {"np": np, "X": alone}))) == 1
+    with pytest.raises(ValueError, match=r"X: expected shape \(n, T, 2\), got \(4, 3\)$"):
+        classifier.predict(X[:, :, 0])
 
 
 def test_score_refuses(classifier, tagger):

@@ -22,6 +22,13 @@ def steps_of(sequences):
     ]
 
 
+def objects(items):
+    """Return a one-dimensional array of objects, as a column of a table holds them."""
+    array = np.empty(len(items), object)
+    array[:] = items
+    return array
+
+
 @pytest.fixture(name="X")
 def small_block():
     return np.arange(24, dtype=np.float32).reshape(3, 4, 2)
@@ -53,6 +60,15 @@ def test_lists_are_laid_end_to_end(X):
     assert sequences.starts.tolist() == [0, 4, 4]
     assert steps_of(sequences) == [x.tolist() for x in X]
     assert sequences.values.flags.c_contiguous
+
+
+def test_columns_of_sequences_are_read_as_lists(X):
+    ragged = [X[0], X[1, :0], X[2, :3]]
+    assert steps_of(vectors(objects(ragged))) == steps_of(vectors(ragged))
+    words = [[1, 2], [], [3]]
+    sequences = ids(objects(words))
+    assert steps_of(sequences) == words
+    assert sequences.steps is None
 
 
 @pytest.mark.parametrize(
@@ -143,13 +159,6 @@ def test_results_per_step_take_the_form_of_x(X):
     assert words[0].tolist() == ["a", "b", "", ""]
     from_list = vectors([X[0, :2], X[1, :0], X[2, :3]]).shape_like_input(flat)
     assert [part.tolist() for part in from_list] == [[1, 2], [], [3, 4, 5]]
-
-
-def objects(items):
-    """Return a one-dimensional array of objects, as a column of a table holds them."""
-    array = np.empty(len(items), object)
-    array[:] = items
-    return array
 
 
 # y.

@@ -7,14 +7,14 @@ one in the right dtype is not copied.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore._validate import Array, as_array, describe, lengths_array
+from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects
 
 Indexes = NDArray[np.int64]
 
@@ -78,6 +78,7 @@ def read_vectors(
     `n_features` is the F that is expected, None while it is not known; `names` are what errors call
     the first two arguments.
     """
+    X = listed_objects(X)
     with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
         if isinstance(X, list | tuple):
             sequences = _vectors_of_list(X, lengths, n_features, dtype, names)
@@ -95,15 +96,16 @@ def _vectors_of_list(
     names: tuple[str, str],
 ) -> Sequences:
     name, wanted = names[0], n_features or "F"
-    arrays = _read_list(X, lengths, names, f"(T, {wanted})")
+    one = "[np.array(X)[:, None]]"
+    arrays = _read_list(X, lengths, names, _check_numbers, f"(T, {wanted})", one)
     widths: dict[int, int] = {}  # and where each was met first
     for index, array in enumerate(arrays):
         if array.ndim == 2:
             widths.setdefault(array.shape[1], index)
         elif array.shape != (0,):
-            hint = "; for a single series use x[:, None]" if array.ndim == 1 else ""
             raise ValueError(
-                f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}{hint}"
+                f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}"
+                f"{_advice_in_list(array.shape, n_features)}"
             )
     if not widths:
         raise ValueError(f"{name}: expected a sequence with at least one step, got none")
@@ -133,14 +135,10 @@ def _vectors_of_array(
     array = as_array(name, X)
     _check_numbers(name, array)
     if array.ndim != 3:
-        hint = ""
-        if array.ndim == 2:
-            hint = (
-                "; for single series use X[:, :, None], "
-                "for ids set embedding_dim or embedding='one-hot'"
-            )
-        expected = f"(n, T, {n_features or 'F'})"
-        raise ValueError(f"{name}: expected shape {expected}, got {array.shape}{hint}")
+        raise ValueError(
+            f"{name}: expected shape (n, T, {n_features or 'F'}), got {array.shape}"
+            f"{_advice(array.shape, n_features)}"
+        )
     _check_not_empty(name, len(array))
     _check_width(name, array.shape[2], n_features)
     if lengths is None and padding_value is not None:
@@ -163,23 +161,23 @@ def read_ids(
     errors call the first two arguments.
     """
     name, lengths_name = names
+    X = listed_objects(X)
     if isinstance(X, list | tuple):
-        arrays = _read_list(X, lengths, names, "(T,)")
+        arrays = _read_list(X, lengths, names, _check_integers, "(T,)", "[X]")
         for index, array in enumerate(arrays):
-            where = f"{name}[{index}]"
             if array.ndim != 1:
-                raise ValueError(f"{where}: expected ids of shape (T,), got shape {array.shape}")
-            if array.dtype.kind not in "iu" and len(array):
-                raise TypeError(f"{where}: expected integer ids, got {describe(array)}")
+                raise ValueError(
+                    f"{name}[{index}]: expected ids of shape (T,), got shape {array.shape}"
+                )
         filled = [array for array in arrays if len(array)] or [np.empty(0, np.int64)]
         values = np.concatenate(filled, dtype=np.int64, casting="unsafe")
         sequences = _lay_out(values, [len(array) for array in arrays])
     else:
         array = as_array(name, X)
         if array.ndim != 2:
-            raise ValueError(f"{name}: expected ids of shape (n, T), got shape {array.shape}")
-        if array.dtype.kind not in "iu":
-            raise TypeError(f"{name}: expected integer ids, got {describe(array)}")
+            hint = "; for one sequence use X[None]" if array.ndim == 1 else ""
+            raise ValueError(f"{name}: expected ids of shape (n, T), got shape {array.shape}{hint}")
+        _check_integers(name, array)
         _check_not_empty(name, len(array))
         if lengths is None and padding_value is not None:
             if not float(padding_value).is_integer():
@@ -192,8 +190,14 @@ def read_ids(
 
 
 def _read_list(
-    X: Sequence[Any], lengths: object, names: tuple[str, str], shape: str
+    X: Sequence[Any],
+    lengths: object,
+    names: tuple[str, str],
+    check: Callable[[str, Array], None],
+    shape: str,
+    one: str,
 ) -> list[Array]:
+    """Return arrays that passed `check`; `one` is how to pass a single sequence of scalars."""
     name, lengths_name = names
     if lengths is not None:
         raise ValueError(
@@ -201,12 +205,13 @@ def _read_list(
         )
     _check_not_empty(name, len(X))
     arrays = [as_array(f"{name}[{index}]", item) for index, item in enumerate(X)]
+    for index, array in enumerate(arrays):
+        check(f"{name}[{index}]", array)
     if all(array.ndim == 0 for array in arrays):
         raise ValueError(
-            f"{name}: expected a list of arrays of shape {shape}, got a list of numbers"
+            f"{name}: expected a list of arrays of shape {shape}, got a list of numbers; "
+            f"for one sequence use {one}"
         )
-    for index, array in enumerate(arrays):
-        _check_numbers(f"{name}[{index}]", array)
     return arrays
 
 
@@ -252,8 +257,41 @@ def _check_width(name: str, width: int, n_features: int | None) -> None:
 
 
 def _check_numbers(name: str, array: Array) -> None:
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name}: expected real numbers, got {describe(array)}")
+    _check_type(name, array, "fiub", "real numbers")
+
+
+def _check_integers(name: str, array: Array) -> None:
+    if array.size or array.dtype.kind != "f":  # an empty list became an array of floats
+        _check_type(name, array, "iu", "integer ids")
+
+
+def _check_type(name: str, array: Array, kinds: str, expected: str) -> None:
+    if array.dtype.kind not in kinds:
+        words = (
+            "; words go in as integer ids, see embedding_dim" if array.dtype.kind in "UT" else ""
+        )
+        raise TypeError(f"{name}: expected {expected}, got {describe(array)}{words}")
+
+
+def _advice(shape: tuple[int, ...], n_features: int | None) -> str:
+    """Say what makes an array of too few axes one of sequences, where its shape tells."""
+    if n_features is None and len(shape) == 2:
+        return (
+            "; for single series use X[:, :, None], "
+            "for ids set embedding_dim or embedding='one-hot'"
+        )
+    if len(shape) == 2 and shape[1] == n_features:
+        return "; for one sequence use X[None]"
+    if n_features == 1 and len(shape) in (1, 2):
+        return f"; for single series use X[{'None' if len(shape) == 1 else ':'}, :, None]"
+    return ""
+
+
+def _advice_in_list(shape: tuple[int, ...], n_features: int | None) -> str:
+    """Say what makes an item of the wrong number of axes a sequence, where its shape tells."""
+    if len(shape) == 1 and n_features in (None, 1):
+        return "; for a single series use x[:, None]"
+    return "; for one sequence use [X]" if shape == (n_features,) else ""
 
 
 def _check_finite(name: str, sequences: Sequences) -> None:

@@ -99,7 +99,8 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         ----------
         X : array of float (n, T, F), or list of n arrays (T_i, F)
             Sequences of feature vectors. With `embedding_dim` or `embedding`: integer ids, an array
-            (n, T) or a list of n arrays (T_i,). Sequences may have no step at all.
+            (n, T) or a list of n arrays (T_i,). Sequences may have no step at all. A column of
+            objects, as of pandas, is read as a list, here and for y.
         y : array or list
             One target per sequence: labels or numbers (n,), or k numbers each (n, k). Or one per
             step: (n, T), (n, T, k), or a list of n arrays (T_i,) or (T_i, k).

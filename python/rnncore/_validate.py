@@ -23,8 +23,13 @@ _LARGEST_SIZE = 2**31 - 1
 
 def describe(value: object) -> str:
     """Say in a few words what a value is, for the end of an error message."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        dtype = "str" if value.dtype.kind == "U" else value.dtype.name
+        return f"{dtype} array of shape {value.shape}"
     if isinstance(value, np.ndarray):
-        return f"{value.dtype.name} array of shape {value.shape}"
+        value = value.item()
+    if shape := getattr(value, "shape", ()):  # an array of another library
+        return f"{type(value).__name__} of shape {tuple(shape)}"
     if value is None or isinstance(value, bool):
         return repr(value)
     text = repr(value)
@@ -136,7 +141,7 @@ def as_array(name: str, value: object) -> Array:
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
     if array.dtype == object:
-        raise TypeError(f"{name}: expected an array of numbers, got an object array")
+        raise TypeError(f"{name}: expected an array of numbers, got {describe(value)}")
     return array
 
 
