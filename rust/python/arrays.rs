@@ -10,6 +10,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice};
 
+use super::either::Either;
 use super::optimizer::States;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
@@ -29,10 +30,7 @@ pub(super) trait Held: Element + numpy::Element {
 }
 
 /// A tape of either scalar.
-pub(super) enum InnerTape {
-    F32(Mutex<Tape<f32>>),
-    F64(Mutex<Tape<f64>>),
-}
+pub(super) type InnerTape = Either<Mutex<Tape<f32>>, Mutex<Tape<f64>>>;
 
 macro_rules! held {
     ($element:ident, $variant:ident) => {

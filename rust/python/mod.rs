@@ -6,6 +6,7 @@
 
 mod arrays;
 mod data;
+mod either;
 mod guarded;
 mod network;
 mod optimizer;

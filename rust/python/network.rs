@@ -9,6 +9,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{Held, choose, from_dict, shapes, to_dict};
 use super::data::{Data, Examples, Labelled};
+use super::either::{Either, dispatch};
 use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
 use super::stack::cell_by_name;
@@ -25,25 +26,10 @@ const NAME: &str = "the network";
 /// How often signals are looked at and progress is shown.
 const TICK: Duration = Duration::from_millis(50);
 
-enum Inner {
-    F32(Guarded<Network<f32>>),
-    F64(Guarded<Network<f64>>),
-}
-
-/// Calls a generic function with the model of either type.
-macro_rules! dispatch {
-    ($self:expr, $model:ident => $body:expr) => {
-        match &$self.inner {
-            Inner::F32($model) => $body,
-            Inner::F64($model) => $body,
-        }
-    };
-}
-
 /// A network with its weights.
 #[pyclass(name = "Network", module = "rnncore._core", frozen)]
 pub(super) struct PyNetwork {
-    inner: Inner,
+    inner: Either<Guarded<Network<f32>>, Guarded<Network<f64>>>,
     config: NetworkConfig,
 }
 
@@ -238,7 +224,7 @@ impl PyNetwork {
     #[new]
     #[pyo3(signature = (cell, input, input_size, hidden_size, num_layers, bias, dropout,
         bidirectional, output, n_outputs, loss, dtype, *, vocabulary_size=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
         input: &str,
@@ -289,9 +275,9 @@ impl PyNetwork {
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let inner = if single {
-            Inner::F32(Guarded::new(NAME, Network::new(config)?))
+            Either::F32(Guarded::new(NAME, Network::new(config)?))
         } else {
-            Inner::F64(Guarded::new(NAME, Network::new(config)?))
+            Either::F64(Guarded::new(NAME, Network::new(config)?))
         };
         Ok(PyNetwork { inner, config })
     }
@@ -301,13 +287,13 @@ impl PyNetwork {
         py: Python<'py>,
     ) -> PyResult<Vec<(String, Bound<'py, PyTuple>)>> {
         let layout = py.detach(
-            || dispatch!(self, model => model.read().map(|model| model.layout().clone())),
+            || dispatch!(self.inner, model => model.read().map(|model| model.layout().clone())),
         )?;
         shapes(py, &layout)
     }
 
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        dispatch!(self, model => {
+        dispatch!(self.inner, model => {
             let (layout, weights) = py.detach(|| {
                 let model = model.read()?;
                 crate::Result::Ok((model.layout().clone(), model.weights().to_vec()))
@@ -317,7 +303,7 @@ impl PyNetwork {
     }
 
     fn set_parameters(&self, py: Python<'_>, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
-        dispatch!(self, model => {
+        dispatch!(self.inner, model => {
             let layout = py.detach(|| model.read().map(|model| model.layout().clone()))?;
             let values = from_dict("parameters", &layout, parameters)?;
             py.detach(|| {
@@ -333,7 +319,7 @@ impl PyNetwork {
     #[pyo3(signature = (values, starts, lengths, targets, optimizer, *, batch_size, max_epochs,
         shuffle, bucket_by_length, seed, n_threads=None, validation=None, on_batch=None,
         on_epoch=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn fit<'py>(
         &self,
         py: Python<'py>,
@@ -364,7 +350,7 @@ impl PyNetwork {
         };
         let train = (values, starts, lengths, targets);
         let (validation, optimizer) = (validation.as_ref(), optimizer.get());
-        dispatch!(self, model => {
+        dispatch!(self.inner, model => {
             fit(py, model, &self.config, &train, validation, optimizer, &options)
         })
     }
@@ -380,11 +366,11 @@ impl PyNetwork {
         n_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let data = [values, starts, lengths];
-        dispatch!(self, model => predict(py, model, &self.config, data, batch_size, n_threads))
+        dispatch!(self.inner, model => predict(py, model, &self.config, data, batch_size, n_threads))
     }
 
     #[pyo3(signature = (values, starts, lengths, targets, batch_size, n_threads=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn evaluate<'py>(
         &self,
         py: Python<'py>,
@@ -408,7 +394,7 @@ impl PyNetwork {
             evaluate(py, model, &training, n_threads)
         }
         let labelled = (values, starts, lengths, targets);
-        dispatch!(self, model => {
+        dispatch!(self.inner, model => {
             of(py, model, &self.config, &labelled, batch_size, n_threads)
         })
     }

@@ -62,7 +62,7 @@ impl PyOptimizer {
     #[new]
     #[pyo3(signature = (rule, learning_rate, momentum=0.0, dampening=0.0, nesterov=false,
         beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=None, clip_value=None))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         rule: &str,
         learning_rate: f64,

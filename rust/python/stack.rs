@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{Held, InnerTape, borrow, choose, from_dict, shapes, to_dict};
+use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
 use crate::cell::CellKind;
 use crate::params::Layout;
@@ -21,25 +22,10 @@ pub(super) fn cell_by_name(name: &str) -> crate::Result<CellKind> {
     choose("cell", name, &choices)
 }
 
-enum Inner {
-    F32(RwLock<Recurrent<f32>>),
-    F64(RwLock<Recurrent<f64>>),
-}
-
-/// Calls a generic function with the model of either type.
-macro_rules! dispatch {
-    ($self:expr, $model:ident => $body:expr) => {
-        match &$self.inner {
-            Inner::F32($model) => $body,
-            Inner::F64($model) => $body,
-        }
-    };
-}
-
 /// A recurrent stack with its weights.
 #[pyclass(name = "Stack", module = "rnncore._core", frozen)]
 pub(super) struct PyStack {
-    inner: Inner,
+    inner: Either<RwLock<Recurrent<f32>>, RwLock<Recurrent<f64>>>,
     config: Config,
     layout: Layout,
 }
@@ -266,7 +252,7 @@ fn apply_gradients<E: Held>(
 impl PyStack {
     #[new]
     #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, dropout, bidirectional, dtype))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
         input_size: usize,
@@ -290,11 +276,11 @@ impl PyStack {
         let (inner, layout) = if single {
             let model = Recurrent::new(config)?;
             let layout = model.layout().clone();
-            (Inner::F32(RwLock::new(model)), layout)
+            (Either::F32(RwLock::new(model)), layout)
         } else {
             let model = Recurrent::new(config)?;
             let layout = model.layout().clone();
-            (Inner::F64(RwLock::new(model)), layout)
+            (Either::F64(RwLock::new(model)), layout)
         };
         Ok(PyStack {
             inner,
@@ -311,14 +297,14 @@ impl PyStack {
     }
 
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        dispatch!(self, model => {
+        dispatch!(self.inner, model => {
             let weights = py.detach(|| reading(model).weights().to_vec());
             to_dict(py, &self.layout, weights)
         })
     }
 
     fn set_parameters(&self, py: Python<'_>, parameters: &Bound<'_, PyDict>) -> PyResult<()> {
-        dispatch!(self, model => set_parameters(py, model, &self.layout, parameters))
+        dispatch!(self.inner, model => set_parameters(py, model, &self.layout, parameters))
     }
 
     fn apply_gradients(
@@ -328,11 +314,11 @@ impl PyStack {
         optimizer: &Bound<'_, PyOptimizer>,
     ) -> PyResult<f64> {
         let optimizer = optimizer.get();
-        dispatch!(self, model => apply_gradients(py, model, &self.layout, grads, optimizer))
+        dispatch!(self.inner, model => apply_gradients(py, model, &self.layout, grads, optimizer))
     }
 
     #[pyo3(signature = (x, h0, c0, lengths, batch_first, keep, seed))]
-    #[allow(clippy::too_many_arguments)]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn forward<'py>(
         &self,
         py: Python<'py>,
@@ -346,7 +332,7 @@ impl PyStack {
     ) -> PyResult<Outputs<'py>> {
         let arguments = Arguments { x, h0, c0, lengths };
         let how = (batch_first, keep, seed);
-        dispatch!(self, model => forward(py, model, &self.config, arguments, how))
+        dispatch!(self.inner, model => forward(py, model, &self.config, arguments, how))
     }
 
     #[pyo3(signature = (tape, d_output, d_h, d_c))]
@@ -360,6 +346,6 @@ impl PyStack {
     ) -> PyResult<Gradients<'py>> {
         let tape = tape.get();
         let shape = (&self.config, &self.layout);
-        dispatch!(self, model => backward(py, model, shape, tape, d_output, d_h, d_c))
+        dispatch!(self.inner, model => backward(py, model, shape, tape, d_output, d_h, d_c))
     }
 }

@@ -91,7 +91,7 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
 ///
 /// # Safety
 /// As [`super::Kernels::backward`]; step, rows and panels are in range.
-#[allow(clippy::too_many_arguments)]
+#[expect(clippy::too_many_arguments, reason = "a tile has three coordinates")]
 unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
