@@ -37,7 +37,6 @@ impl<E: Element> Stack<E> {
     ///
     /// # Panics
     /// If a buffer's size is not that, or the pass was not kept.
-    #[expect(clippy::too_many_arguments, reason = "each is a buffer of its own")]
     pub(crate) fn backward(
         &self,
         weights: &[E],
