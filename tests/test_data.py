@@ -102,6 +102,9 @@ def test_padding_value_ends_sequences(X, value):
     X[2, 1, 0] = 0 if value == 0 else 5  # not a whole step of it
     assert vectors(X, padding_value=value).lengths.tolist() == [3, 0, 2]
     assert vectors(X.astype(np.float64), padding_value=value).lengths.tolist() == [3, 0, 2]
+    in_list = vectors(list(X), padding_value=value)
+    assert in_list.lengths.tolist() == [3, 0, 2]
+    np.testing.assert_array_equal(in_list.values, X.reshape(-1, 2))
     if np.isfinite(value):
         given = vectors(X, lengths=[4, 4, 4], padding_value=value)
         assert given.lengths.tolist() == [4, 4, 4]
@@ -109,7 +112,8 @@ def test_padding_value_ends_sequences(X, value):
 
 def test_padding_value_of_ids():
     X = np.array([[0, 4, 0, 0], [0, 0, 0, 0], [1, 2, 3, 4]])
-    assert ids(X, padding_value=0).lengths.tolist() == [2, 0, 4]
+    for form in (X, X.tolist(), [X[0, :3], X[1, :0], X[2]]):
+        assert ids(form, padding_value=0).lengths.tolist() == [2, 0, 4]
     X[X == 0] = -1
     assert ids(X[2:], padding_value=-1).lengths.tolist() == [4]
     assert ids(np.array([[3, -1, -1]]), padding_value=-1).lengths.tolist() == [1]
@@ -157,6 +161,10 @@ def test_results_per_step_take_the_form_of_x(X):
     assert pairs[2, 1].tolist() == [4, -4]
     words = sequences.shape_like_input(np.array(["a", "b", "c", "d", "e"]))
     assert words[0].tolist() == ["a", "b", "", ""]
+    padded = vectors([X[0], X[1, :0], np.zeros((2, 2))], padding_value=0).shape_like_input(
+        np.arange(1.0, 5.0)
+    )
+    assert [part.tolist() for part in padded] == [[1, 2, 3, 4], [], [0, 0]]
     from_list = vectors([X[0, :2], X[1, :0], X[2, :3]]).shape_like_input(flat)
     assert [part.tolist() for part in from_list] == [[1, 2], [], [3, 4, 5]]
 
@@ -204,6 +212,16 @@ def test_kind_of_targets_is_found_by_type_and_shape(X, y, expected):
         if expected[0] == "classification":
             expected = (*expected[:2], [0, 1, 8, 9, 10])
     assert targets(y, in_list) == expected
+
+
+@pytest.mark.parametrize("form", [list, np.array], ids=["list", "array"])
+def test_targets_of_padding_are_left_out(X, form):
+    y = np.arange(12).reshape(3, 4)
+    X[0, 2:] = X[1] = -1
+    sequences = vectors(form(X), padding_value=-1)
+    expected = ("classification", "sequence", [0, 1, 8, 9, 10, 11])
+    for given in (y, list(y), y.tolist(), [y[0, :2], y[1, :0], y[2]]):
+        assert targets(given, sequences) == expected
 
 
 @pytest.mark.parametrize(

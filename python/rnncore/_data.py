@@ -8,7 +8,7 @@ one in the right dtype is not copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects
 
 Indexes = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Sequences:
     """Checked sequences.
 
     values : (N, F) floats, or (N,) int64 ids; C-contiguous, possibly the caller's own memory
-    starts, lengths : (n,) int64
+    starts, lengths : (n,) int64; behind the rows of a sequence its padding may follow
     steps : padded number of steps T, or None when the sequences came as a list
     """
 
@@ -37,11 +38,14 @@ class Sequences:
         return len(self.lengths)
 
     @property
+    def sizes(self) -> Indexes:
+        """Steps that each sequence came with, padding included."""
+        return np.diff(self.starts, append=len(self.values))
+
+    @property
     def longest(self) -> int:
         """Steps of a padded array over these sequences."""
-        if self.steps is not None:
-            return self.steps
-        return int(self.lengths.max())
+        return int(self.sizes.max())
 
     def rows(self) -> Indexes:
         """Return the row of `values` of every real step, sequence after sequence."""
@@ -58,9 +62,9 @@ class Sequences:
         return full
 
     def shape_like_input(self, steps: Array) -> Array | list[Array]:
-        """Return per-step results in the form that X had: a list, or an array padded with zeros."""
+        """Return per-step results in the form that X had, a list or an array, zero for padding."""
         if self.steps is None:
-            return np.split(steps, np.cumsum(self.lengths)[:-1])
+            return np.split(self.spread(steps), self.starts[1:])
         return self.spread(steps).reshape(len(self), self.steps, *steps.shape[1:])
 
 
@@ -81,7 +85,7 @@ def read_vectors(
     X = listed_objects(X)
     with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
         if isinstance(X, list | tuple):
-            sequences = _vectors_of_list(X, lengths, n_features, dtype, names)
+            sequences = _vectors_of_list(X, lengths, padding_value, n_features, dtype, names)
         else:
             sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, names)
     _check_finite(names[0], sequences)
@@ -91,6 +95,7 @@ def read_vectors(
 def _vectors_of_list(
     X: Sequence[Any],
     lengths: object,
+    padding_value: float | None,
     n_features: int | None,
     dtype: str,
     names: tuple[str, str],
@@ -120,7 +125,7 @@ def _vectors_of_list(
     arrays = [array.reshape(-1, width) for array in arrays]
     values = np.empty((sum(map(len, arrays)), width), dtype)
     np.concatenate(arrays, out=values, casting="same_kind")
-    return _lay_out(values, [len(array) for array in arrays])
+    return _lay_out(values, list(map(len, arrays)), _find_padding(arrays, padding_value))
 
 
 def _vectors_of_array(
@@ -141,10 +146,9 @@ def _vectors_of_array(
         )
     _check_not_empty(name, len(array))
     _check_width(name, array.shape[2], n_features)
-    if lengths is None and padding_value is not None:
-        lengths = _lengths_before(np.logical_and.reduce(_equal(array, padding_value), axis=2))
+    padding = _find_padding([array], padding_value) if lengths is None else None
     values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, array.shape[2])
-    return _blocks(lengths_name, values, array.shape[:2], lengths)
+    return _blocks(lengths_name, values, array.shape[:2], lengths, padding)
 
 
 def read_ids(
@@ -161,6 +165,8 @@ def read_ids(
     errors call the first two arguments.
     """
     name, lengths_name = names
+    if padding_value is not None and not float(padding_value).is_integer():
+        raise ValueError(f"padding_value: expected an integer for ids, got {padding_value}")
     X = listed_objects(X)
     if isinstance(X, list | tuple):
         arrays = _read_list(X, lengths, names, _check_integers, "(T,)", "[X]")
@@ -171,7 +177,8 @@ def read_ids(
                 )
         filled = [array for array in arrays if len(array)] or [np.empty(0, np.int64)]
         values = np.concatenate(filled, dtype=np.int64, casting="unsafe")
-        sequences = _lay_out(values, [len(array) for array in arrays])
+        padding = _find_padding([array[:, None] for array in arrays], padding_value)
+        sequences = _lay_out(values, list(map(len, arrays)), padding)
     else:
         array = as_array(name, X)
         if array.ndim != 2:
@@ -179,12 +186,9 @@ def read_ids(
             raise ValueError(f"{name}: expected ids of shape (n, T), got shape {array.shape}{hint}")
         _check_integers(name, array)
         _check_not_empty(name, len(array))
-        if lengths is None and padding_value is not None:
-            if not float(padding_value).is_integer():
-                raise ValueError(f"padding_value: expected an integer for ids, got {padding_value}")
-            lengths = _lengths_before(_equal(array, padding_value))
+        padding = _find_padding([array[:, :, None]], padding_value) if lengths is None else None
         values = np.require(array, np.int64, ["C", "ALIGNED"]).reshape(-1)
-        sequences = _blocks(lengths_name, values, array.shape, lengths)
+        sequences = _blocks(lengths_name, values, array.shape, lengths, padding)
     _check_ids(name, sequences, vocabulary_size)
     return sequences
 
@@ -215,35 +219,39 @@ def _read_list(
     return arrays
 
 
-def _lay_out(values: Array, lengths: list[int]) -> Sequences:
-    ends = np.cumsum(lengths, dtype=np.int64)
-    counts = np.asarray(lengths, np.int64)
-    return Sequences(values, ends - counts, counts, None)
+def _find_padding(arrays: list[Array], value: float | None) -> Mask | None:
+    """Return for each step of arrays (..., F) whether it consists of `value`; None without one."""
+    if value is None:
+        return None
+    equal = [np.isnan(array) if np.isnan(value) else array == value for array in arrays]
+    return np.concatenate([array.all(axis=-1).reshape(-1) for array in equal])
 
 
-def _blocks(lengths_name: str, values: Array, shape: tuple[int, ...], lengths: object) -> Sequences:
+def _lay_out(
+    values: Array, sizes: list[int] | Indexes, padding: Mask | None, steps: int | None = None
+) -> Sequences:
+    """Return sequences of `sizes` rows end to end, each up to its last row that is no `padding`."""
+    ends = np.cumsum(sizes, dtype=np.int64)
+    starts = ends - sizes
+    if padding is not None:
+        real = np.flatnonzero(~padding)
+        last = np.concatenate([[-1], real])[np.searchsorted(real, ends)]
+        ends = np.maximum(last + 1, starts)
+    return Sequences(values, starts, ends - starts, steps)
+
+
+def _blocks(
+    lengths_name: str,
+    values: Array,
+    shape: tuple[int, ...],
+    lengths: object,
+    padding: Mask | None,
+) -> Sequences:
     count, steps = shape
+    sequences = _lay_out(values, np.full(count, steps, np.int64), padding, steps)
     if lengths is None:
-        checked = np.full(count, steps, np.int64)
-    else:
-        checked = lengths_array(lengths_name, lengths, count, steps)
-    return Sequences(values, np.arange(count, dtype=np.int64) * steps, checked, steps)
-
-
-def _equal(array: Array, value: float) -> NDArray[np.bool_]:
-    return np.asarray(np.isnan(array) if np.isnan(value) else array == value)
-
-
-def _lengths_before(padding: NDArray[np.bool_]) -> Indexes:
-    """Return how many steps of each row come before the padding at its end.
-
-    padding : (n, T) bool
-    """
-    steps = padding.shape[1]
-    if steps == 0:
-        return np.zeros(len(padding), np.int64)
-    trailing = np.argmin(padding[:, ::-1], axis=1)
-    return np.where(padding.all(axis=1), 0, steps - trailing)
+        return sequences
+    return replace(sequences, lengths=lengths_array(lengths_name, lengths, count, steps))
 
 
 def _check_not_empty(name: str, count: int) -> None:

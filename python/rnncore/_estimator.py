@@ -259,7 +259,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         -------
         array or list
             Of the shape that y had in `fit`. One target per step comes in the form of X: a list for
-            a list, an array for an array, with zeros or empty strings after a sequence's end.
+            a list, an array for an array, with zeros or empty strings for padding.
 
         Raises
         ------

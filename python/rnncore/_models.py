@@ -31,8 +31,8 @@ class LSTM(RecurrentEstimator):
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
     padding_value : float, optional
-        Steps at the end of a sequence of an array X that consist of this value, which may be NaN,
-        are padding. Not looked at where `lengths` are given.
+        Steps at the end of a sequence that consist of this value, which may be NaN, are padding.
+        Not looked for where `lengths` are given.
     optimizer : "adam" or "sgd"
     learning_rate : float or "auto"
         "auto" is 0.01 for Adam and 0.1 for SGD; 0.005 and 0.02 for a plain `RNN`.

@@ -103,8 +103,11 @@ def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Arr
         steps = given
         if len({len(array) for array in arrays}) == 1 and given.size and given.ndim == 1:
             given = readings["last"] = np.stack(arrays)
-        if [len(array) for array in arrays] == sequences.lengths.tolist() and steps.ndim <= 2:
+        sizes = [len(array) for array in arrays]
+        if steps.ndim <= 2 and sizes == sequences.lengths.tolist():
             readings["sequence"] = steps
+        elif steps.ndim <= 2 and sizes == sequences.sizes.tolist():
+            readings["sequence"] = steps[sequences.rows()]
         return readings, given
     given = _label_array(name, y)
     _check_count(name, len(given) if given.ndim else 0, count)
