@@ -432,8 +432,9 @@ def test_words_of_other_classes_are_not_offered():
     ) as e:
         rnncore.GRU(activation="relu")
     assert "'nonlinearity'" not in str(e.value)
-    with pytest.raises(TypeError, match=r"GRU: expected some of .*hidden_size"):
-        rnncore.GRU(qwxyz=1)
+    for word in ("qwxyz", "warm_start"):
+        with pytest.raises(TypeError, match=r"GRU: expected some of .*hidden_size"):
+            rnncore.GRU(**{word: 1})
 
 
 # Estimators: after fit.

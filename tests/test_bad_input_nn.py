@@ -107,7 +107,13 @@ def test_cells_refuse():
             ValueError, "dtype: expected 'float32' or 'float64', got 'int32'", 2, 3, dtype="int32"
         ),
         case(TypeError, "random_state: expected", 2, 3, random_state=1.5),
-        case(TypeError, "unexpected keyword argument 'proj_size'", 2, 3, proj_size=2),
+        case(
+            TypeError,
+            "expected some of input_size, .* got the unknown argument 'proj",
+            2,
+            3,
+            proj_size=2,
+        ),
     ],
 )
 def test_layers_refuse_to_be_built(layer_type, args, kwargs, error, match):
@@ -164,7 +170,7 @@ def test_weights_and_gradients_are_checked():
             ValueError,
             r"nesterov: expected .* no dampening beside it, got momentum=0\.9, dampening=0\.1",
         ),
-        (optim.SGD, {"lr": 0.1}, TypeError, "unexpected keyword argument 'lr'"),
+        (optim.SGD, {"amsgrad": True}, TypeError, "expected some of learning_rate, momentum"),
         (optim.Adam, {"beta1": 1.0}, ValueError, "beta1: expected .* < 1, got 1"),
         (optim.Adam, {"beta2": -0.1}, ValueError, "beta2: expected .* got -0.1"),
         (optim.Adam, {"eps": 0}, ValueError, "eps: expected .* > 0, got 0"),
@@ -179,6 +185,28 @@ def test_optimizers_refuse(kind, kwargs, error, match):
     optimizer = kind()
     with pytest.raises(ValueError, match="learning_rate: expected"):
         optimizer.learning_rate = -0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "word", "right"),
+    [
+        (nn.LSTM, "seed", "random_state"),
+        (nn.RNN, "activation", "nonlinearity"),
+        (nn.GRUCell, "hiden_size", "hidden_size"),
+        (optim.SGD, "lr", "learning_rate"),
+        (optim.Adam, "betas", "beta1"),
+    ],
+)
+def test_other_words_are_answered_with_the_right_one(kind, word, right):
+    match = f"^{kind.__name__}: expected '{right}', got the unknown argument '{word}'$"
+    with pytest.raises(TypeError, match=match):
+        kind(**{word: 1})
+
+
+def test_optimizers_take_no_other_attribute():
+    for optimizer in (optim.SGD(), optim.Adam()):
+        with pytest.raises(AttributeError, match="no attribute 'lr'"):
+            optimizer.lr = 0.5
 
 
 def test_initialisers_refuse():

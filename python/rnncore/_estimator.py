@@ -19,10 +19,11 @@ from rnncore import _core
 from rnncore._data import Sequences
 from rnncore._history import History
 from rnncore._io import to_json, write_file
-from rnncore._options import CHECKS, WordsHere, check_parameters, new_optimizer
+from rnncore._options import CHECKS, check_parameters, new_optimizer
 from rnncore._problem import Problem
 from rnncore._progress import Progress
 from rnncore._validate import Array, describe
+from rnncore._words import WordsHere
 
 # Prediction does not depend on it: large enough that every thread has rows for a full tile.
 _PREDICT_BATCH = 256

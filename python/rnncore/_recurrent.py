@@ -9,6 +9,7 @@ import numpy as np
 
 from rnncore import _core
 from rnncore._validate import Array, describe, float_array, generator
+from rnncore._words import WordsHere
 from rnncore.init import uniform_values
 from rnncore.optim import Optimizer
 
@@ -43,7 +44,7 @@ class Tape:
         return f"Tape(x {self._shapes.x}, state {self._shapes.state})"
 
 
-class Recurrent:
+class Recurrent(WordsHere):
     """Weights, state handling and gradients of one Rust stack: all that layers and cells share."""
 
     _cell: ClassVar[str]

@@ -14,12 +14,16 @@ from __future__ import annotations
 
 from rnncore import _core
 from rnncore._validate import boolean, real
+from rnncore._words import WordsHere
 
 __all__ = ["SGD", "Adam"]
 
 
-class Optimizer:
+class Optimizer(WordsHere):
     """What `SGD` and `Adam` share; build one of those."""
+
+    # No other attributes: a schedule that assigned to `lr` would do nothing.
+    __slots__ = ("_core", "_options")
 
     def __init__(
         self,
@@ -77,6 +81,8 @@ class SGD(Optimizer):
         For an argument of the wrong type or out of its range.
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         learning_rate: float = 0.01,
@@ -125,6 +131,8 @@ class Adam(Optimizer):
     TypeError, ValueError
         For an argument of the wrong type or out of its range.
     """
+
+    __slots__ = ()
 
     def __init__(
         self,
