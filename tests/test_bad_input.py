@@ -96,6 +96,12 @@ FIT_CASES = [
         [*LISTED[:3], changed(LISTED[3], 1, NAN)],
         Y,
     ),
+    case(
+        ValueError,
+        "X: expected no masked values, got 1",
+        np.ma.masked_equal(changed(X, (2, 1, 0), -9), -9),
+        Y,
+    ),
     # lengths
     case(
         ValueError,
@@ -147,9 +153,14 @@ FIT_CASES = [
     ),
     case(TypeError, r"y: .*, not both, got str 'a' and int 2", X, [["a"] * 3, [2] * 3] * 2),
     case(TypeError, r"y\[1\]: .*, not both, got str 'a' and int 2", X, [["a"] * 3, ["a", 2]] * 2),
+    case(
+        ValueError, r"y: expected no masked values, got 4", X, np.ma.masked_equal([1, 1, 1, 1], 1)
+    ),
+    case(ValueError, r"y: .* got \(4, 1\); .* use y\.ravel\(\)", X, np.array([Y]).T),
+    case(ValueError, r"y: .* got \(4, 2\); .* use y\.argmax\(axis=1\)", X, np.eye(2, dtype=int)[Y]),
     case(ValueError, r"y: expected finite targets, got nan", X, [0.5, NAN, 1, 2]),
     case(ValueError, r"y: expected finite targets, got inf", X, [0.5, 2, INF, 2]),
-    case(ValueError, r"y: expected labels of at least 2 classes, got only .*7", X, [7, 7, 7, 7]),
+    case(ValueError, r"y: expected labels of at least 2 classes, got only 7$", X, [7, 7, 7, 7]),
     case(
         ValueError,
         r"y: expected shape \(4,\) or \(4, 3\) for classification, got \(4, 2\)",

@@ -8,6 +8,10 @@ from rnncore._estimator import RecurrentEstimator
 class LSTM(RecurrentEstimator):
     """A long short-term memory network as a classifier or regressor over sequences.
 
+    It learns to minimise the cross-entropy of the labels, or the mean squared error of the numbers.
+    X and numbers in y are taken as they are: scaled to a size of about 1 they are learned best, for
+    y with `sklearn.compose.TransformedTargetRegressor`.
+
     Parameters
     ----------
     hidden_size : int
@@ -31,8 +35,8 @@ class LSTM(RecurrentEstimator):
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
     padding_value : float, optional
-        Steps at the end of a sequence that consist of this value, which may be NaN, are padding.
-        Not looked for where `lengths` are given.
+        Steps at the end of a sequence that consist of this value, which may be NaN, are padding;
+        at the start they are data. Not looked for where `lengths` are given.
     optimizer : "adam" or "sgd"
     learning_rate : float or "auto"
         "auto" is 0.01 for Adam and 0.1 for SGD; 0.005 and 0.02 for a plain `RNN`.
@@ -66,7 +70,8 @@ class LSTM(RecurrentEstimator):
     Attributes
     ----------
     history_ : dict of lists
-        Loss and score of every epoch, see ``history_.plot()``.
+        Figures of every epoch: "loss", "accuracy" or "r2", "grad_norm" and "seconds", with an
+        `eval_set` also "val_loss" and "val_accuracy" or "val_r2". ``history_.plot()`` draws them.
     n_epochs_ : int
         Finished epochs.
     task_, output_ : str

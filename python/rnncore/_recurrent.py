@@ -123,8 +123,8 @@ class Recurrent(WordsHere):
         Parameters
         ----------
         state_dict : mapping of name to array
-            Exactly the names and shapes of `parameter_shapes`, in any float type. Torch's tensors
-            will do.
+            Exactly the names and shapes of `parameter_shapes`, in any float type. What torch's
+            `state_dict` returns will do.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore._data import Sequences
-from rnncore._validate import Array, describe, listed_objects
+from rnncore._validate import Array, any_array, describe, listed_objects
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def read_classes(values: Array, name: str = "y") -> Array:
     """Return the sorted distinct labels, of which there must be two or more."""
     classes = np.unique(values)
     if len(classes) < 2:
-        raise ValueError(f"{name}: expected labels of at least 2 classes, got only {classes[0]!r}")
+        raise ValueError(
+            f"{name}: expected labels of at least 2 classes, got only {classes.tolist()[0]!r}"
+        )
     return classes
 
 
@@ -124,13 +126,10 @@ def _has_items(value: object) -> bool:
 
 
 def _label_array(name: str, value: object) -> Array:
-    try:
-        array = np.asarray(value)
-        if array.dtype.kind in "OT":
-            value = array.tolist()  # whose items say what it holds
-            array = np.asarray(value)
-    except ValueError as error:
-        raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
+    array = any_array(name, value)
+    if array.dtype.kind in "OT":
+        value = array.tolist()  # whose items say what it holds
+        array = any_array(name, value)
     if array.dtype.kind == "U" and isinstance(value, list | tuple):
         _check_not_mixed(name, np.asarray(value, object).flat)
     if array.dtype.kind not in "fiubU":
@@ -182,7 +181,7 @@ def _mismatch(
     ]
     message = f"{name}: expected shape {' or '.join(accepted)} for {task}"
     if not isinstance(y, list | tuple) or not all(map(_has_items, y)):
-        return f"{message}, got {given.shape}"
+        return f"{message}, got {given.shape}{_advice(given, task)}"
     for index, (item, length) in enumerate(zip(y, sequences.lengths, strict=True)):
         if len(item) != length:
             return (
@@ -190,6 +189,16 @@ def _mismatch(
                 f"got {len(item)} in {name}[{index}], where there are {length} steps"
             )
     return f"{message}, got a list of {given.ndim}-D arrays"
+
+
+def _advice(given: Array, task: str) -> str:
+    """Say what makes columns labels, where their number or values tell."""
+    if task != "classification" or given.ndim != 2:
+        return ""
+    if given.shape[1] == 1:
+        return "; for a column of labels use y.ravel()"
+    one_hot = np.isin(given, (0, 1)).all() and (given.sum(axis=1) == 1).all()
+    return "; for one-hot labels use y.argmax(axis=1)" if one_hot else ""
 
 
 def _listed(labels: Iterable[object]) -> str:

@@ -134,12 +134,20 @@ def listed_objects(value: object) -> object:
     return array.tolist() if array.dtype == object else value
 
 
-def as_array(name: str, value: object) -> Array:
-    """Return `value` as an array of any type but object."""
+def any_array(name: str, value: object) -> Array:
+    """Return `value` as an array of any type, none of it masked."""
+    mask = getattr(value, "mask", None)  # np.ma itself would take time to import
+    if isinstance(mask, np.ndarray) and mask.any():
+        raise ValueError(f"{name}: expected no masked values, got {mask.sum()}")
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
+
+
+def as_array(name: str, value: object) -> Array:
+    """Return `value` as an array of any type but object."""
+    array = any_array(name, value)
     if array.dtype == object:
         raise TypeError(f"{name}: expected an array of numbers, got {describe(value)}")
     return array
