@@ -142,7 +142,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         validation = self._read_eval_set(eval_set, problem, options["padding_value"])
         rng = options["random_state"]
         config = self._network_config(options, problem)
-        network = _core.Network(**config)
+        network = _new_network(config)
         network.set_parameters(_initial_weights(network, config, rng))
 
         self._become_fitted(problem, config, network, History())
@@ -413,6 +413,16 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             network = _core.Network(**self._config)
             network.set_parameters(state["_network"])
             self._network = network
+
+
+def _new_network(config: dict[str, Any]) -> _core.Network:
+    try:
+        return _core.Network(**config)
+    except MemoryError as error:
+        sizes = f"hidden_size {config['hidden_size']}, num_layers {config['num_layers']}"
+        if config["vocabulary_size"] is not None:
+            sizes += f", vocabulary_size {config['vocabulary_size']} (above every id in X)"
+        raise MemoryError(f"{error}: {sizes}") from None
 
 
 def _initial_weights(
