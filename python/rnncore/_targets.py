@@ -133,6 +133,9 @@ def _label_array(name: str, value: object) -> Array:
     if array.dtype.kind == "U" and isinstance(value, list | tuple):
         _check_not_mixed(name, np.asarray(value, object).flat)
     if array.dtype.kind not in "fiubU":
+        if array.dtype == object and array.ndim == 1:
+            for index, item in enumerate(array):
+                _label_array(f"{name}[{index}]", item)  # raises for the first that is neither
         raise TypeError(f"{name}: expected numbers or strings, got {describe(value)}")
     return array
 
