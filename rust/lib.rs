@@ -1,4 +1,54 @@
 //! Batched recurrent networks on the CPU's vector units: forward, and backpropagation through time.
+//!
+//! [`Recurrent`] is a stack of layers with its weights, over ndarray views; [`Network`] adds an
+//! embedding beneath, a linear head above and, with [`Training`], the loop over epochs. Both exist
+//! for `f32` and `f64`, and neither needs Python (feature `python` builds the extension module).
+//!
+//! # Conventions
+//!
+//! * T steps, B sequences, I inputs, H hidden units, L layers, D directions. Arrays are (T, B, I),
+//!   (T, B, D·H) and, for states, (L·D, B, H), of any strides.
+//! * Names, shapes and gate order of the weights are torch's: `weight_ih_l0` (G·H, I),
+//!   `weight_hh_l0` (G·H, H), `bias_ih_l0`, `bias_hh_l0`, then `..._reverse` and the next layer;
+//!   LSTM's gates are i f g o, GRU's r z n.
+//! * Weights and their gradients are flat buffers in the order of a [`Layout`]. Gradients are
+//!   written, not added to.
+//! * Sequences of a batch may have any length, zero included. A step after a sequence's end costs
+//!   nothing, gives zeros and has no gradient.
+//! * The bits of a sequence's output depend on the weights, the sequence and the instruction set
+//!   ([`Isa`]) alone: not on threads, nor on what else is in its batch.
+//!
+//! # Example
+//!
+//! ```
+//! use ndarray::Array3;
+//! use rnncore::{CellKind, Config, Inputs, Recurrent};
+//!
+//! let mut gru = Recurrent::<f32>::new(Config {
+//!     cell: CellKind::Gru,
+//!     input_size: 3,
+//!     hidden_size: 8,
+//!     num_layers: 1,
+//!     bias: true,
+//!     bidirectional: false,
+//!     dropout: 0.0,
+//! })?;
+//! gru.update(|weights| {
+//!     weights.fill(0.1);
+//!     Ok(())
+//! })?;
+//! let x = Array3::ones((5, 2, 3));
+//! let inputs = Inputs { x: x.view(), h0: None, c0: None, lengths: Some(&[5, 2]) };
+//! let mut tape = gru.forward(inputs, true, None)?;
+//! let mut output = Array3::zeros((5, 2, 8));
+//! gru.output(&tape, output.view_mut())?;
+//! assert!(output[[1, 1, 0]] > 0.0 && output[[2, 1, 0]] == 0.0);
+//!
+//! let d_output = Array3::ones(output.dim());
+//! let gradients = gru.backward(&mut tape, Some(d_output.view()), None, None)?;
+//! assert_eq!(gradients.weights.len(), gru.layout().size());
+//! # Ok::<(), rnncore::Error>(())
+//! ```
 
 #![deny(missing_docs, unsafe_op_in_unsafe_fn)]
 #![warn(clippy::undocumented_unsafe_blocks)]
