@@ -204,6 +204,23 @@ impl<E: Element> Network<E> {
         Err(Error::shape("values", expected, actual))
     }
 
+    /// Whether a pass over the `batch_size` longest of some sequences fits into memory.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] if it does not.
+    pub(crate) fn check_room(
+        &self,
+        lengths: &[usize],
+        batch_size: usize,
+        keep: bool,
+    ) -> Result<()> {
+        let mut lengths = lengths.to_vec();
+        lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
+        let longest = lengths.iter().take(batch_size);
+        let rows = longest.fold(0, |rows: usize, &length| rows.saturating_add(length));
+        self.stack.check_room(rows, keep)
+    }
+
     /// The batch's input in packed order, and the identifiers that an embedding was read at.
     fn gather(
         &self,

@@ -79,7 +79,8 @@ impl<'a, E: Element> Training<'a, E> {
     /// Checks data against a network.
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Value`] naming `values`, `targets` or `batch_size`.
+    /// [`Error::Shape`] or [`Error::Value`] naming `values`, `targets` or `batch_size`;
+    /// [`Error::OutOfMemory`] if there is no room for a batch.
     pub fn new(
         network: &Network<E>,
         sequences: Sequences<'a, E>,
@@ -90,7 +91,8 @@ impl<'a, E: Element> Training<'a, E> {
     ) -> Result<Self> {
         network.check(&sequences)?;
         check_targets(network, &sequences, targets)?;
-        let lengths = sequences.ranges().iter().map(|range| range.len()).collect();
+        let lengths: Vec<usize> = sequences.ranges().iter().map(|range| range.len()).collect();
+        network.check_room(&lengths, batch_size, true)?;
         let plan = BatchPlan::new(lengths, batch_size, shuffle, bucket_by_length, seed)?;
         Ok(Training {
             sequences,
@@ -314,6 +316,7 @@ impl<E: Element> Network<E> {
     ) -> std::result::Result<Vec<E>, Stopped<X>> {
         self.check(sequences)?;
         let lengths: Vec<usize> = sequences.ranges().iter().map(|range| range.len()).collect();
+        self.check_room(&lengths, batch_size, false)?;
         // Where each sequence's outputs begin.
         let mut firsts = Vec::with_capacity(lengths.len());
         let mut rows = 0;

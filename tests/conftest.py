@@ -1,6 +1,7 @@
 """What all tests share: how hard the property tests try, their order, the threads, real data."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,14 @@ def same_threads_afterwards() -> Iterator[None]:
     yield
     if rnncore.get_num_threads() != before:
         rnncore.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Let SIGINT interrupt, as in a terminal: a shell ignores it for what it runs in background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")
