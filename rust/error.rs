@@ -92,10 +92,6 @@ pub enum Error {
         /// What came: "one of another stack", "one recorded before the weights changed".
         actual: String,
     },
-
-    /// The caller asked for the work to stop.
-    #[error("interrupted")]
-    Interrupted,
 }
 
 impl Error {

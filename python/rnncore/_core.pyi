@@ -128,12 +128,3 @@ class Network:
         batch_size: int,
         n_threads: int | None = None,
     ) -> _Array: ...
-    def evaluate(
-        self,
-        values: _Array,
-        starts: _Lengths,
-        lengths: _Lengths,
-        targets: _Array,
-        batch_size: int,
-        n_threads: int | None = None,
-    ) -> tuple[float, float]: ...

@@ -12,9 +12,7 @@ mod network;
 mod optimizer;
 mod stack;
 
-use pyo3::exceptions::{
-    PyFloatingPointError, PyKeyboardInterrupt, PyMemoryError, PyRuntimeError, PyValueError,
-};
+use pyo3::exceptions::{PyFloatingPointError, PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::error::Error;
@@ -28,7 +26,6 @@ impl From<Error> for PyErr {
             Error::Diverged { .. } | Error::NotFinite { .. } => {
                 PyFloatingPointError::new_err(message)
             }
-            Error::Interrupted => PyKeyboardInterrupt::new_err(message),
             Error::OutOfMemory { .. } => PyMemoryError::new_err(message),
             Error::Busy { .. } => PyRuntimeError::new_err(message),
             Error::Shape { .. }

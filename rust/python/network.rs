@@ -368,34 +368,4 @@ impl PyNetwork {
         let data = [values, starts, lengths];
         dispatch!(self.inner, model => predict(py, model, &self.config, data, batch_size, n_threads))
     }
-
-    #[pyo3(signature = (values, starts, lengths, targets, batch_size, n_threads=None))]
-    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
-    fn evaluate<'py>(
-        &self,
-        py: Python<'py>,
-        values: Bound<'py, PyAny>,
-        starts: Bound<'py, PyAny>,
-        lengths: Bound<'py, PyAny>,
-        targets: Bound<'py, PyAny>,
-        batch_size: usize,
-        n_threads: Option<usize>,
-    ) -> PyResult<(f64, f64)> {
-        fn of<'py, E: Held>(
-            py: Python<'py>,
-            model: &Guarded<Network<E>>,
-            config: &NetworkConfig,
-            labelled: &Labelled<'py>,
-            batch_size: usize,
-            n_threads: Option<usize>,
-        ) -> PyResult<(f64, f64)> {
-            let examples = Examples::borrow(config, labelled)?;
-            let training = examples.training(py, model, config, batch_size, (false, true), 0)?;
-            evaluate(py, model, &training, n_threads)
-        }
-        let labelled = (values, starts, lengths, targets);
-        dispatch!(self.inner, model => {
-            of(py, model, &self.config, &labelled, batch_size, n_threads)
-        })
-    }
 }

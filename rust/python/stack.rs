@@ -111,7 +111,11 @@ fn forward<'py, E: Held>(
     ];
     let output = PyArray3::<E>::zeros(py, dims, false);
     let hidden = PyArray3::<E>::zeros(py, states, false);
-    let memory = (config.cell == CellKind::Lstm).then(|| PyArray3::<E>::zeros(py, states, false));
+    let memory = config
+        .cell
+        .signature()
+        .has_memory()
+        .then(|| PyArray3::<E>::zeros(py, states, false));
     {
         let mut output = output.readwrite();
         let mut hidden = hidden.readwrite();
@@ -183,7 +187,11 @@ fn backward<'py, E: Held>(
     ];
     let dx = PyArray3::<E>::zeros(py, dims, false);
     let dh0 = PyArray3::<E>::zeros(py, states, false);
-    let dc0 = (config.cell == CellKind::Lstm).then(|| PyArray3::<E>::zeros(py, states, false));
+    let dc0 = config
+        .cell
+        .signature()
+        .has_memory()
+        .then(|| PyArray3::<E>::zeros(py, states, false));
     {
         let mut dx = dx.readwrite();
         let mut dh0 = dh0.readwrite();

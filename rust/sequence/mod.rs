@@ -71,10 +71,10 @@ pub(crate) trait Kernels<E: Real>: Sync {
     );
 }
 
-type Of<V, C, S> = fn() -> (V, C, S);
-
 /// Bytes that stay in a core's second-level cache.
 const CACHE: usize = 2 << 20;
+
+type Of<V, C, S> = fn() -> (V, C, S);
 
 struct Compiled<V, C, S>(PhantomData<Of<V, C, S>>);
 
