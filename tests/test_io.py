@@ -165,6 +165,12 @@ def test_files_of_other_kinds_are_named(path):
         rnncore.load(path)
 
 
+def test_files_of_another_kind_are_named(path):
+    rewrite(path, kind="checkpoint")
+    with pytest.raises(ValueError, match=r"safetensors: expected a model, got a checkpoint"):
+        rnncore.load(path)
+
+
 def test_altered_weights_are_found(path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1

@@ -6,6 +6,8 @@
     Layers and cells with torch's shapes, names and gate order, to train by hand.
 `rnncore.init`, `rnncore.optim`
     Initialisation and optimizers for those layers.
+`rnncore.text`, `rnncore.preprocessing`
+    Words to ids and back; scikit-learn's transformers applied step by step.
 `rnncore.load`
     Read back what an estimator's ``save`` wrote.
 """
@@ -19,6 +21,7 @@ from rnncore import _core, init, nn, optim
 from rnncore._validate import integer
 
 if TYPE_CHECKING:
+    from rnncore import preprocessing, text
     from rnncore._io import load
     from rnncore._models import GRU, LSTM, RNN
 
@@ -31,13 +34,16 @@ __all__ = [
     "load",
     "nn",
     "optim",
+    "preprocessing",
     "set_num_threads",
+    "text",
 ]
 
 __version__: str
 
 # Imported when first asked for: the estimators need scikit-learn, which is slow to import.
 _LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
+_LAZY_MODULES = {"preprocessing", "text"}
 
 
 def __getattr__(name: str) -> Any:
@@ -45,13 +51,15 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("rnncore")
+    if name in _LAZY_MODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "__version__"})
+    return sorted({*globals(), *_LAZY, *_LAZY_MODULES, "__version__"})
 
 
 def set_num_threads(n: int) -> None:

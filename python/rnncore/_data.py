@@ -76,11 +76,12 @@ def read_vectors(
     n_features: int | None,
     dtype: str,
     names: tuple[str, str] = ("X", "lengths"),
+    finite: bool = True,
 ) -> Sequences:
     """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
 
     `n_features` is the F that is expected, None while it is not known; `names` are what errors call
-    the first two arguments.
+    the first two arguments; `finite` says whether NaN and infinities are refused.
     """
     X = listed_objects(X)
     with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
@@ -88,7 +89,8 @@ def read_vectors(
             sequences = _vectors_of_list(X, lengths, padding_value, n_features, dtype, names)
         else:
             sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, names)
-    _check_finite(names[0], sequences)
+    if finite:
+        _check_finite(names[0], sequences)
     return sequences
 
 

@@ -61,12 +61,17 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
 
 
 def write_file(
-    path: str | os.PathLike[str], configuration: dict[str, Any], weights: Mapping[str, Array]
+    path: str | os.PathLike[str],
+    configuration: dict[str, Any],
+    weights: Mapping[str, Array],
+    *,
+    kind: str = "model",
 ) -> None:
     """Write a file that `read_file` reads; errors name `path`."""
     text = json.dumps(configuration)
     metadata = {
         "format": "rnncore",
+        "kind": kind,
         "format_version": str(FORMAT_VERSION),
         "configuration": text,
         "sha256": _digest(text, weights),
@@ -95,8 +100,8 @@ def _replace(target: Path, data: bytes) -> None:
         raise
 
 
-def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
-    """Return configuration (as JSON) and weights of a file that is whole and unaltered."""
+def read_file(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[str, dict[str, Array]]:
+    """Return configuration (as JSON) and weights of a file of `kind`, whole and unaltered."""
     with open(path, "rb"):  # for the usual exceptions of missing files, folders and permissions
         pass
     try:
@@ -116,6 +121,8 @@ def read_file(path: str | os.PathLike[str]) -> tuple[str, dict[str, Array]]:
             f"{path}: expected format version {FORMAT_VERSION} or older, got {found!r}; "
             "a later rnncore wrote it"
         )
+    if metadata.get("kind") != kind:
+        raise ValueError(f"{path}: expected a {kind}, got a {metadata.get('kind')}")
     text = metadata.get("configuration", "")
     if metadata.get("sha256") != _digest(text, weights):
         raise ValueError(
