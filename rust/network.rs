@@ -97,6 +97,7 @@ impl<E: Element> Network<E> {
         if config.n_outputs == 0 {
             return Err(Error::value("n_outputs", "an integer >= 1", 0));
         }
+        config.loss.validate()?;
         let Config {
             input_size,
             hidden_size,

@@ -7,7 +7,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::data::{BatchPlan, Sequences};
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Score, cross_entropy, squared_error};
+use crate::loss::{Rows, Score};
 use crate::network::{BatchPass, Network, Output};
 use crate::optim::{Optimizer, State};
 use crate::parallel::{self, FlushDenormals};
@@ -135,7 +135,7 @@ impl<'a, E: Element> Training<'a, E> {
             let pass = network.forward(&self.sequences, batch, true, Some(seeds.next_u64()));
             let mut outputs = network.outputs(&pass);
             let score = self.score(network, &pass, batch, &mut outputs);
-            if !score.loss().is_finite() && score.rows() > 0 {
+            if !score.loss().is_finite() && score.weight() > 0.0 {
                 return Err(diverged("the loss").into());
             }
             network.backward(pass, outputs, &mut gradients);
@@ -206,7 +206,10 @@ impl<'a, E: Element> Training<'a, E> {
             match self.targets {
                 Targets::Classes(classes) => {
                     let classes: Vec<u32> = rows.iter().map(|&row| classes[row] as u32).collect();
-                    cross_entropy(outputs, stride, width, &classes, weight, score);
+                    let rows = Rows::Classes(&classes);
+                    config
+                        .loss
+                        .apply(outputs, stride, width, rows, None, weight, score);
                 }
                 Targets::Numbers(numbers) => {
                     let numbers: Vec<E> = rows
@@ -214,7 +217,10 @@ impl<'a, E: Element> Training<'a, E> {
                         .flat_map(|&row| &numbers[row * width..][..width])
                         .copied()
                         .collect();
-                    squared_error(outputs, stride, width, &numbers, weight, score);
+                    let rows = Rows::Numbers(&numbers);
+                    config
+                        .loss
+                        .apply(outputs, stride, width, rows, None, weight, score);
                 }
             }
         });
@@ -258,13 +264,13 @@ fn check_targets<E: Element>(
         Output::Last => sequences.len(),
         Output::Sequence => sequences.values().rows(),
     };
-    let (expected, actual) = match (config.loss, targets) {
-        (Loss::CrossEntropy, Targets::Classes(classes)) => (rows, classes.len()),
-        (Loss::SquaredError, Targets::Numbers(numbers)) => (rows * config.n_outputs, numbers.len()),
-        (loss, _) => {
+    let (expected, actual) = match (config.loss.takes_classes(), targets) {
+        (true, Targets::Classes(classes)) => (rows, classes.len()),
+        (false, Targets::Numbers(numbers)) => (rows * config.n_outputs, numbers.len()),
+        _ => {
             return Err(Error::value(
                 "targets",
-                format!("what {loss:?} compares with"),
+                format!("what {:?} compares with", config.loss),
                 "the other kind",
             ));
         }

@@ -98,9 +98,10 @@ impl<'py, E: Held> Data<'py, E> {
 
 impl<'py, E: Held> TargetData<'py, E> {
     fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Ok(match loss {
-            Loss::CrossEntropy => TargetData::Classes(indexes("targets", targets)?),
-            Loss::SquaredError => TargetData::Numbers(borrow("targets", targets)?),
+        Ok(if loss.takes_classes() {
+            TargetData::Classes(indexes("targets", targets)?)
+        } else {
+            TargetData::Numbers(borrow("targets", targets)?)
         })
     }
 

@@ -256,7 +256,10 @@ impl PyNetwork {
         let outputs = [("last", Output::Last), ("sequence", Output::Sequence)];
         let losses = [
             ("cross_entropy", Loss::CrossEntropy),
+            ("binary_cross_entropy", Loss::BinaryCrossEntropy),
             ("squared_error", Loss::SquaredError),
+            ("absolute_error", Loss::AbsoluteError),
+            ("huber", Loss::Huber { delta: 1.0 }),
         ];
         let config = NetworkConfig {
             stack: Config {
