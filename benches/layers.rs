@@ -18,7 +18,7 @@ use rnncore::{CellKind, Config, Inputs, Recurrent, Tape, parallel};
 const CELLS: [(&str, CellKind, usize); 3] = [
     ("LSTM", CellKind::Lstm, 4),
     ("GRU", CellKind::Gru, 3),
-    ("RNN", CellKind::RnnTanh, 1),
+    ("RNN", CellKind::RNN_TANH, 1),
 ];
 
 /// Sequences, steps, inputs, hidden units.
@@ -84,11 +84,11 @@ impl Problem {
         let mut layer = Recurrent::new(Config {
             cell,
             input_size: inputs,
-            hidden_size: hidden,
-            num_layers: 1,
+            hidden_sizes: vec![hidden],
             bias: true,
             bidirectional: false,
             dropout: 0.0,
+            locked_dropout: false,
         })
         .expect("the shapes above are valid");
         let bound = (hidden as f32).sqrt().recip();

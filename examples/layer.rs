@@ -6,11 +6,11 @@ fn main() -> Result<()> {
     let mut gru = Recurrent::<f32>::new(Config {
         cell: CellKind::Gru,
         input_size: 1,
-        hidden_size: 4,
-        num_layers: 1,
+        hidden_sizes: vec![4],
         bias: true,
         bidirectional: false,
         dropout: 0.0,
+        locked_dropout: false,
     })?;
     // Any weights that differ between the units will do to start from.
     gru.update(|weights| {

@@ -1,8 +1,11 @@
-//! Dropout between layers.
+//! Dropout of rows, between layers and elsewhere.
 //!
-//! A mask is drawn from a stream of its own for each layer and sequence, step after step, so that it
+//! A mask is drawn from a stream of its own for each place and sequence, step after step, so that it
 //! depends neither on threads nor on what else is in the batch or how far it is padded. It is
 //! never stored: backward draws it again.
+//!
+//! A locked mask is drawn once for a sequence and holds for all its steps (Gal and Ghahramani, "A
+//! Theoretically Grounded Application of Dropout in Recurrent Neural Networks", 2016).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -11,28 +14,44 @@ use crate::kernel::pack::Columns;
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// Multiplies `rows` (R padded rows in packed order) by 0 with probability `p`, else by 1/(1-p).
-pub(crate) fn apply<E: Real>(
-    rows: &mut [E],
-    columns: Columns,
-    steps: &Steps,
-    p: f64,
-    seed: u64,
-    layer: u64,
-) {
+/// What is dropped.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Mask {
+    /// Probability that a number is dropped; the others are multiplied by 1 / (1 - rate).
+    pub rate: f64,
+    /// Whether all steps of a sequence have the same mask.
+    pub locked: bool,
+    /// What the masks are drawn from.
+    pub seed: u64,
+    /// The place in the model, under 2^32: each has masks of its own.
+    pub stream: u64,
+}
+
+/// Applies a mask to `rows`, R padded rows in packed order.
+pub(crate) fn apply<E: Real>(rows: &mut [E], columns: Columns, steps: &Steps, mask: &Mask) {
     // A draw of 32 bits is below the threshold with probability p, to 2^-32.
-    let threshold = (p * 2f64.powi(32)) as u64;
-    let scale = E::from_f64(if p < 1.0 { 1.0 / (1.0 - p) } else { 0.0 });
+    let threshold = (mask.rate * 2f64.powi(32)) as u64;
+    let kept = if mask.rate < 1.0 {
+        E::from_f64(1.0 / (1.0 - mask.rate))
+    } else {
+        E::ZERO
+    };
+    let mut factors = vec![E::ZERO; columns.real()];
     for (row, (&sequence, &length)) in steps.order().iter().zip(steps.lengths()).enumerate() {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        random.set_stream(layer << 32 | sequence as u64);
+        let mut random = ChaCha8Rng::seed_from_u64(mask.seed);
+        random.set_stream(mask.stream << 32 | sequence as u64);
         for step in 0..length {
-            let start = (steps.offset(step) + row) * columns.stride();
-            for segment in 0..columns.segments {
-                let start = start + segment * columns.padded;
-                for x in &mut rows[start..start + columns.width] {
-                    let dropped = u64::from(random.next_u32()) < threshold;
-                    *x = *x * if dropped { E::ZERO } else { scale };
+            if step == 0 || !mask.locked {
+                factors.fill_with(|| match u64::from(random.next_u32()) < threshold {
+                    true => E::ZERO,
+                    false => kept,
+                });
+            }
+            let row = &mut rows[(steps.offset(step) + row) * columns.stride()..];
+            let segments = row.chunks_exact_mut(columns.padded);
+            for (segment, factors) in segments.zip(factors.chunks_exact(columns.width.max(1))) {
+                for (x, &factor) in segment.iter_mut().zip(factors) {
+                    *x = *x * factor;
                 }
             }
         }
@@ -43,7 +62,16 @@ pub(crate) fn apply<E: Real>(
 mod tests {
     use super::*;
 
-    fn masked(lengths: &[usize], p: f64, seed: u64) -> (Steps, Vec<f64>) {
+    fn mask(rate: f64, seed: u64) -> Mask {
+        Mask {
+            rate,
+            locked: false,
+            seed,
+            stream: 1,
+        }
+    }
+
+    fn masked(lengths: &[usize], mask: Mask) -> (Steps, Vec<f64>) {
         let columns = Columns {
             segments: 2,
             width: 5,
@@ -51,13 +79,13 @@ mod tests {
         };
         let steps = Steps::new(lengths);
         let mut rows = vec![1.0; steps.rows() * columns.stride()];
-        apply(&mut rows, columns, &steps, p, seed, 1);
+        apply(&mut rows, columns, &steps, &mask);
         (steps, rows)
     }
 
     #[test]
     fn keeps_the_mean_and_the_rate() {
-        let (steps, rows) = masked(&[400, 300], 0.25, 1);
+        let (steps, rows) = masked(&[400, 300], mask(0.25, 1));
         let real = (steps.rows() * 10) as f64;
         let dropped = rows.iter().filter(|&&x| x == 0.0).count() as f64;
         assert!((dropped / real - 0.25).abs() < 0.02);
@@ -66,20 +94,39 @@ mod tests {
 
     #[test]
     fn a_sequence_has_its_mask_in_any_batch() {
-        let (alone, a) = masked(&[9], 0.5, 7);
-        let (among, b) = masked(&[9, 30, 2], 0.5, 7);
+        let (alone, a) = masked(&[9], mask(0.5, 7));
+        let (among, b) = masked(&[9, 30, 2], mask(0.5, 7));
         let row = among.order().iter().position(|&s| s == 0).unwrap();
         for step in 0..9 {
             let x = &a[alone.offset(step) * 16..][..16];
             let y = &b[(among.offset(step) + row) * 16..][..16];
             assert_eq!(x, y);
         }
-        assert_ne!(a, masked(&[9], 0.5, 8).1);
+        assert_ne!(a, masked(&[9], mask(0.5, 8)).1);
+    }
+
+    #[test]
+    fn a_locked_mask_is_that_of_the_first_step() {
+        let (steps, free) = masked(&[9, 4], mask(0.5, 7));
+        let locked = Mask {
+            locked: true,
+            ..mask(0.5, 7)
+        };
+        let rows = masked(&[9, 4], locked).1;
+        let at = |rows: &[f64], step: usize, row: usize| {
+            rows[(steps.offset(step) + row) * 16..][..16].to_vec()
+        };
+        for (row, length) in [(0, 9), (1, 4)] {
+            for step in 0..length {
+                assert_eq!(at(&rows, step, row), at(&free, 0, row));
+            }
+        }
+        assert_ne!(at(&rows, 0, 0), at(&rows, 0, 1));
     }
 
     #[test]
     fn everything_is_dropped_at_one() {
-        let (_, rows) = masked(&[3], 1.0, 1);
+        let (_, rows) = masked(&[3], mask(1.0, 1));
         assert!(
             rows.chunks(8)
                 .all(|part| part[..5].iter().all(|&x| x == 0.0))

@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     const KINDS: [CellKind; 4] = [
-        CellKind::RnnTanh,
+        CellKind::RNN_TANH,
         CellKind::Lstm,
         CellKind::Gru,
         CellKind::Linear,

@@ -27,11 +27,11 @@
 //! let mut gru = Recurrent::<f32>::new(Config {
 //!     cell: CellKind::Gru,
 //!     input_size: 3,
-//!     hidden_size: 8,
-//!     num_layers: 1,
+//!     hidden_sizes: vec![8],
 //!     bias: true,
 //!     bidirectional: false,
 //!     dropout: 0.0,
+//!     locked_dropout: false,
 //! })?;
 //! gru.update(|weights| {
 //!     weights.fill(0.1);
@@ -79,7 +79,7 @@ mod stack;
 mod steps;
 mod train;
 
-pub use cell::CellKind;
+pub use cell::{CellKind, Nonlinearity};
 pub use error::{Error, Result};
 pub use identity::{Identity, Remembrance};
 pub use network::{Input, Network, NetworkConfig, Output};

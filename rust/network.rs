@@ -40,7 +40,7 @@ pub enum Output {
 }
 
 /// What a network is made of.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NetworkConfig {
     /// The recurrent stack.
     pub stack: Config,
@@ -98,11 +98,8 @@ impl<E: Element> Network<E> {
             return Err(Error::value("n_outputs", "an integer >= 1", 0));
         }
         config.loss.validate()?;
-        let Config {
-            input_size,
-            hidden_size,
-            ..
-        } = config.stack;
+        let input_size = config.stack.input_size;
+        let hidden_size = config.stack.hidden_sizes.last().map_or(0, |&size| size);
         let table = match config.input {
             Input::Dense => [1, 1],
             Input::Embedding { vocabulary } => [vocabulary, input_size],
@@ -113,17 +110,17 @@ impl<E: Element> Network<E> {
         }
         addressable("vocabulary_size", &table)?;
         addressable("n_outputs", &[config.n_outputs, 2, hidden_size])?;
-        let stack = Stack::with_isa(config.stack, isa)?;
+        let stack = Stack::with_isa(config.stack.clone(), isa)?;
         let outputs = stack.output_columns();
         let top = Stack::with_input(
             Config {
                 cell: CellKind::Linear,
                 input_size: outputs.real(),
-                hidden_size: config.n_outputs,
-                num_layers: 1,
+                hidden_sizes: vec![config.n_outputs],
                 bias: true,
                 bidirectional: false,
                 dropout: 0.0,
+                locked_dropout: false,
             },
             isa,
             outputs,
@@ -292,7 +289,7 @@ impl<E: Element> Network<E> {
         let mut seen = self.stack.arena().take(rows * columns.stride());
         match self.config.output {
             Output::Last => {
-                let last = self.config.stack.num_layers - 1;
+                let last = self.config.stack.num_layers() - 1;
                 for direction in 0..columns.segments {
                     let to = seen
                         .get_mut(direction * columns.padded..)
@@ -350,7 +347,10 @@ impl<E: Element> Network<E> {
             Output::Sequence => (Some(seen), None),
             Output::Last => {
                 let mut dh: Vec<Buffer<E>> = (0..self.stack.state_count())
-                    .map(|_| arena.zeros(batch * columns.padded))
+                    .map(|state| {
+                        let of_layer = self.stack.state_columns(state / columns.segments);
+                        arena.zeros(batch * of_layer.stride())
+                    })
                     .collect();
                 let first = dh.len() - columns.segments;
                 for (direction, dh) in dh[first..].iter_mut().enumerate() {

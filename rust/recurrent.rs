@@ -86,8 +86,14 @@ impl<E: Element> Recurrent<E> {
     /// The same for a stack that is there already.
     ///
     /// # Errors
-    /// [`Error::OutOfMemory`] if there is no room for the weights.
+    /// [`Error::Value`] naming `hidden_sizes` if layers differ in size, as their states have one
+    /// array; [`Error::OutOfMemory`] if there is no room for the weights.
     pub fn from_stack(stack: Stack<E>) -> Result<Self> {
+        let sizes = &stack.config().hidden_sizes;
+        if sizes.iter().any(|size| *size != sizes[0]) {
+            let actual = format!("{sizes:?}");
+            return Err(Error::value("hidden_sizes", "layers of one size", actual));
+        }
         Ok(Recurrent {
             weights: stack.layout().zeros()?,
             stack,
@@ -131,12 +137,15 @@ impl<E: Element> Recurrent<E> {
     }
 
     fn states_shape(&self, batch: usize) -> [usize; 3] {
-        let config = self.stack.config();
-        [self.stack.state_count(), batch, config.hidden_size]
+        [
+            self.stack.state_count(),
+            batch,
+            self.config().hidden_sizes[0],
+        ]
     }
 
     fn gather_states(&self, from: ArrayView3<E>, steps: &Steps) -> StateRows<E> {
-        let columns = self.stack.state_columns();
+        let columns = self.stack.state_columns(0);
         from.axis_iter(Axis(0))
             .map(|from| {
                 let mut to = self.stack.arena().take(steps.batch() * columns.stride());
@@ -298,7 +307,7 @@ impl<E: Element> Recurrent<E> {
         self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let shape = self.states_shape(tape.steps.batch());
-        let columns = self.stack.state_columns();
+        let columns = self.stack.state_columns(0);
         let directions = self.config().directions();
         let mut rows: Buffer<E> = self
             .stack
@@ -340,7 +349,7 @@ impl<E: Element> Recurrent<E> {
         if let Some(rows) = &inputs.dx {
             scatter(rows, steps, self.stack.input_columns(), dx);
         }
-        let columns = self.stack.state_columns();
+        let columns = self.stack.state_columns(0);
         for (rows, to) in inputs.dh0.iter().zip(dh0.axis_iter_mut(Axis(0))) {
             scatter_state(rows, steps, columns, to);
         }

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rnncore::{CellKind, Config, Error, Inputs, Isa, Recurrent, Stack};
+use rnncore::{CellKind, Config, Error, Inputs, Isa, Nonlinearity, Recurrent, Stack};
 
 struct Problem {
     model: Recurrent<f64>,
@@ -20,7 +20,8 @@ impl Problem {
     fn new(config: Config, isa: Isa, total: usize, lengths: &[i64]) -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(3);
         let mut uniform = move || f64::from(random.next_u32()) / 2f64.powi(31) - 1.0;
-        let mut model = Recurrent::from_stack(Stack::with_isa(config, isa).unwrap()).unwrap();
+        let mut model =
+            Recurrent::from_stack(Stack::with_isa(config.clone(), isa).unwrap()).unwrap();
         model
             .update(|weights| {
                 weights.fill_with(|| 0.6 * uniform());
@@ -29,9 +30,9 @@ impl Problem {
             .unwrap();
         let batch = lengths.len();
         let states = (
-            config.num_layers * config.directions(),
+            config.num_layers() * config.directions(),
             batch,
-            config.hidden_size,
+            config.hidden_sizes[0],
         );
         let mut array = |shape| Array3::from_shape_simple_fn(shape, &mut uniform);
         Problem {
@@ -59,7 +60,7 @@ impl Problem {
         let tape = self.model.forward(inputs, keep, None).unwrap();
         let (total, batch, _) = self.x.dim();
         let mut output = Array3::from_elem(
-            (total, batch, config.directions() * config.hidden_size),
+            (total, batch, config.directions() * config.hidden_sizes[0]),
             f64::NAN,
         );
         let mut hidden = Array3::from_elem(self.h0.dim(), f64::NAN);
@@ -77,7 +78,7 @@ impl Problem {
         let config = self.model.config();
         let Some(entry) = entries.iter().find(|entry| entry.name == name) else {
             assert!(name.starts_with("bias") && !config.bias);
-            return Array2::zeros((4 * config.hidden_size, 1));
+            return Array2::zeros((4 * config.hidden_sizes[0], 1));
         };
         let shape = (entry.shape[0], entry.shape.get(1).copied().unwrap_or(1));
         Array2::from_shape_vec(shape, self.model.weights()[entry.range()].to_vec()).unwrap()
@@ -86,7 +87,7 @@ impl Problem {
     /// The same by loops over sequences and steps.
     fn expected(&self, with_states: bool) -> Found {
         let config = self.model.config();
-        let (hidden_size, directions) = (config.hidden_size, config.directions());
+        let directions = config.directions();
         let (total, batch, _) = self.x.dim();
         let zero = |state: &Array3<f64>| {
             if with_states {
@@ -97,7 +98,7 @@ impl Problem {
         };
         let (mut hidden, mut memory) = (zero(&self.h0), zero(&self.c0));
         let mut input = self.x.clone();
-        for layer in 0..config.num_layers {
+        for (layer, &hidden_size) in config.hidden_sizes.iter().enumerate() {
             let mut output = Array3::zeros((total, batch, directions * hidden_size));
             for direction in 0..directions {
                 let suffix = format!("l{layer}{}", if direction == 1 { "_reverse" } else { "" });
@@ -121,8 +122,13 @@ impl Problem {
                         let sigmoid = |a: Array1<f64>| a.mapv(|a| 1.0 / (1.0 + (-a).exp()));
                         let tanh = |a: Array1<f64>| a.mapv(f64::tanh);
                         h = match config.cell {
-                            CellKind::RnnTanh => tanh(ax(0) + ah(0)),
-                            CellKind::RnnRelu => (ax(0) + ah(0)).mapv(|a| a.max(0.0)),
+                            CellKind::Rnn {
+                                nonlinearity,
+                                residual,
+                            } => {
+                                let new = (ax(0) + ah(0)).mapv(|a| apply(nonlinearity, a));
+                                if residual { new + &h } else { new }
+                            }
                             CellKind::Lstm => {
                                 let [i, f, o] = [0, 1, 3].map(|g| sigmoid(ax(g) + ah(g)));
                                 c = f * c + i * tanh(ax(2) + ah(2));
@@ -173,21 +179,28 @@ impl Problem {
     }
 }
 
+fn apply(f: Nonlinearity, a: f64) -> f64 {
+    match f {
+        Nonlinearity::Tanh => a.tanh(),
+        Nonlinearity::Relu => a.max(0.0),
+    }
+}
+
 fn config(cell: CellKind, input_size: usize, hidden_size: usize) -> Config {
     Config {
         cell,
         input_size,
-        hidden_size,
-        num_layers: 1,
+        hidden_sizes: vec![hidden_size],
         bias: true,
         bidirectional: false,
         dropout: 0.0,
+        locked_dropout: false,
     }
 }
 
 #[test]
 fn cells_follow_their_equations() {
-    for cell in CellKind::RECURRENT {
+    for cell in CellKind::recurrent() {
         for &isa in Isa::available() {
             for (input, hidden) in [(1, 1), (3, 5), (17, 16), (5, 33), (0, 3)] {
                 Problem::new(config(cell, input, hidden), isa, 6, &[6, 3, 0, 1, 6]).check();
@@ -198,12 +211,12 @@ fn cells_follow_their_equations() {
 
 #[test]
 fn stacks_follow_their_equations() {
-    for cell in CellKind::RECURRENT {
+    for cell in CellKind::recurrent() {
         for (num_layers, bidirectional, bias) in
             [(3, false, true), (2, true, true), (1, true, false)]
         {
             let config = Config {
-                num_layers,
+                hidden_sizes: vec![7; num_layers],
                 bidirectional,
                 bias,
                 ..config(cell, 4, 7)
@@ -214,10 +227,21 @@ fn stacks_follow_their_equations() {
     }
 }
 
+#[test]
+fn states_of_layers_that_differ_have_no_one_array() {
+    let config = Config {
+        hidden_sizes: vec![4, 3],
+        ..config(CellKind::Gru, 2, 1)
+    };
+    let error = Recurrent::<f32>::new(config).err().unwrap();
+    let expected = "`hidden_sizes`: expected layers of one size, got [4, 3]";
+    assert_eq!(error.to_string(), expected);
+}
+
 /// Batches of many rows are cut for threads and tiles.
 #[test]
 fn batches_of_every_size() {
-    for cell in CellKind::RECURRENT {
+    for cell in CellKind::recurrent() {
         for &isa in Isa::available() {
             for batch in [1, 2, 3, 4, 7, 13, 29] {
                 let lengths: Vec<i64> = (0..batch).map(|i| 3 - i % 2).collect();
@@ -229,9 +253,9 @@ fn batches_of_every_size() {
 
 #[test]
 fn nothing_may_come_in() {
-    for cell in CellKind::RECURRENT {
+    for cell in CellKind::recurrent() {
         let config = Config {
-            num_layers: 2,
+            hidden_sizes: vec![3; 2],
             bidirectional: true,
             ..config(cell, 2, 3)
         };
@@ -242,7 +266,7 @@ fn nothing_may_come_in() {
             (4, vec![0, 0, 0]),
             (0, vec![]),
         ] {
-            let problem = Problem::new(config, isa, total, &lengths);
+            let problem = Problem::new(config.clone(), isa, total, &lengths);
             problem.check();
             let inputs = Inputs {
                 x: problem.x.view(),
@@ -329,11 +353,11 @@ fn a_batch_beyond_memory_is_refused() {
     let config = Config {
         cell: CellKind::Lstm,
         input_size: 1,
-        hidden_size: 64,
-        num_layers: 1,
+        hidden_sizes: vec![64],
         bias: true,
         bidirectional: false,
         dropout: 0.0,
+        locked_dropout: false,
     };
     let model = Recurrent::<f64>::new(config).unwrap();
     // One number seen as 2^40 of them.

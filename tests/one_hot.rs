@@ -16,11 +16,11 @@ fn network(cell: CellKind, input: Input) -> Network<f64> {
         stack: Config {
             cell,
             input_size: VOCABULARY,
-            hidden_size: 21,
-            num_layers: 2,
+            hidden_sizes: vec![21, 5],
             bias: true,
             bidirectional: true,
             dropout: 0.0,
+            locked_dropout: false,
         },
         input,
         output: Output::Last,
@@ -66,7 +66,7 @@ fn looking_up_is_multiplying_by_one_hot_vectors() {
     for (row, &id) in IDS.iter().enumerate() {
         rows[row * VOCABULARY + id as usize] = 1.0;
     }
-    for cell in CellKind::RECURRENT {
+    for cell in CellKind::recurrent() {
         let (width, vocabulary) = (VOCABULARY, VOCABULARY);
         let dense = run(
             network(cell, Input::Dense),

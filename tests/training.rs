@@ -10,11 +10,11 @@ fn a_batch_beyond_memory_is_refused() {
         stack: Config {
             cell: CellKind::Gru,
             input_size: 1,
-            hidden_size: 128,
-            num_layers: 1,
+            hidden_sizes: vec![128],
             bias: true,
             bidirectional: false,
             dropout: 0.0,
+            locked_dropout: false,
         },
         input: Input::Dense,
         output: Output::Last,

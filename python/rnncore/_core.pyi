@@ -59,6 +59,7 @@ class Stack:
         num_layers: int,
         bias: bool,
         dropout: float,
+        locked_dropout: bool,
         bidirectional: bool,
         dtype: str,
     ) -> Self: ...

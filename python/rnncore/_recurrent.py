@@ -79,6 +79,7 @@ class Recurrent(WordsHere):
             num_layers=options.get("num_layers", 1),
             bias=options["bias"],
             dropout=options.get("dropout", 0.0),
+            locked_dropout=options.get("locked_dropout", False),
             bidirectional=options.get("bidirectional", False),
             dtype=options["dtype"],
         )

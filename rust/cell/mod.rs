@@ -25,6 +25,9 @@ pub use linear::Linear;
 pub use lstm::Lstm;
 pub use rnn::{Relu, Rnn, Tanh};
 
+use std::fmt;
+
+use crate::error::{Error, Result};
 use crate::simd::Vector;
 
 /// The most slots a cell may have.
@@ -122,13 +125,38 @@ pub trait Cell: Send + Sync + 'static {
     fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V);
 }
 
+/// The nonlinearity f of a simple recurrent cell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Nonlinearity {
+    /// tanh a
+    Tanh,
+    /// max(a, 0)
+    Relu,
+}
+
+impl Nonlinearity {
+    /// All of them.
+    pub const ALL: [Nonlinearity; 2] = [Nonlinearity::Tanh, Nonlinearity::Relu];
+
+    /// torch's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Nonlinearity::Tanh => "tanh",
+            Nonlinearity::Relu => "relu",
+        }
+    }
+}
+
 /// The recurrent cells by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CellKind {
-    /// h' = tanh(W x + U h + b)
-    RnnTanh,
-    /// h' = relu(W x + U h + b)
-    RnnRelu,
+    /// h' = f(W x + U h + b)
+    Rnn {
+        /// f
+        nonlinearity: Nonlinearity,
+        /// Whether the state before is added: h' = f(W x + U h + b) + h.
+        residual: bool,
+    },
     /// Long short-term memory.
     Lstm,
     /// Gated recurrent unit.
@@ -138,33 +166,66 @@ pub enum CellKind {
 }
 
 impl CellKind {
-    /// The recurrent cells.
-    pub const RECURRENT: [CellKind; 4] = [
-        CellKind::RnnTanh,
-        CellKind::RnnRelu,
-        CellKind::Lstm,
-        CellKind::Gru,
-    ];
+    /// h' = tanh(W x + U h + b), torch's default.
+    pub const RNN_TANH: CellKind = CellKind::Rnn {
+        nonlinearity: Nonlinearity::Tanh,
+        residual: false,
+    };
 
-    /// The name by which bindings and files know it.
-    pub fn name(self) -> &'static str {
-        match self {
-            CellKind::RnnTanh => "rnn_tanh",
-            CellKind::RnnRelu => "rnn_relu",
-            CellKind::Lstm => "lstm",
-            CellKind::Gru => "gru",
-            CellKind::Linear => "linear",
-        }
+    /// The recurrent cells.
+    pub fn recurrent() -> impl Iterator<Item = CellKind> {
+        let simple = [false, true].into_iter().flat_map(|residual| {
+            Nonlinearity::ALL.map(|nonlinearity| CellKind::Rnn {
+                nonlinearity,
+                residual,
+            })
+        });
+        simple.chain([CellKind::Lstm, CellKind::Gru])
+    }
+
+    /// The recurrent cell of a name: "lstm", "gru", "rnn_tanh", "rnn_tanh_residual" and so on.
+    ///
+    /// # Errors
+    /// [`Error::Value`] naming `cell` if there is none.
+    pub fn by_name(name: &str) -> Result<CellKind> {
+        let found = Self::recurrent().find(|cell| cell.to_string() == name);
+        found.ok_or_else(|| {
+            let names: Vec<_> = Self::recurrent()
+                .map(|cell| format!("\"{cell}\""))
+                .collect();
+            let expected = format!("one of {}", names.join(", "));
+            Error::value("cell", expected, format!("{name:?}"))
+        })
     }
 
     /// The cell's shape.
     pub fn signature(self) -> Signature {
         match self {
-            CellKind::RnnTanh => Rnn::<Tanh>::SIGNATURE,
-            CellKind::RnnRelu => Rnn::<Relu>::SIGNATURE,
+            CellKind::Rnn {
+                residual: false, ..
+            } => Rnn::<Tanh, false>::SIGNATURE,
+            CellKind::Rnn { residual: true, .. } => Rnn::<Tanh, true>::SIGNATURE,
             CellKind::Lstm => Lstm::SIGNATURE,
             CellKind::Gru => Gru::SIGNATURE,
             CellKind::Linear => Linear::SIGNATURE,
+        }
+    }
+}
+
+/// The name by which bindings and files know it.
+impl fmt::Display for CellKind {
+    fn fmt(&self, to: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            CellKind::Rnn {
+                nonlinearity,
+                residual,
+            } => {
+                let suffix = if *residual { "_residual" } else { "" };
+                write!(to, "rnn_{}{suffix}", nonlinearity.name())
+            }
+            CellKind::Lstm => to.write_str("lstm"),
+            CellKind::Gru => to.write_str("gru"),
+            CellKind::Linear => to.write_str("linear"),
         }
     }
 }

@@ -4,7 +4,13 @@
 //! h' = f(W_ih x + b_ih + W_hh h + b_hh)        f = tanh or relu
 //! ```
 //!
-//! Saved for backward: h', from which f's derivative follows.
+//! and its residual form, in which a step adds to the state instead of replacing it:
+//!
+//! ```text
+//! h' = f(W_ih x + b_ih + W_hh h + b_hh) + h
+//! ```
+//!
+//! Saved for backward: f's value, from which its derivative follows.
 
 use std::marker::PhantomData;
 
@@ -13,7 +19,7 @@ use crate::activation::{relu, tanh, tanh_slope};
 use crate::simd::Vector;
 
 /// The nonlinearity of a simple recurrent cell.
-pub trait Nonlinearity: Send + Sync + 'static {
+pub trait Function: Send + Sync + 'static {
     /// f(a)
     fn apply<V: Vector>(a: V) -> V;
     /// dy · f'(a), where y = f(a).
@@ -23,7 +29,7 @@ pub trait Nonlinearity: Send + Sync + 'static {
 /// Hyperbolic tangent.
 pub struct Tanh;
 
-impl Nonlinearity for Tanh {
+impl Function for Tanh {
     #[inline(always)]
     fn apply<V: Vector>(a: V) -> V {
         tanh(a)
@@ -37,7 +43,7 @@ impl Nonlinearity for Tanh {
 /// max(a, 0), with derivative 0 at 0.
 pub struct Relu;
 
-impl Nonlinearity for Relu {
+impl Function for Relu {
     #[inline(always)]
     fn apply<V: Vector>(a: V) -> V {
         relu(a)
@@ -49,9 +55,9 @@ impl Nonlinearity for Relu {
 }
 
 /// A simple recurrent cell with nonlinearity `F`.
-pub struct Rnn<F>(PhantomData<F>);
+pub struct Rnn<F, const RESIDUAL: bool>(PhantomData<F>);
 
-impl<F: Nonlinearity> Cell for Rnn<F> {
+impl<F: Function, const RESIDUAL: bool> Cell for Rnn<F, RESIDUAL> {
     const SIGNATURE: Signature = Signature {
         gates: 1,
         slots: 1,
@@ -64,23 +70,25 @@ impl<F: Nonlinearity> Cell for Rnn<F> {
             gates: &[0],
         },
         trace: 0,
-        carry: Carry::None,
-        reads_previous: false,
+        carry: if RESIDUAL { Carry::Hidden } else { Carry::None },
+        reads_previous: RESIDUAL,
     };
 
     #[inline(always)]
-    fn forward<V: Vector>(a: [V; MAX_SLOTS], _h_before: V, _memory_before: V) -> Forward<V> {
-        let h = F::apply(a[0]);
+    fn forward<V: Vector>(a: [V; MAX_SLOTS], h_before: V, _memory_before: V) -> Forward<V> {
+        let y = F::apply(a[0]);
+        let h = if RESIDUAL { y.add(h_before) } else { y };
         Forward {
             h,
-            saved: [h; MAX_SLOTS],
+            saved: [y; MAX_SLOTS],
             trace: [h; MAX_TRACE],
         }
     }
 
     #[inline(always)]
     fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V) {
-        let da = F::gradient(up.saved[0], up.dh);
-        ([da; MAX_SLOTS], up.carry)
+        // h' is reached from above, through the next step's products and through what it adds to.
+        let dh = if RESIDUAL { up.dh.add(up.carry) } else { up.dh };
+        ([F::gradient(up.saved[0], dh); MAX_SLOTS], dh)
     }
 }

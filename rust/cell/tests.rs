@@ -93,8 +93,10 @@ fn check<C: Cell>() {
 
 #[test]
 fn backward_is_the_slope_of_forward() {
-    check::<Rnn<Tanh>>();
-    check::<Rnn<Relu>>();
+    check::<Rnn<Tanh, false>>();
+    check::<Rnn<Relu, false>>();
+    check::<Rnn<Tanh, true>>();
+    check::<Rnn<Relu, true>>();
     check::<Lstm>();
     check::<Gru>();
     check::<Linear>();
@@ -106,9 +108,13 @@ fn forward_follows_the_equations() {
     let inputs @ [a, b, c, d, h, memory] = [0.3, -1.2, 0.8, 0.1, -0.6, 1.7];
     let close = |found: F64x2, expected: f64| assert!((number(found) - expected).abs() < 1e-15);
 
-    close(forward::<Rnn<Tanh>>(inputs).h, a.tanh());
-    close(forward::<Rnn<Relu>>(inputs).h, a);
-    close(forward::<Rnn<Relu>>([-0.3, b, c, d, h, memory]).h, 0.0);
+    close(forward::<Rnn<Tanh, false>>(inputs).h, a.tanh());
+    close(forward::<Rnn<Relu, false>>(inputs).h, a);
+    close(
+        forward::<Rnn<Relu, false>>([-0.3, b, c, d, h, memory]).h,
+        0.0,
+    );
+    close(forward::<Rnn<Tanh, true>>(inputs).h, a.tanh() + h);
     close(forward::<Linear>(inputs).h, a);
 
     let lstm = forward::<Lstm>(inputs);
@@ -123,13 +129,26 @@ fn forward_follows_the_equations() {
 
 #[test]
 fn relu_has_no_slope_at_zero() {
-    let (sums, _) = backward::<Rnn<Relu>>([0.0; INPUTS], 1.0, 0.0);
+    let (sums, _) = backward::<Rnn<Relu, false>>([0.0; INPUTS], 1.0, 0.0);
     assert_eq!(sums[0], 0.0);
 }
 
 #[test]
+fn cells_have_names() {
+    for kind in CellKind::recurrent() {
+        assert_eq!(CellKind::by_name(&kind.to_string()), Ok(kind));
+    }
+    assert_eq!(CellKind::by_name("rnn_tanh"), Ok(CellKind::RNN_TANH));
+    let error = CellKind::by_name("linear").unwrap_err().to_string();
+    assert!(
+        error.starts_with("`cell`: expected one of \"rnn_tanh\", "),
+        "{error}"
+    );
+}
+
+#[test]
 fn signatures_are_consistent() {
-    for kind in CellKind::RECURRENT.into_iter().chain([CellKind::Linear]) {
+    for kind in CellKind::recurrent().chain([CellKind::Linear]) {
         let s = kind.signature();
         assert!((1..=MAX_SLOTS).contains(&s.slots) && s.trace <= MAX_TRACE);
         assert_eq!(s.is_recurrent(), kind != CellKind::Linear);

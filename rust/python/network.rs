@@ -12,12 +12,12 @@ use super::data::{Data, Examples, Labelled};
 use super::either::{Either, dispatch};
 use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
-use super::stack::cell_by_name;
+use crate::cell::CellKind;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::network::{Input, Network, NetworkConfig, Output};
 use crate::parallel;
-use crate::stack::Config;
+use crate::stack::{Config, uniform_sizes};
 use crate::train::{Epoch, Stopped, Training};
 
 /// How errors name a network.
@@ -263,13 +263,13 @@ impl PyNetwork {
         ];
         let config = NetworkConfig {
             stack: Config {
-                cell: cell_by_name(cell)?,
+                cell: CellKind::by_name(cell)?,
                 input_size,
-                hidden_size,
-                num_layers,
+                hidden_sizes: uniform_sizes(hidden_size, num_layers)?,
                 bias,
                 bidirectional,
                 dropout,
+                locked_dropout: false,
             },
             input,
             output: choose("output", output, &outputs)?,
@@ -278,9 +278,9 @@ impl PyNetwork {
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let inner = if single {
-            Either::F32(Guarded::new(NAME, Network::new(config)?))
+            Either::F32(Guarded::new(NAME, Network::new(config.clone())?))
         } else {
-            Either::F64(Guarded::new(NAME, Network::new(config)?))
+            Either::F64(Guarded::new(NAME, Network::new(config.clone())?))
         };
         Ok(PyNetwork { inner, config })
     }

@@ -14,13 +14,7 @@ use super::optimizer::PyOptimizer;
 use crate::cell::CellKind;
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Recurrent};
-use crate::stack::Config;
-
-/// The cells by name.
-pub(super) fn cell_by_name(name: &str) -> crate::Result<CellKind> {
-    let choices = CellKind::RECURRENT.map(|cell| (cell.name(), cell));
-    choose("cell", name, &choices)
-}
+use crate::stack::{Config, uniform_sizes};
 
 /// A recurrent stack with its weights.
 #[pyclass(name = "Stack", module = "rnncore._core", frozen)]
@@ -43,6 +37,12 @@ fn optional<'py, E: Held>(
     array: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Option<PyReadonlyArray<'py, E, Ix3>>> {
     array.map(|array| borrow(name, array)).transpose()
+}
+
+/// (L·D, B, H): all layers of a [`Recurrent`] have one size.
+fn states_shape(config: &Config, batch: usize) -> [usize; 3] {
+    let states = config.num_layers() * config.directions();
+    [states, batch, config.hidden_sizes[0]]
 }
 
 type Outputs<'py> = (
@@ -98,17 +98,13 @@ fn forward<'py, E: Held>(
     let tape = py.detach(|| reading(model).forward(inputs, keep, seed))?;
 
     let (total, batch) = (tape.total(), tape.batch());
-    let width = config.directions() * config.hidden_size;
+    let width = config.directions() * config.hidden_sizes[0];
     let dims = if batch_first {
         [batch, total, width]
     } else {
         [total, batch, width]
     };
-    let states = [
-        config.num_layers * config.directions(),
-        batch,
-        config.hidden_size,
-    ];
+    let states = states_shape(config, batch);
     let output = PyArray3::<E>::zeros(py, dims, false);
     let hidden = PyArray3::<E>::zeros(py, states, false);
     let memory = config
@@ -180,11 +176,7 @@ fn backward<'py, E: Held>(
     } else {
         [total, batch, config.input_size]
     };
-    let states = [
-        config.num_layers * config.directions(),
-        batch,
-        config.hidden_size,
-    ];
+    let states = states_shape(config, batch);
     let dx = PyArray3::<E>::zeros(py, dims, false);
     let dh0 = PyArray3::<E>::zeros(py, states, false);
     let dc0 = config
@@ -259,7 +251,8 @@ fn apply_gradients<E: Held>(
 #[pymethods]
 impl PyStack {
     #[new]
-    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, dropout, bidirectional, dtype))]
+    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, dropout,
+        locked_dropout, bidirectional, dtype))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
@@ -268,25 +261,26 @@ impl PyStack {
         num_layers: usize,
         bias: bool,
         dropout: f64,
+        locked_dropout: bool,
         bidirectional: bool,
         dtype: &str,
     ) -> PyResult<Self> {
         let config = Config {
-            cell: cell_by_name(cell)?,
+            cell: CellKind::by_name(cell)?,
             input_size,
-            hidden_size,
-            num_layers,
+            hidden_sizes: uniform_sizes(hidden_size, num_layers)?,
             bias,
             bidirectional,
             dropout,
+            locked_dropout,
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let (inner, layout) = if single {
-            let model = Recurrent::new(config)?;
+            let model = Recurrent::new(config.clone())?;
             let layout = model.layout().clone();
             (Either::F32(RwLock::new(model)), layout)
         } else {
-            let model = Recurrent::new(config)?;
+            let model = Recurrent::new(config.clone())?;
             let layout = model.layout().clone();
             (Either::F64(RwLock::new(model)), layout)
         };

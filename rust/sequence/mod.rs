@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::cell::{Cell, CellKind, Gru, Linear, Lstm, Relu, Rnn, Tanh};
+use crate::cell::{Cell, CellKind, Gru, Linear, Lstm, Nonlinearity, Relu, Rnn, Tanh};
 use crate::kernel::Grid;
 use crate::kernel::preactivation::{Joint, Slots, Staggered};
 use crate::layer::{
@@ -92,8 +92,15 @@ pub trait Element: Real {
 
 fn by_cell<V: Vector>(kind: CellKind) -> &'static dyn Kernels<V::Element> {
     match kind {
-        CellKind::RnnTanh => &Compiled::<V, Rnn<Tanh>, Joint<1>>::NEW,
-        CellKind::RnnRelu => &Compiled::<V, Rnn<Relu>, Joint<1>>::NEW,
+        CellKind::Rnn {
+            nonlinearity,
+            residual,
+        } => match (nonlinearity, residual) {
+            (Nonlinearity::Tanh, false) => &Compiled::<V, Rnn<Tanh, false>, Joint<1>>::NEW,
+            (Nonlinearity::Tanh, true) => &Compiled::<V, Rnn<Tanh, true>, Joint<1>>::NEW,
+            (Nonlinearity::Relu, false) => &Compiled::<V, Rnn<Relu, false>, Joint<1>>::NEW,
+            (Nonlinearity::Relu, true) => &Compiled::<V, Rnn<Relu, true>, Joint<1>>::NEW,
+        },
         CellKind::Lstm => &Compiled::<V, Lstm, Joint<4>>::NEW,
         CellKind::Gru => &Compiled::<V, Gru, Staggered>::NEW,
         CellKind::Linear => &Compiled::<V, Linear, Joint<1>>::NEW,

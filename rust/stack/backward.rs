@@ -94,7 +94,7 @@ impl<E: Element> Stack<E> {
             let descents: Vec<_> = (0..directions.len())
                 .map(|d| Descent {
                     dy: dy.as_ref().map_or(ptr::null(), |dy| {
-                        assert_eq!(dy.len(), rows * self.output_columns().stride());
+                        assert_eq!(dy.len(), rows * self.layer_columns(layer).stride());
                         dy.as_ptr()
                             .wrapping_add(d * directions[d].geometry.padded())
                     }),

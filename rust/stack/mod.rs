@@ -10,7 +10,7 @@ pub(crate) use backward::{InputGradients, Want};
 
 use crate::buffer::Arena;
 use crate::cell::CellKind;
-use crate::dropout;
+use crate::dropout::{self, Mask};
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
@@ -22,22 +22,38 @@ use crate::simd::{Isa, Real};
 use crate::steps::Steps;
 
 /// What a stack is made of. Sizes as in torch's modules.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The cell of every layer.
     pub cell: CellKind,
     /// Columns of the input, I.
     pub input_size: usize,
-    /// Hidden units of a direction, H.
-    pub hidden_size: usize,
-    /// Layers, each fed by the one before.
-    pub num_layers: usize,
+    /// Hidden units of a direction, H, of each layer; each layer is fed by the one before.
+    pub hidden_sizes: Vec<usize>,
     /// Whether there are biases.
     pub bias: bool,
     /// Whether each layer also runs from the last step to the first; outputs are concatenated.
     pub bidirectional: bool,
     /// Probability that a layer's output is dropped on its way to the next layer in training.
     pub dropout: f64,
+    /// Whether dropout draws one mask for all steps of a sequence.
+    pub locked_dropout: bool,
+}
+
+/// More layers than anybody trains, few enough that naming them fits any memory.
+const MOST_LAYERS: usize = 1 << 16;
+
+/// The sizes of `num_layers` layers that are all the same.
+///
+/// # Errors
+/// [`Error::Value`] naming `num_layers` if it is 0 or out of all reason.
+#[cfg(feature = "python")]
+pub(crate) fn uniform_sizes(hidden_size: usize, num_layers: usize) -> Result<Vec<usize>> {
+    if !(1..=MOST_LAYERS).contains(&num_layers) {
+        let expected = format!("an integer in 1..={MOST_LAYERS}");
+        return Err(Error::value("num_layers", expected, num_layers));
+    }
+    Ok(vec![hidden_size; num_layers])
 }
 
 impl Config {
@@ -46,15 +62,18 @@ impl Config {
         if self.bidirectional { 2 } else { 1 }
     }
 
+    /// Layers, L.
+    pub fn num_layers(&self) -> usize {
+        self.hidden_sizes.len()
+    }
+
     fn check(&self) -> Result<()> {
-        if self.hidden_size == 0 {
-            return Err(Error::value("hidden_size", "an integer >= 1", 0));
+        if !(1..=MOST_LAYERS).contains(&self.num_layers()) {
+            let expected = format!("1 to {MOST_LAYERS} layers");
+            return Err(Error::value("hidden_sizes", expected, self.num_layers()));
         }
-        /// More layers than anybody trains, few enough that naming them fits any memory.
-        const MOST_LAYERS: usize = 1 << 16;
-        if !(1..=MOST_LAYERS).contains(&self.num_layers) {
-            let expected = format!("an integer in 1..={MOST_LAYERS}");
-            return Err(Error::value("num_layers", expected, self.num_layers));
+        if self.hidden_sizes.contains(&0) {
+            return Err(Error::value("hidden_size", "an integer >= 1", 0));
         }
         if !(0.0..=1.0).contains(&self.dropout) {
             return Err(Error::value(
@@ -64,7 +83,8 @@ impl Config {
             ));
         }
         // Four gates, two directions, and an input as wide as I and 2 H together at most.
-        let (hidden, layers) = (self.hidden_size, self.num_layers);
+        let widest = self.hidden_sizes.iter().max();
+        let (hidden, layers) = (widest.map_or(0, |&size| size), self.num_layers());
         addressable("hidden_size", &[8, hidden, hidden, 3, layers])?;
         addressable("input_size", &[8, hidden, self.input_size, layers])
     }
@@ -169,7 +189,8 @@ impl<E: Element> Stack<E> {
     /// As [`Stack::new`]; [`Error::UnknownIsa`] if this CPU lacks it.
     pub fn with_isa(config: Config, isa: Isa) -> Result<Self> {
         let lanes = E::kernels(isa, config.cell).lanes();
-        Self::with_input(config, isa, Geometry::columns(1, config.input_size, lanes))
+        let first = Geometry::columns(1, config.input_size, lanes);
+        Self::with_input(config, isa, first)
     }
 
     /// A stack whose input rows lie in a given way; their columns are `config.input_size`.
@@ -182,15 +203,11 @@ impl<E: Element> Stack<E> {
         let kernels = E::kernels(isa, config.cell);
         let lanes = kernels.lanes();
         let signature = config.cell.signature();
-        let rows = signature.gates * config.hidden_size;
         let mut layout = Layout::default();
-        let mut layers = Vec::with_capacity(config.num_layers);
-        for layer in 0..config.num_layers {
-            let input = if layer == 0 {
-                first
-            } else {
-                Geometry::columns(config.directions(), config.hidden_size, lanes)
-            };
+        let mut layers = Vec::with_capacity(config.num_layers());
+        let mut input = first;
+        for (layer, &hidden) in config.hidden_sizes.iter().enumerate() {
+            let rows = signature.gates * hidden;
             let mut directions = Vec::with_capacity(config.directions());
             for reverse in [false, true].into_iter().take(config.directions()) {
                 let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
@@ -204,12 +221,12 @@ impl<E: Element> Stack<E> {
                 let recurrent = signature.is_recurrent();
                 let places = [
                     push("weight_ih", &[rows, input.real()], true),
-                    push("weight_hh", &[rows, config.hidden_size], recurrent),
+                    push("weight_hh", &[rows, hidden], recurrent),
                     push("bias_ih", &[rows], config.bias),
                     push("bias_hh", &[rows], config.bias && recurrent),
                 ];
                 directions.push(Direction {
-                    geometry: Geometry::new(config.cell, input, config.hidden_size, lanes),
+                    geometry: Geometry::new(config.cell, input, hidden, lanes),
                     places,
                     reverse,
                     forward: OnceLock::new(),
@@ -217,6 +234,7 @@ impl<E: Element> Stack<E> {
                 });
             }
             layers.push(directions);
+            input = Geometry::columns(config.directions(), hidden, lanes);
         }
         Ok(Stack {
             config,
@@ -246,21 +264,22 @@ impl<E: Element> Stack<E> {
     pub(crate) fn input_columns(&self) -> Columns {
         self.layers[0][0].geometry.input
     }
-    /// How rows of the output lie inside.
-    pub(crate) fn output_columns(&self) -> Columns {
-        Geometry::columns(
-            self.config.directions(),
-            self.config.hidden_size,
-            self.lanes(),
-        )
+    /// How rows of a layer's output lie inside.
+    pub(crate) fn layer_columns(&self, layer: usize) -> Columns {
+        let hidden = self.config.hidden_sizes[layer];
+        Geometry::columns(self.config.directions(), hidden, self.lanes())
     }
-    /// How rows of a state lie inside.
-    pub(crate) fn state_columns(&self) -> Columns {
-        self.layers[0][0].geometry.state()
+    /// How rows of the last layer's output lie inside.
+    pub(crate) fn output_columns(&self) -> Columns {
+        self.layer_columns(self.layers.len() - 1)
+    }
+    /// How rows of a layer's states lie inside.
+    pub(crate) fn state_columns(&self, layer: usize) -> Columns {
+        self.layers[layer][0].geometry.state()
     }
     /// Layers times directions.
     pub(crate) fn state_count(&self) -> usize {
-        self.config.num_layers * self.config.directions()
+        self.config.num_layers() * self.config.directions()
     }
 
     /// To be called after every change of the weights: packed copies are stale.
@@ -289,15 +308,13 @@ impl<E: Element> Stack<E> {
     /// [`Error::OutOfMemory`] if it does not.
     pub(crate) fn check_room(&self, rows: usize, keep: bool) -> Result<()> {
         const LARGE: usize = 1 << 26;
-        let outputs = self.output_columns().stride();
-        let of_layer = |directions: &Vec<Direction<E>>| {
-            let kept = directions.iter().map(|direction| {
-                let g = &direction.geometry;
-                g.panels() * (g.slot_row() + g.trace_row())
-            });
-            outputs + if keep { kept.sum() } else { 0 }
+        let of_direction = |direction: &Direction<E>| {
+            let g = &direction.geometry;
+            let kept = g.panels() * (g.slot_row() + g.trace_row());
+            g.padded() + if keep { kept } else { 0 }
         };
-        let row = self.input_columns().stride() + self.layers.iter().map(of_layer).sum::<usize>();
+        let directions = self.layers.iter().flatten();
+        let row = self.input_columns().stride() + directions.map(of_direction).sum::<usize>();
         let numbers = rows.saturating_mul(row);
         if numbers > LARGE {
             reserve::<E>(numbers, "numbers of a pass over the batch")?;
@@ -339,8 +356,9 @@ impl<E: Element> Stack<E> {
         let mut layers: Vec<LayerPass<E>> = Vec::with_capacity(self.layers.len());
         for (layer, directions) in self.layers.iter().enumerate() {
             let dropped = dropout_seed.filter(|_| layer > 0).map(|seed| {
-                let mut dropped = self.arena.take(rows * self.output_columns().stride());
-                dropped.copy_from_slice(&layers[layer - 1].y);
+                let beneath = &layers[layer - 1].y;
+                let mut dropped = self.arena.take(beneath.len());
+                dropped.copy_from_slice(beneath);
                 self.drop_out(&mut dropped, &steps, seed, layer);
                 dropped
             });
@@ -369,7 +387,7 @@ impl<E: Element> Stack<E> {
                     }
                 })
                 .collect();
-            let y = self.arena.take(rows * self.output_columns().stride());
+            let y = self.arena.take(rows * self.layer_columns(layer).stride());
             let mut pass = LayerPass {
                 dropped,
                 y,
@@ -405,15 +423,15 @@ impl<E: Element> Stack<E> {
         }
     }
 
+    /// Drops from the input of a layer, or from its gradient.
     fn drop_out(&self, rows: &mut [E], steps: &Steps, seed: u64, layer: usize) {
-        dropout::apply(
-            rows,
-            self.output_columns(),
-            steps,
-            self.config.dropout,
+        let mask = Mask {
+            rate: self.config.dropout,
+            locked: self.config.locked_dropout,
             seed,
-            layer as u64,
-        );
+            stream: layer as u64,
+        };
+        dropout::apply(rows, self.layers[layer][0].geometry.input, steps, &mask);
     }
 }
 
@@ -424,3 +442,6 @@ fn row_items(steps: &Steps, directions: usize, workers: usize) -> Vec<(usize, Ra
         .flat_map(|d| slices.iter().map(move |rows| (d, rows.clone())))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! A stack of layers of different sizes against the same layers run one after another.
+
+use super::*;
+use crate::buffer::Buffer;
+
+const BATCH: usize = 5;
+const LENGTHS: [usize; BATCH] = [3, 0, 6, 1, 6];
+const SIZES: [usize; 3] = [11, 3, 17];
+
+fn config(cell: CellKind, input_size: usize, hidden_sizes: &[usize]) -> Config {
+    Config {
+        cell,
+        input_size,
+        hidden_sizes: hidden_sizes.to_vec(),
+        bias: true,
+        bidirectional: true,
+        dropout: 0.0,
+        locked_dropout: false,
+    }
+}
+
+/// Rows whose padding is zero.
+fn rows(stack: &Stack<f64>, count: usize, columns: Columns, seed: usize) -> Buffer<f64> {
+    let mut rows = stack.arena.zeros(count * columns.stride());
+    for (i, x) in rows.iter_mut().enumerate() {
+        if columns.column(i % columns.stride()).is_some() {
+            *x = ((i + 7919 * seed) as f64 * 0.61).sin();
+        }
+    }
+    rows
+}
+
+/// A state of each of some layers' directions.
+fn states(stack: &Stack<f64>, first: usize, layers: Range<usize>) -> Vec<Buffer<f64>> {
+    (2 * layers.start..2 * layers.end)
+        .map(|i| {
+            rows(
+                stack,
+                BATCH,
+                stack.state_columns(i / 2 - layers.start),
+                first + i,
+            )
+        })
+        .collect()
+}
+
+/// All that comes out of a stack of `layers` of the whole one, forward and backward.
+struct Found {
+    output: Vec<f64>,
+    dx: Vec<f64>,
+    dh0: Vec<Vec<f64>>,
+    weights: Vec<f64>,
+}
+
+fn run(
+    stack: &Stack<f64>,
+    weights: &[f64],
+    x: &[f64],
+    layers: Range<usize>,
+    dy: impl FnOnce() -> Buffer<f64>,
+) -> Found {
+    let copy = |from: &[f64]| {
+        let mut to = stack.arena.take(from.len());
+        to.copy_from_slice(from);
+        to
+    };
+    let given = |seed| States {
+        hidden: Some(states(stack, seed, layers.clone())),
+        memory: (stack.config.cell == CellKind::Lstm)
+            .then(|| states(stack, seed + 100, layers.clone())),
+    };
+    let steps = Steps::new(&LENGTHS);
+    let x = Source::Rows(copy(x));
+    let pass = stack.forward(weights, steps, x, given(200), true, None);
+    let output = pass.output().to_vec();
+    let mut gradients = vec![f64::NAN; weights.len()];
+    let want = Want {
+        input: true,
+        states: true,
+    };
+    let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
+    Found {
+        output,
+        dx: found.dx.unwrap().to_vec(),
+        dh0: found.dh0.iter().map(|rows| rows.to_vec()).collect(),
+        weights: gradients,
+    }
+}
+
+#[test]
+fn layers_may_differ_in_size() {
+    for cell in CellKind::recurrent() {
+        for &isa in Isa::available() {
+            let whole = Stack::<f64>::with_isa(config(cell, 4, &SIZES), isa).unwrap();
+            let count = LENGTHS.iter().sum();
+            let weights: Vec<f64> = (0..whole.layout().size())
+                .map(|i| 0.4 * (i as f64 * 0.37).sin())
+                .collect();
+            let x = rows(&whole, count, whole.input_columns(), 1);
+            let dy = || rows(&whole, count, whole.output_columns(), 2);
+            let all = run(&whole, &weights, &x, 0..3, dy);
+
+            // Up through the layers for what each is fed, then down again.
+            let mut parts = Vec::new();
+            let (mut input, mut start) = (x.to_vec(), 0);
+            for (layer, &hidden) in SIZES.iter().enumerate() {
+                let real = whole.layers[layer][0].geometry.input.real();
+                let first = whole.layers[layer][0].geometry.input;
+                let part = Stack::with_input(config(cell, real, &[hidden]), isa, first).unwrap();
+                let place = start..start + part.layout().size();
+                start = place.end;
+                let none = || part.arena.zeros(count * part.output_columns().stride());
+                let range = layer..layer + 1;
+                let output = run(&part, &weights[place.clone()], &input, range, none).output;
+                parts.push((part, place, std::mem::replace(&mut input, output)));
+            }
+            assert_eq!(all.output, input, "{cell} on {isa:?}");
+            let mut dy = dy().to_vec();
+            for (layer, (part, place, input)) in parts.iter().enumerate().rev() {
+                let above = || {
+                    let mut to = part.arena.take(dy.len());
+                    to.copy_from_slice(&dy);
+                    to
+                };
+                let weights = &weights[place.clone()];
+                let found = run(part, weights, input, layer..layer + 1, above);
+                assert_eq!(
+                    all.weights[place.clone()],
+                    found.weights,
+                    "{cell} on {isa:?}"
+                );
+                assert_eq!(
+                    all.dh0[2 * layer..2 * layer + 2],
+                    found.dh0,
+                    "{cell} on {isa:?}"
+                );
+                dy = found.dx;
+            }
+            assert_eq!(all.dx, dy, "{cell} on {isa:?}");
+        }
+    }
+}
+
+#[test]
+fn sizes_out_of_range_are_refused_by_name() {
+    let refused = |sizes: &[usize]| {
+        let error = Stack::<f32>::new(config(CellKind::Gru, 1, sizes)).err();
+        error.unwrap().to_string()
+    };
+    assert!(refused(&[]).starts_with("`hidden_sizes`: "));
+    assert!(refused(&[3, 0]).starts_with("`hidden_size`: "));
+    assert!(refused(&[3, 1 << 40]).starts_with("`hidden_size`: "));
+    assert!(refused(&vec![1; MOST_LAYERS + 1]).starts_with("`hidden_sizes`: "));
+}
