@@ -46,6 +46,11 @@ def test_words_are_runs_of_letters_and_single_marks():
     }
 
 
+def test_strings_are_cut_without_ids():
+    assert Vocabulary().split("The cat sat.") == ["The", "cat", "sat", "."]
+    assert Vocabulary("char").split("a b") == ["a", " ", "b"]
+
+
 def test_lower_case_minimum_and_maximum():
     assert Vocabulary(lowercase=True).fit(TEXTS).transform("THE the").tolist() == [2, 2]
     kept = Vocabulary(lowercase=True, min_count=2).fit(TEXTS).vocabulary_

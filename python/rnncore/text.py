@@ -201,6 +201,20 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             return [self._text(f"X[{index}]", item) for index, item in enumerate(array)]
         return self._text("X", array)  # type: ignore[no-any-return]
 
+    def split(self, text: str) -> list[str]:
+        """Cut a string into words, as `analyzer` says; unknown ones are among them.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        list of str
+        """
+        self._check_parameters()
+        return self._words("text", text, tokenized=False)
+
     def vectors(self, pretrained: Mapping[str, Any], *, random_state: object = 0) -> Array:
         """Arrange pretrained word vectors by id, for an estimator's `embedding`.
 
