@@ -6,6 +6,8 @@
     Layers and cells with torch's shapes, names and gate order, to train by hand.
 `rnncore.init`, `rnncore.optim`
     Initialisation and optimizers for those layers.
+`rnncore.schedules`
+    Learning-rate schedules for the estimators.
 `rnncore.text`, `rnncore.preprocessing`
     Words to ids and back; scikit-learn's transformers applied step by step.
 `rnncore.load`
@@ -21,7 +23,7 @@ from rnncore import _core, init, nn, optim
 from rnncore._validate import integer
 
 if TYPE_CHECKING:
-    from rnncore import preprocessing, text
+    from rnncore import preprocessing, schedules, text
     from rnncore._io import load
     from rnncore._models import GRU, LSTM, RNN
 
@@ -35,6 +37,7 @@ __all__ = [
     "nn",
     "optim",
     "preprocessing",
+    "schedules",
     "set_num_threads",
     "text",
 ]
@@ -43,7 +46,7 @@ __version__: str
 
 # Imported when first asked for: the estimators need scikit-learn, which is slow to import.
 _LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
-_LAZY_MODULES = {"preprocessing", "text"}
+_LAZY_MODULES = {"preprocessing", "schedules", "text"}
 
 
 def __getattr__(name: str) -> Any:

@@ -114,7 +114,9 @@ def read_file(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[str
             f"another kind ({error})"
         ) from None
     if metadata.get("format") != "rnncore":
-        raise ValueError(f"{path}: expected a model saved by rnncore, got another safetensors file")
+        raise ValueError(
+            f"{path}: expected a {kind} saved by rnncore, got another safetensors file"
+        )
     found = metadata.get("format_version", "")
     if not found.isdecimal() or int(found) > FORMAT_VERSION:
         raise ValueError(
@@ -137,6 +139,30 @@ def to_json(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.dtype | type):
         return np.dtype(value).name
+    return value
+
+
+def pack(value: Any, name: str, arrays: dict[str, Array]) -> Any:
+    """Return nested dicts and lists as JSON can hold them; arrays go to `arrays` by path."""
+    if isinstance(value, np.ndarray):
+        arrays[name] = np.asarray(value, order="C")
+        return {"array": name}
+    if isinstance(value, dict):
+        items = {key: pack(v, f"{name}/{key}".strip("/"), arrays) for key, v in value.items()}
+        return {"dict": items}
+    if isinstance(value, list | tuple):
+        return [pack(item, f"{name}/{index}", arrays) for index, item in enumerate(value)]
+    return to_json(value)
+
+
+def unpack(value: Any, arrays: dict[str, Array]) -> Any:
+    """Return what `pack` was given; tuples come as lists."""
+    if isinstance(value, list):
+        return [unpack(item, arrays) for item in value]
+    if isinstance(value, dict):
+        if "array" in value:
+            return arrays[value["array"]]
+        return {key: unpack(item, arrays) for key, item in value["dict"].items()}
     return value
 
 
