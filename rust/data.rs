@@ -25,10 +25,12 @@ pub enum Values<'a, E> {
         /// Features a step.
         width: usize,
     },
-    /// One identifier a step: shape (rows,).
+    /// Identifiers: shape (rows, width), row-major.
     Ids {
         /// Those of a sequence lie in 0..vocabulary; what lies between sequences may be anything.
         ids: &'a [i64],
+        /// Identifiers a step.
+        width: usize,
         /// How many identifiers there are.
         vocabulary: usize,
     },
@@ -38,9 +40,9 @@ impl<E> Values<'_, E> {
     /// How many rows there are.
     pub fn rows(&self) -> usize {
         match *self {
-            Self::Dense { width: 0, .. } => 0,
+            Self::Dense { width: 0, .. } | Self::Ids { width: 0, .. } => 0,
             Self::Dense { rows, width } => rows.len() / width,
-            Self::Ids { ids, .. } => ids.len(),
+            Self::Ids { ids, width, .. } => ids.len() / width,
         }
     }
 }
@@ -57,17 +59,19 @@ impl<'a, E: Copy> Sequences<'a, E> {
     ///
     /// # Errors
     ///
-    /// [`Error::Shape`] when dense rows are not all complete or `lengths` differs in length from
+    /// [`Error::Shape`] when rows are not all complete or `lengths` differs in length from
     /// `starts`; [`Error::Value`] when a sequence does not lie in the rows or an identifier of one
     /// not in the vocabulary, naming the first.
     pub fn new(values: Values<'a, E>, starts: &[i64], lengths: &[i64]) -> Result<Self> {
-        if let Values::Dense { rows, width } = values
-            && (width == 0 || rows.len() % width != 0)
-        {
+        let (width, numbers) = match values {
+            Values::Dense { rows, width } => (width, rows.len()),
+            Values::Ids { ids, width, .. } => (width, ids.len()),
+        };
+        if width == 0 || numbers % width != 0 {
             return Err(Error::shape(
                 "values",
-                format!("(rows, {width}), rows of one feature or more"),
-                format!("{} numbers", rows.len()),
+                format!("(rows, {width}), rows of one column or more"),
+                format!("{numbers} numbers"),
             ));
         }
         if starts.len() != lengths.len() {
@@ -84,9 +88,14 @@ impl<'a, E: Copy> Sequences<'a, E> {
             .enumerate()
             .map(|(i, (&start, &length))| range(i, start, length, rows))
             .collect::<Result<Vec<_>>>()?;
-        if let Values::Ids { ids, vocabulary } = values {
+        if let Values::Ids {
+            ids,
+            width,
+            vocabulary,
+        } = values
+        {
             for range in &ranges {
-                check_ids(ids, range, vocabulary)?;
+                check_ids(ids, width, range, vocabulary)?;
             }
         }
         Ok(Self { values, ranges })
@@ -95,6 +104,11 @@ impl<'a, E: Copy> Sequences<'a, E> {
     /// How many sequences there are.
     pub fn len(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// How many steps each sequence has.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.ranges.iter().map(Range::len).collect()
     }
 
     /// Whether there is none.
@@ -130,14 +144,15 @@ fn range(i: usize, start: i64, length: i64, rows: usize) -> Result<Range<usize>>
         })
 }
 
-fn check_ids(ids: &[i64], range: &Range<usize>, vocabulary: usize) -> Result<()> {
+fn check_ids(ids: &[i64], width: usize, range: &Range<usize>, vocabulary: usize) -> Result<()> {
     let outside = |&id: &i64| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
-    match ids[range.clone()].iter().position(outside) {
+    let ids = &ids[range.start * width..range.end * width];
+    match ids.iter().position(outside) {
         None => Ok(()),
         Some(at) => Err(Error::value(
-            format!("values[{}]", range.start + at),
+            format!("values[{}]", range.start + at / width),
             format!("an identifier in 0..{vocabulary}"),
-            ids[range.start + at],
+            ids[at],
         )),
     }
 }
@@ -267,6 +282,7 @@ mod tests {
     fn identifiers_are_checked_in_sequences_alone() {
         let values: Values<'_, f32> = Values::Ids {
             ids: &[0, 4, -1, 5, 3],
+            width: 1,
             vocabulary: 5,
         };
         assert!(Sequences::new(values, &[0, 4], &[2, 1]).is_ok());

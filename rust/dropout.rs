@@ -14,6 +14,22 @@ use crate::kernel::pack::Columns;
 use crate::simd::Real;
 use crate::steps::Steps;
 
+/// What masks are drawn from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    /// The seed.
+    pub seed: u64,
+    /// Steps of the sequences that came before the first one of a pass.
+    pub first: usize,
+}
+
+impl Drawn {
+    /// Masks from the first step on.
+    pub fn new(seed: u64) -> Self {
+        Drawn { seed, first: 0 }
+    }
+}
+
 /// What is dropped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Mask {
@@ -22,7 +38,7 @@ pub(crate) struct Mask {
     /// Whether all steps of a sequence have the same mask.
     pub locked: bool,
     /// What the masks are drawn from.
-    pub seed: u64,
+    pub drawn: Drawn,
     /// The place in the model, under 2^32: each has masks of its own.
     pub stream: u64,
 }
@@ -38,8 +54,12 @@ pub(crate) fn apply<E: Real>(rows: &mut [E], columns: Columns, steps: &Steps, ma
     };
     let mut factors = vec![E::ZERO; columns.real()];
     for (row, (&sequence, &length)) in steps.order().iter().zip(steps.lengths()).enumerate() {
-        let mut random = ChaCha8Rng::seed_from_u64(mask.seed);
+        let mut random = ChaCha8Rng::seed_from_u64(mask.drawn.seed);
         random.set_stream(mask.stream << 32 | sequence as u64);
+        if !mask.locked {
+            // A number takes a word of the stream.
+            random.set_word_pos(mask.drawn.first as u128 * columns.real() as u128);
+        }
         for step in 0..length {
             if step == 0 || !mask.locked {
                 factors.fill_with(|| match u64::from(random.next_u32()) < threshold {
@@ -66,7 +86,7 @@ mod tests {
         Mask {
             rate,
             locked: false,
-            seed,
+            drawn: Drawn::new(seed),
             stream: 1,
         }
     }

@@ -1,7 +1,7 @@
 //! Batched recurrent networks on the CPU's vector units: forward, and backpropagation through time.
 //!
 //! [`Recurrent`] is a stack of layers with its weights, over ndarray views; [`Network`] adds an
-//! embedding beneath, a linear head above and, with [`Training`], the loop over epochs. Both exist
+//! embedding beneath, a linear head above and, with [`Run`], the loop over epochs. Both exist
 //! for `f32` and `f64`, and neither needs Python (feature `python` builds the extension module).
 //!
 //! # Conventions
@@ -60,6 +60,7 @@ mod cell;
 pub mod data;
 mod dropout;
 mod error;
+mod examples;
 mod identity;
 mod kernel;
 mod layer;
@@ -69,6 +70,7 @@ pub mod optim;
 pub mod parallel;
 mod params;
 mod pass;
+mod pool;
 #[cfg(feature = "python")]
 mod python;
 mod recurrent;
@@ -81,6 +83,7 @@ mod train;
 
 pub use cell::{CellKind, Nonlinearity};
 pub use error::{Error, Result};
+pub use examples::{Examples, Targets};
 pub use identity::{Identity, Remembrance};
 pub use network::{Input, Network, NetworkConfig, Output};
 pub use params::{Entry, Layout};
@@ -89,4 +92,4 @@ pub use sequence::Element;
 pub use simd::{Isa, Real};
 pub use stack::{Config, Stack};
 pub use steps::Steps;
-pub use train::{Epoch, Progress, Stopped, Targets, Training};
+pub use train::{Bptt, Epoch, EpochOptions, Position, Progress, Run, Stopped};

@@ -1,8 +1,11 @@
 //! What a pass over a batch keeps, and the states that it ends in.
 
 use std::ptr;
+use std::sync::Arc;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Arena, Buffer};
+use crate::dropout::Drawn;
+use crate::kernel::pack::Columns;
 use crate::layer::{Geometry, Sweep};
 use crate::simd::Real;
 use crate::steps::Steps;
@@ -83,7 +86,26 @@ pub(crate) struct Pass<E> {
     pub x: Source<E>,
     pub layers: Vec<LayerPass<E>>,
     /// Set if layers had dropout between them.
-    pub dropout_seed: Option<u64>,
+    pub drawn: Option<Drawn>,
+}
+
+impl<E: Real> States<E> {
+    /// The same in buffers of their own.
+    pub fn copied(&self, arena: &Arc<Arena>) -> Self {
+        let copied = |rows: &StateRows<E>| {
+            rows.iter()
+                .map(|from| {
+                    let mut to = arena.take(from.len());
+                    to.copy_from_slice(from);
+                    to
+                })
+                .collect()
+        };
+        States {
+            hidden: self.hidden.as_ref().map(copied),
+            memory: self.memory.as_ref().map(copied),
+        }
+    }
 }
 
 impl<E: Real> DirectionPass<E> {
@@ -93,12 +115,12 @@ impl<E: Real> DirectionPass<E> {
         Some(if self.reverse { 0 } else { last })
     }
 
-    fn final_memory(&self, steps: &Steps, to: &mut [E]) {
+    fn memory_after(&self, steps: &Steps, most: usize, to: &mut [E]) {
         let g = &self.geometry;
         let batch = steps.batch();
         for (row, to) in to.chunks_exact_mut(g.padded()).enumerate() {
             for (panel, to) in to.chunks_exact_mut(g.lanes).enumerate() {
-                let last = self.last_step(steps.lengths()[row]);
+                let last = self.last_step(steps.lengths()[row].min(most));
                 let from = match (&self.trace, last) {
                     (Some(trace), Some(step)) => {
                         let at = steps.offset(step) * g.panels() + panel * steps.count(step) + row;
@@ -113,13 +135,18 @@ impl<E: Real> DirectionPass<E> {
 }
 
 impl<E: Real> LayerPass<E> {
+    /// Numbers from a row of the output to the next.
+    pub fn stride(&self) -> usize {
+        self.directions.iter().map(|d| d.geometry.padded()).sum()
+    }
+
     /// Places of the directions in the layer's buffers, for input rows at `x`, or `ids`.
     pub fn sweeps<'a>(
         &mut self,
         steps: &'a Steps,
         (x, ids): (*const E, Option<&'a [u32]>),
     ) -> Vec<Sweep<'a, E>> {
-        let y_stride = self.directions.iter().map(|d| d.geometry.padded()).sum();
+        let y_stride = self.stride();
         let mut y = self.y.as_mut_ptr();
         self.directions
             .iter_mut()
@@ -155,14 +182,24 @@ impl<E: Real> Pass<E> {
         self.layers.last().map_or(&[], |layer| &layer.y)
     }
 
-    /// Writes the hidden state in which a direction ends, (B, Hp), rows `stride` apart.
-    pub fn final_hidden(&self, layer: usize, direction: usize, stride: usize, to: &mut [E]) {
+    /// Writes the hidden state of a direction after `most` steps, or where a sequence ends before,
+    /// for the first sequences: as many rows of Hp, `stride` apart, as `to` has.
+    ///
+    /// A direction that runs backwards has only its end to give.
+    pub fn hidden_after(
+        &self,
+        layer: usize,
+        direction: usize,
+        most: usize,
+        stride: usize,
+        to: &mut [E],
+    ) {
         let layer = &self.layers[layer];
         let pass = &layer.directions[direction];
         let padded = pass.geometry.padded();
-        let y_stride = padded * layer.directions.len();
+        let y_stride = layer.stride();
         for (row, to) in to.chunks_mut(stride).enumerate().take(self.steps.batch()) {
-            let from = match pass.last_step(self.steps.lengths()[row]) {
+            let from = match pass.last_step(self.steps.lengths()[row].min(most)) {
                 Some(step) => {
                     let at = (self.steps.offset(step) + row) * y_stride + direction * padded;
                     &layer.y[at..at + padded]
@@ -173,8 +210,27 @@ impl<E: Real> Pass<E> {
         }
     }
 
+    /// The same for the memory, rows of Hp without anything between. A pass that is not kept has
+    /// only its end to give.
+    pub fn memory_after(&self, layer: usize, direction: usize, most: usize, to: &mut [E]) {
+        self.layers[layer].directions[direction].memory_after(&self.steps, most, to);
+    }
+
+    /// Writes the hidden state in which a direction ends, (B, Hp), rows `stride` apart.
+    pub fn final_hidden(&self, layer: usize, direction: usize, stride: usize, to: &mut [E]) {
+        self.hidden_after(layer, direction, usize::MAX, stride, to);
+    }
+
+    /// Writes the hidden states in which a layer's directions end, B rows of its columns.
+    pub fn final_rows(&self, layer: usize, columns: Columns, to: &mut [E]) {
+        for direction in 0..columns.segments {
+            let to = to.get_mut(direction * columns.padded..).unwrap_or_default();
+            self.final_hidden(layer, direction, columns.stride(), to);
+        }
+    }
+
     /// Writes the memory in which a direction ends, (B, Hp).
     pub fn final_memory(&self, layer: usize, direction: usize, to: &mut [E]) {
-        self.layers[layer].directions[direction].final_memory(&self.steps, to);
+        self.memory_after(layer, direction, usize::MAX, to);
     }
 }

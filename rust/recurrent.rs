@@ -4,6 +4,7 @@ use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
 use crate::boundary::{gather, gather_state, scatter, scatter_state};
 use crate::buffer::Buffer;
+use crate::dropout::Drawn;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::params::Layout;
@@ -204,7 +205,7 @@ impl<E: Element> Recurrent<E> {
             Source::Rows(x),
             initial,
             keep,
-            dropout_seed,
+            dropout_seed.map(Drawn::new),
         );
         Ok(Tape {
             pass: Some(pass),

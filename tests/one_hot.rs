@@ -3,7 +3,9 @@
 use rnncore::data::{Sequences, Values};
 use rnncore::loss::Loss;
 use rnncore::optim::{Optimizer, Rule, State};
-use rnncore::{CellKind, Config, Input, Network, NetworkConfig, Output, Targets, Training};
+use rnncore::{
+    CellKind, Config, EpochOptions, Examples, Input, Network, NetworkConfig, Output, Run, Targets,
+};
 
 const VOCABULARY: usize = 19;
 const IDS: [i64; 12] = [3, 0, 18, 3, 7, 7, 1, 18, 2, 3, 11, 5];
@@ -12,22 +14,17 @@ const LENGTHS: [i64; 4] = [5, 3, 0, 4];
 const CLASSES: [i64; 4] = [0, 1, 1, 0];
 
 fn network(cell: CellKind, input: Input) -> Network<f64> {
-    let mut network = Network::new(NetworkConfig {
-        stack: Config {
-            cell,
-            input_size: VOCABULARY,
-            hidden_sizes: vec![21, 5],
-            bias: true,
-            bidirectional: true,
-            dropout: 0.0,
-            locked_dropout: false,
-        },
-        input,
-        output: Output::Last,
-        n_outputs: 2,
-        loss: Loss::CrossEntropy,
-    })
-    .unwrap();
+    let stack = Config {
+        cell,
+        input_size: VOCABULARY,
+        hidden_sizes: vec![21, 5],
+        bias: true,
+        bidirectional: true,
+        dropout: 0.0,
+        locked_dropout: false,
+    };
+    let config = NetworkConfig::new(stack, input, Output::Last, 2, Loss::CrossEntropy);
+    let mut network = Network::new(config).unwrap();
     let change = |weights: &mut [f64]| {
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight = (i as f64 * 0.73).sin() * 0.3;
@@ -42,8 +39,7 @@ fn network(cell: CellKind, input: Input) -> Network<f64> {
 fn run(mut network: Network<f64>, values: Values<f64>) -> (Vec<f64>, Vec<f64>) {
     let sequences = Sequences::new(values, &STARTS, &LENGTHS).unwrap();
     let predictions = network.predict(&sequences, 3, || Ok::<_, ()>(())).unwrap();
-    let targets = Targets::Classes(&CLASSES);
-    let training = Training::new(&network, sequences, targets, 3, (true, true), 1).unwrap();
+    let examples = Examples::new(sequences, Targets::Classes(&CLASSES));
     let rule = Rule::Sgd {
         momentum: 0.9,
         dampening: 0.0,
@@ -52,10 +48,11 @@ fn run(mut network: Network<f64>, values: Values<f64>) -> (Vec<f64>, Vec<f64>) {
     let optimizer = Optimizer::new(rule, 0.1, 0.0, None, None).unwrap();
     let mut state = State::default();
     for epoch in 1..=2 {
-        let result = training.epoch(&mut network, &optimizer, &mut state, epoch, |_| {
-            Ok::<_, ()>(())
-        });
-        result.unwrap();
+        let options = EpochOptions::new(epoch, 3, 1);
+        let mut run = Run::new(&network, examples.clone(), options).unwrap();
+        let observe = || Ok::<_, ()>(());
+        run.finish(&mut network, &optimizer, &mut state, observe)
+            .unwrap();
     }
     (predictions, network.weights().to_vec())
 }
@@ -74,6 +71,7 @@ fn looking_up_is_multiplying_by_one_hot_vectors() {
         );
         let ids = Values::Ids {
             ids: &IDS,
+            width: 1,
             vocabulary,
         };
         let looked_up = run(network(cell, Input::OneHot), ids);

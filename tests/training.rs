@@ -2,26 +2,27 @@
 
 use rnncore::data::{Sequences, Values};
 use rnncore::loss::Loss;
-use rnncore::{CellKind, Config, Error, Input, Network, NetworkConfig, Output, Targets, Training};
+use rnncore::{
+    CellKind, Config, EpochOptions, Error, Examples, Input, Network, NetworkConfig, Output, Run,
+    Targets,
+};
+
+fn network(bidirectional: bool) -> Network<f32> {
+    let stack = Config {
+        cell: CellKind::Gru,
+        input_size: 1,
+        hidden_sizes: vec![128],
+        bias: true,
+        bidirectional,
+        dropout: 0.0,
+        locked_dropout: false,
+    };
+    let config = NetworkConfig::new(stack, Input::Dense, Output::Last, 2, Loss::CrossEntropy);
+    Network::new(config).unwrap()
+}
 
 #[test]
 fn a_batch_beyond_memory_is_refused() {
-    let network = Network::<f32>::new(NetworkConfig {
-        stack: Config {
-            cell: CellKind::Gru,
-            input_size: 1,
-            hidden_sizes: vec![128],
-            bias: true,
-            bidirectional: false,
-            dropout: 0.0,
-            locked_dropout: false,
-        },
-        input: Input::Dense,
-        output: Output::Last,
-        n_outputs: 2,
-        loss: Loss::CrossEntropy,
-    })
-    .unwrap();
     // Sequences may overlap: 2^36 steps of 2^20 numbers.
     const LENGTH: usize = 1 << 20;
     let (rows, n) = (vec![0.0; LENGTH], 1 << 16);
@@ -32,12 +33,14 @@ fn a_batch_beyond_memory_is_refused() {
     let sequences = Sequences::new(values, &vec![0; n], &vec![LENGTH as i64; n]).unwrap();
     let classes = vec![0; n];
     let targets = Targets::Classes(&classes);
+    let examples = Examples::new(sequences.clone(), targets);
     let training = |batch_size| {
-        let plan = (false, false);
-        Training::new(&network, sequences.clone(), targets, batch_size, plan, 0)
+        let options = EpochOptions::new(1, batch_size, 0);
+        Run::new(&network(false), examples.clone(), options)
     };
     assert!(training(1).is_ok());
     assert!(matches!(training(n), Err(Error::OutOfMemory { .. })));
-    let refused = network.predict(&sequences, n, || Ok::<_, ()>(()));
+    // One direction alone runs in pieces, however long the sequences are.
+    let refused = network(true).predict(&sequences, n, || Ok::<_, ()>(()));
     assert!(refused.is_err());
 }

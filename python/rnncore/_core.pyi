@@ -1,6 +1,6 @@
 """Types of the Rust extension; the public modules check arguments before they come here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self, final
 
 import numpy as np
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 __all__ = [
+    "Examples",
     "Network",
     "Optimizer",
     "Stack",
@@ -20,8 +21,6 @@ __all__ = [
 
 _Array = NDArray[Any]
 _Lengths = NDArray[np.int64]
-# values, starts, lengths, targets
-_Labelled = tuple[_Array, _Lengths, _Lengths, _Array]
 
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
@@ -82,16 +81,26 @@ class Stack:
     def apply_gradients(self, grads: Mapping[str, _Array], optimizer: Optimizer) -> float: ...
 
 @final
+class Examples:
+    """Sequences, targets and weights; numbers are read where they lie, indexes are copied."""
+
+    def __new__(
+        cls,
+        values: _Array,
+        starts: _Lengths,
+        lengths: _Lengths,
+        targets: _Array | None = None,
+        weights: _Array | None = None,
+    ) -> Self: ...
+
+@final
 class Network:
     def __new__(
         cls,
         cell: str,
         input: str,
         input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        bias: bool,
-        dropout: float,
+        hidden_sizes: Sequence[int],
         bidirectional: bool,
         output: str,
         n_outputs: int,
@@ -99,33 +108,50 @@ class Network:
         dtype: str,
         *,
         vocabulary_size: int | None = None,
+        masked_id: int | None = None,
+        freeze_embedding: bool = False,
+        tie_embedding: bool = False,
+        learn_initial_state: bool = False,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        locked_dropout: bool = False,
+        huber_delta: float = 1.0,
     ) -> Self: ...
     def parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]: ...
     def parameters(self) -> dict[str, _Array]: ...
     def set_parameters(self, parameters: Mapping[str, _Array]) -> None: ...
-    def fit(
+    def train_epoch(
         self,
-        values: _Array,
-        starts: _Lengths,
-        lengths: _Lengths,
-        targets: _Array,
+        examples: Examples,
         optimizer: Optimizer,
         *,
+        epoch: int,
         batch_size: int,
-        max_epochs: int,
         shuffle: bool,
         bucket_by_length: bool,
         seed: int,
+        bptt_steps: int | None = None,
+        bptt_window: int | None = None,
+        accumulate_batches: int = 1,
+        rates: tuple[float, float] | None = None,
         n_threads: int | None = None,
-        validation: _Labelled | None = None,
-        on_batch: Callable[[int, int, int, float], None] | None = None,
-        on_epoch: Callable[[dict[str, float]], bool | None] | None = None,
-    ) -> str: ...
+        on_batch: Callable[[dict[str, Any]], None] | None = None,
+        position: dict[str, Any] | None = None,
+        pause_after: float | None = None,
+    ) -> dict[str, Any]: ...
+    def evaluate(
+        self, examples: Examples, *, batch_size: int, n_threads: int | None = None
+    ) -> tuple[float, float]: ...
     def predict(
+        self, examples: Examples, *, batch_size: int, n_threads: int | None = None
+    ) -> _Array: ...
+    def features(
         self,
-        values: _Array,
-        starts: _Lengths,
-        lengths: _Lengths,
+        examples: Examples,
+        *,
+        output: str,
         batch_size: int,
+        layer: int = -1,
         n_threads: int | None = None,
     ) -> _Array: ...

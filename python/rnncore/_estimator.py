@@ -146,7 +146,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         network.set_parameters(_initial_weights(network, config, rng))
 
         self._become_fitted(problem, config, network, History())
-        data = (sequences.values, sequences.starts, sequences.lengths, targets)
+        data = _examples(sequences, targets)
         if self._train(data, validation, optimizer, int(rng.integers(2**63)), options):
             warnings.warn(
                 f"fit was interrupted in epoch {self.n_epochs_ + 1} of {options['max_epochs']}: "
@@ -157,8 +157,8 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def _train(
         self,
-        data: _core._Labelled,
-        validation: _core._Labelled | None,
+        data: _core.Examples,
+        validation: _core.Examples | None,
         optimizer: _core.Optimizer,
         seed: int,
         options: dict[str, Any],
@@ -170,28 +170,37 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             if options["verbose"]
             else nullcontext()
         )
-        with bar as progress:
-            outcome = self._network.fit(
-                *data,
-                optimizer,
-                batch_size=options["batch_size"],
-                max_epochs=options["max_epochs"],
-                shuffle=options["shuffle"],
-                bucket_by_length=options["bucket_by_length"],
-                seed=seed,
-                n_threads=options["n_jobs"],
-                validation=validation,
-                on_batch=progress.on_batch if progress else None,
-                on_epoch=partial(self._on_epoch, score, progress),
-            )
-        return outcome == "interrupted"
+        use = {"batch_size": options["batch_size"], "n_threads": options["n_jobs"]}
+        try:
+            with bar as progress:
+                for epoch in range(1, options["max_epochs"] + 1):
+                    logs = self._network.train_epoch(
+                        data,
+                        optimizer,
+                        epoch=epoch,
+                        shuffle=options["shuffle"],
+                        bucket_by_length=options["bucket_by_length"],
+                        seed=seed,
+                        on_batch=partial(progress.on_batch, epoch) if progress else None,
+                        **use,
+                    )
+                    del logs["steps"]
+                    if validation is not None:
+                        evaluated = self._network.evaluate(validation, **use)
+                        logs["val_loss"], logs["val_metric"] = evaluated
+                    self._on_epoch(score, progress, epoch, logs)
+        except KeyboardInterrupt:
+            return True
+        return False
 
-    def _on_epoch(self, score: str, progress: Progress | None, logs: dict[str, float]) -> None:
+    def _on_epoch(
+        self, score: str, progress: Progress | None, epoch: int, logs: dict[str, float]
+    ) -> None:
         figures = {name.replace("metric", score): value for name, value in logs.items()}
-        self.n_epochs_ = int(figures.pop("epoch"))
+        self.n_epochs_ = epoch
         self.history_.add_epoch(figures)
         if progress:
-            progress.on_epoch(self.n_epochs_, figures)
+            progress.on_epoch(epoch, figures)
 
     def _network_config(self, options: dict[str, Any], problem: Problem) -> dict[str, Any]:
         cell = f"rnn_{options['nonlinearity']}" if self._cell == "rnn" else self._cell
@@ -200,9 +209,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             "input": problem.input_kind,
             "input_size": problem.n_features or options["embedding_dim"] or 1,
             "vocabulary_size": problem.vocabulary_size,
-            "hidden_size": options["hidden_size"],
-            "num_layers": options["num_layers"],
-            "bias": True,
+            "hidden_sizes": [options["hidden_size"]] * options["num_layers"],
             "dropout": options["dropout"],
             "bidirectional": options["bidirectional"],
             "output": problem.output,
@@ -213,7 +220,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def _read_eval_set(
         self, eval_set: object, problem: Problem, padding_value: float | None
-    ) -> _core._Labelled | None:
+    ) -> _core.Examples | None:
         if eval_set is None:
             return None
         if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
@@ -224,7 +231,7 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         names = ("eval_set[0]", "eval_set[2]")
         sequences = problem.read(eval_set[0], lengths, padding_value, names)
         targets = problem.targets_for_training(eval_set[1], sequences, "eval_set[1]")
-        return sequences.values, sequences.starts, sequences.lengths, targets
+        return _examples(sequences, targets)
 
     def _become_fitted(
         self, problem: Problem, config: dict[str, Any], network: _core.Network, history: History
@@ -330,10 +337,8 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def _run(self, sequences: Sequences) -> Array:
         return self._network.predict(
-            sequences.values,
-            sequences.starts,
-            sequences.lengths,
-            _PREDICT_BATCH,
+            _examples(sequences),
+            batch_size=_PREDICT_BATCH,
             n_threads=CHECKS["n_jobs"]("n_jobs", self.n_jobs),
         )
 
@@ -415,11 +420,15 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             self._network = network
 
 
+def _examples(sequences: Sequences, targets: Array | None = None) -> _core.Examples:
+    return _core.Examples(sequences.values, sequences.starts, sequences.lengths, targets)
+
+
 def _new_network(config: dict[str, Any]) -> _core.Network:
     try:
         return _core.Network(**config)
     except MemoryError as error:
-        sizes = f"hidden_size {config['hidden_size']}, num_layers {config['num_layers']}"
+        sizes = f"hidden_size {config['hidden_sizes'][0]}, num_layers {len(config['hidden_sizes'])}"
         if config["vocabulary_size"] is not None:
             sizes += f", vocabulary_size {config['vocabulary_size']} (above every id in X)"
         raise MemoryError(f"{error}: {sizes}") from None
@@ -434,7 +443,7 @@ def _initial_weights(
         if name.startswith("embedding."):
             values = rng.standard_normal(shape)
         else:
-            width = config["hidden_size"]
+            width = config["hidden_sizes"][-1]
             if name.startswith("head.") and config["bidirectional"]:
                 width *= 2
             values = rng.uniform(-(width**-0.5), width**-0.5, shape)

@@ -35,9 +35,9 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def on_batch(self, epoch: int, done: int, total: int, loss: float) -> None:
+    def on_batch(self, epoch: int, logs: dict[str, Any]) -> None:
         """Move the bar to a part of an epoch."""
-        self._show(epoch, epoch - 1 + done / total, f"loss {loss:.4f}")
+        self._show(epoch, epoch - 1 + logs["done"] / logs["total"], f"loss {logs['loss']:.4f}")
 
     def on_epoch(self, epoch: int, figures: dict[str, float]) -> None:
         """Move the bar to the end of an epoch and show its figures."""

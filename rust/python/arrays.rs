@@ -10,6 +10,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PySlice};
 
+use super::data::Floats;
 use super::either::Either;
 use super::optimizer::States;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub(super) trait Held: Element + numpy::Element {
     fn unwrap(tape: &InnerTape) -> Option<&Mutex<Tape<Self>>>;
     /// What an optimizer remembers about a model.
     fn state_of<'a>(states: &'a mut States, model: &Identity) -> &'a mut State<Self>;
+    /// The array, if it is of this scalar.
+    fn array<D>(floats: &Floats<D>) -> Option<&Py<PyArray<Self, D>>>;
 }
 
 /// A tape of either scalar.
@@ -46,6 +49,12 @@ macro_rules! held {
             }
             fn state_of<'a>(states: &'a mut States, model: &Identity) -> &'a mut State<Self> {
                 states.$element.of(model)
+            }
+            fn array<D>(floats: &Floats<D>) -> Option<&Py<PyArray<Self, D>>> {
+                match floats {
+                    Either::$variant(array) => Some(array),
+                    _ => None,
+                }
             }
         }
     };

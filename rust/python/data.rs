@@ -1,54 +1,60 @@
-//! Arrays of sequences and targets, as Python hands them over.
+//! `Examples`: sequences, targets and weights, as Python hands them over.
 //!
 //! Numbers are read where they lie, without the interpreter: who changes them meanwhile gets other
 //! numbers. Identifiers, classes and places are indexes, so they are copied while the interpreter
 //! is held, and what was checked is what is used.
 
-use ndarray::{Ix1, Ix2};
-use numpy::{PyReadonlyArray, PyUntypedArrayMethods};
-use pyo3::exceptions::PyValueError;
+use ndarray::{Ix1, Ix2, IxDyn};
+use numpy::{
+    PyArray, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
+    PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::arrays::{Held, borrow};
-use super::guarded::Guarded;
+use super::either::Either;
 use crate::data::{Sequences, Values};
-use crate::loss::Loss;
-use crate::network::{Input, Network, NetworkConfig};
-use crate::train::{Targets, Training};
+use crate::error::Error;
+use crate::examples::{Examples, Targets};
+use crate::network::{Input, NetworkConfig};
 
-/// Sequences.
-pub(super) struct Data<'py, E: Held> {
-    steps: StepData<'py, E>,
+/// An array of either scalar.
+pub(super) type Floats<D> = Either<Py<PyArray<f32, D>>, Py<PyArray<f64, D>>>;
+
+/// Sequences, and what a network should make of them.
+#[pyclass(name = "Examples", module = "rnncore._core", frozen)]
+pub(super) struct PyExamples {
+    values: StepData,
     starts: Vec<i64>,
     lengths: Vec<i64>,
+    targets: Option<TargetData>,
+    weights: Option<Floats<Ix1>>,
 }
 
 /// What the steps of sequences hold.
-enum StepData<'py, E: Held> {
-    Dense(PyReadonlyArray<'py, E, Ix2>),
-    Ids(Vec<i64>),
+enum StepData {
+    Numbers(Floats<Ix2>),
+    Ids { ids: Vec<i64>, width: usize },
 }
 
-/// Targets.
-enum TargetData<'py, E: Held> {
+/// What they should give.
+enum TargetData {
     Classes(Vec<i64>),
-    Numbers(PyReadonlyArray<'py, E, Ix2>),
-}
-
-/// Sequences with their targets.
-pub(super) struct Examples<'py, E: Held> {
-    data: Data<'py, E>,
-    targets: TargetData<'py, E>,
+    Numbers(Floats<Ix2>),
 }
 
 /// A copy of an array of indexes.
-fn indexes(argument: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+pub(super) fn indexes(argument: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
     let array: PyReadonlyArray<i64, Ix1> = borrow(argument, array)?;
     Ok(array.as_array().to_vec())
 }
 
 /// The numbers of an array, row after row.
-fn rows<'a, E: Held>(argument: &str, array: &'a PyReadonlyArray<'_, E, Ix2>) -> PyResult<&'a [E]> {
+fn rows<'a, E: numpy::Element, D: ndarray::Dimension>(
+    argument: &str,
+    array: &'a PyReadonlyArray<'_, E, D>,
+) -> PyResult<&'a [E]> {
     let message = || format!("`{argument}`: expected a C-contiguous array");
     // An array that lies column after column would make a slice too.
     if !array.is_c_contiguous() {
@@ -59,91 +65,157 @@ fn rows<'a, E: Held>(argument: &str, array: &'a PyReadonlyArray<'_, E, Ix2>) -> 
         .map_err(|_| PyValueError::new_err(message()))
 }
 
-impl<'py, E: Held> Data<'py, E> {
-    pub fn borrow(
-        input: Input,
-        values: &Bound<'py, PyAny>,
-        starts: &Bound<'py, PyAny>,
-        lengths: &Bound<'py, PyAny>,
+/// Whether an array's numbers are of a type.
+fn is_of<E: numpy::Element>(array: &Bound<'_, PyAny>) -> bool {
+    let array = array.cast::<PyUntypedArray>();
+    array.is_ok_and(|array| array.dtype().is_equiv_to(&E::get_dtype(array.py())))
+}
+
+fn floats<D: ndarray::Dimension>(argument: &str, array: &Bound<'_, PyAny>) -> PyResult<Floats<D>> {
+    fn keep<E: numpy::Element, D: ndarray::Dimension>(
+        argument: &str,
+        array: &Bound<'_, PyAny>,
+    ) -> PyResult<Py<PyArray<E, D>>> {
+        let array: PyReadonlyArray<E, D> = borrow(argument, array)?;
+        rows(argument, &array)?;
+        Ok((*array).clone().unbind())
+    }
+    Ok(if is_of::<f64>(array) {
+        Either::F64(keep(argument, array)?)
+    } else {
+        Either::F32(keep(argument, array)?)
+    })
+}
+
+#[pymethods]
+impl PyExamples {
+    #[new]
+    #[pyo3(signature = (values, starts, lengths, targets=None, weights=None))]
+    fn new(
+        values: &Bound<'_, PyAny>,
+        starts: &Bound<'_, PyAny>,
+        lengths: &Bound<'_, PyAny>,
+        targets: Option<&Bound<'_, PyAny>>,
+        weights: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        Ok(Data {
-            steps: match input {
-                Input::Dense => StepData::Dense(borrow("values", values)?),
-                Input::Embedding { .. } | Input::OneHot => {
-                    StepData::Ids(indexes("values", values)?)
+        let values = if is_of::<i64>(values) {
+            let array: PyReadonlyArray<i64, IxDyn> = borrow("values", values)?;
+            let width = match *array.shape() {
+                [_] => 1,
+                [_, width] => width,
+                _ => {
+                    let actual = format!("{} dimensions", array.ndim());
+                    return Err(Error::shape("values", "(rows,) or (rows, k)", actual).into());
                 }
-            },
+            };
+            StepData::Ids {
+                ids: array.as_array().iter().copied().collect(),
+                width,
+            }
+        } else {
+            StepData::Numbers(floats("values", values)?)
+        };
+        let targets = targets.map(|targets| {
+            PyResult::Ok(if is_of::<i64>(targets) {
+                TargetData::Classes(indexes("targets", targets)?)
+            } else {
+                TargetData::Numbers(floats("targets", targets)?)
+            })
+        });
+        Ok(PyExamples {
+            values,
             starts: indexes("starts", starts)?,
             lengths: indexes("lengths", lengths)?,
+            targets: targets.transpose()?,
+            weights: weights
+                .map(|weights| floats("weights", weights))
+                .transpose()?,
         })
     }
+}
 
-    pub fn sequences(&self, config: &NetworkConfig) -> PyResult<Sequences<'_, E>> {
-        let values = match &self.steps {
-            StepData::Dense(dense) => Values::Dense {
-                rows: rows("values", dense)?,
-                width: dense.shape()[1],
-            },
-            StepData::Ids(ids) => Values::Ids {
+/// Examples whose arrays of numbers are lent to Rust.
+pub(super) struct Borrowed<'a, 'py, E: Held> {
+    of: &'a PyExamples,
+    values: Option<PyReadonlyArray<'py, E, Ix2>>,
+    targets: Option<PyReadonlyArray<'py, E, Ix2>>,
+    weights: Option<PyReadonlyArray<'py, E, Ix1>>,
+}
+
+fn lend<'py, E: Held, D: ndarray::Dimension>(
+    py: Python<'py>,
+    argument: &str,
+    floats: Option<&Floats<D>>,
+) -> PyResult<Option<PyReadonlyArray<'py, E, D>>> {
+    let Some(floats) = floats else {
+        return Ok(None);
+    };
+    let Some(array) = E::array(floats) else {
+        let (expected, actual) = match floats {
+            Either::F32(_) => ("float64", "float32"),
+            Either::F64(_) => ("float32", "float64"),
+        };
+        return Err(PyTypeError::new_err(format!(
+            "`{argument}`: expected a {expected} array as the network's, got a {actual} array"
+        )));
+    };
+    let lent = array.bind(py).try_readonly();
+    lent.map(Some)
+        .map_err(|error| PyValueError::new_err(format!("`{argument}`: {error}")))
+}
+
+impl PyExamples {
+    /// Lends the numbers.
+    pub fn borrow<'py, E: Held>(&self, py: Python<'py>) -> PyResult<Borrowed<'_, 'py, E>> {
+        let values = match &self.values {
+            StepData::Numbers(floats) => Some(floats),
+            StepData::Ids { .. } => None,
+        };
+        let targets = match &self.targets {
+            Some(TargetData::Numbers(floats)) => Some(floats),
+            _ => None,
+        };
+        Ok(Borrowed {
+            of: self,
+            values: lend(py, "values", values)?,
+            targets: lend(py, "targets", targets)?,
+            weights: lend(py, "weights", self.weights.as_ref())?,
+        })
+    }
+}
+
+impl<E: Held> Borrowed<'_, '_, E> {
+    /// What the crate is given.
+    pub fn examples(&self, config: &NetworkConfig) -> PyResult<Examples<'_, E>> {
+        let values = match (&self.of.values, &self.values) {
+            (StepData::Ids { ids, width }, _) => Values::Ids {
                 ids,
+                width: *width,
                 vocabulary: match config.input {
-                    Input::Embedding { vocabulary } => vocabulary,
+                    Input::Embedding { vocabulary, .. } => vocabulary,
                     _ => config.stack.input_size,
                 },
             },
+            (_, Some(numbers)) => Values::Dense {
+                rows: rows("values", numbers)?,
+                width: numbers.shape()[1],
+            },
+            (StepData::Numbers(_), None) => unreachable!("numbers are lent as they are there"),
         };
-        Ok(Sequences::new(values, &self.starts, &self.lengths)?)
-    }
-}
-
-impl<'py, E: Held> TargetData<'py, E> {
-    fn borrow(loss: Loss, targets: &Bound<'py, PyAny>) -> PyResult<Self> {
-        Ok(if loss.takes_classes() {
-            TargetData::Classes(indexes("targets", targets)?)
-        } else {
-            TargetData::Numbers(borrow("targets", targets)?)
-        })
-    }
-
-    fn targets(&self) -> PyResult<Targets<'_, E>> {
-        Ok(match self {
-            TargetData::Classes(classes) => Targets::Classes(classes),
-            TargetData::Numbers(numbers) => Targets::Numbers(rows("targets", numbers)?),
-        })
-    }
-}
-
-/// Values, starts, lengths and targets.
-pub(super) type Labelled<'py> = (
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-);
-
-impl<'py, E: Held> Examples<'py, E> {
-    pub fn borrow(config: &NetworkConfig, labelled: &Labelled<'py>) -> PyResult<Self> {
-        let (values, starts, lengths, targets) = labelled;
+        let numbers = self.targets.as_ref();
+        let targets = match &self.of.targets {
+            Some(TargetData::Classes(classes)) => Some(Targets::Classes(classes)),
+            _ => numbers
+                .map(|numbers| rows("targets", numbers).map(Targets::Numbers))
+                .transpose()?,
+        };
+        let weights = self.weights.as_ref();
         Ok(Examples {
-            data: Data::borrow(config.input, values, starts, lengths)?,
-            targets: TargetData::borrow(config.loss, targets)?,
+            sequences: Sequences::new(values, &self.of.starts, &self.of.lengths)?,
+            targets,
+            weights: weights
+                .map(|weights| rows("weights", weights))
+                .transpose()?,
         })
-    }
-
-    /// Checks the examples against a model. `plan`: whether to shuffle, and to bucket by length.
-    pub fn training(
-        &self,
-        py: Python<'py>,
-        model: &Guarded<Network<E>>,
-        config: &NetworkConfig,
-        batch_size: usize,
-        plan: (bool, bool),
-        seed: u64,
-    ) -> PyResult<Training<'_, E>> {
-        let (sequences, targets) = (self.data.sequences(config)?, self.targets.targets()?);
-        Ok(py.detach(|| {
-            let model = model.read()?;
-            Training::new(&model, sequences, targets, batch_size, plan, seed)
-        })?)
     }
 }

@@ -7,10 +7,12 @@
 mod arrays;
 mod data;
 mod either;
+mod epoch;
 mod guarded;
 mod network;
 mod optimizer;
 mod stack;
+mod ticker;
 
 use pyo3::exceptions::{PyFloatingPointError, PyMemoryError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -70,6 +72,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stack::PyStack>()?;
     module.add_class::<stack::PyTape>()?;
     module.add_class::<optimizer::PyOptimizer>()?;
+    module.add_class::<data::PyExamples>()?;
     module.add_class::<network::PyNetwork>()?;
     Ok(())
 }

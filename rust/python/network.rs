@@ -1,244 +1,132 @@
-//! `Network`: a whole model for Python, and its training loop.
+//! `Network`: a whole model for Python.
 
-use std::time::{Duration, Instant};
-
-use numpy::PyArray;
-use pyo3::exceptions::PyKeyboardInterrupt;
+use numpy::{PyArray, PyArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{Held, choose, from_dict, shapes, to_dict};
-use super::data::{Data, Examples, Labelled};
+use super::data::PyExamples;
 use super::either::{Either, dispatch};
+use super::epoch::{self, EpochCall};
 use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
+use super::ticker::{Ticker, detached};
 use crate::cell::CellKind;
 use crate::error::Error;
 use crate::loss::Loss;
 use crate::network::{Input, Network, NetworkConfig, Output};
-use crate::parallel;
-use crate::stack::{Config, uniform_sizes};
-use crate::train::{Epoch, Stopped, Training};
+use crate::stack::Config;
+use crate::train::{Bptt, EpochOptions};
 
 /// How errors name a network.
 const NAME: &str = "the network";
 
-/// How often signals are looked at and progress is shown.
-const TICK: Duration = Duration::from_millis(50);
+/// What a network's output may be, and the pooling of features.
+const OUTPUTS: [(&str, Output); 4] = [
+    ("last", Output::Last),
+    ("mean", Output::Mean),
+    ("max", Output::Max),
+    ("sequence", Output::Sequence),
+];
 
 /// A network with its weights.
 #[pyclass(name = "Network", module = "rnncore._core", frozen)]
 pub(super) struct PyNetwork {
-    inner: Either<Guarded<Network<f32>>, Guarded<Network<f64>>>,
-    config: NetworkConfig,
+    pub inner: Either<Guarded<Network<f32>>, Guarded<Network<f64>>>,
+    pub config: NetworkConfig,
 }
 
-/// Runs `body` without the interpreter, with the number of threads asked for.
-fn detached<R: Send>(
-    py: Python<'_>,
-    n_threads: Option<usize>,
-    body: impl FnOnce() -> PyResult<R> + Send,
-) -> PyResult<R> {
-    py.detach(|| match n_threads {
-        Some(threads) => parallel::with_threads(threads, || Ok(body()))?,
-        None => body(),
-    })
-}
-
-/// What `fit` is told besides its data.
-struct Options<'py> {
-    batch_size: usize,
-    max_epochs: usize,
-    shuffle: bool,
-    bucket_by_length: bool,
-    seed: u64,
-    n_threads: Option<usize>,
-    on_batch: Option<Bound<'py, PyAny>>,
-    on_epoch: Option<Bound<'py, PyAny>>,
-}
-
-fn logs<'py>(
-    py: Python<'py>,
-    number: usize,
-    epoch: &Epoch,
-    validation: Option<(f64, f64)>,
-) -> PyResult<Bound<'py, PyDict>> {
-    let logs = PyDict::new(py);
-    logs.set_item("epoch", number)?;
-    logs.set_item("loss", epoch.loss)?;
-    logs.set_item("metric", epoch.metric)?;
-    logs.set_item("grad_norm", epoch.grad_norm)?;
-    logs.set_item("seconds", epoch.time.as_secs_f64())?;
-    if let Some((loss, metric)) = validation {
-        logs.set_item("val_loss", loss)?;
-        logs.set_item("val_metric", metric)?;
-    }
-    Ok(logs)
-}
-
-fn fit<'py, E: Held>(
-    py: Python<'py>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    train: &Labelled<'py>,
-    validation: Option<&Labelled<'py>>,
-    optimizer: &PyOptimizer,
-    options: &Options<'py>,
-) -> PyResult<&'static str> {
-    let train = Examples::<E>::borrow(config, train)?;
-    let validation = validation
-        .map(|labelled| Examples::<E>::borrow(config, labelled))
-        .transpose()?;
-    let training = |examples, plan| {
-        Examples::training(
-            examples,
-            py,
-            model,
-            config,
-            options.batch_size,
-            plan,
-            options.seed,
-        )
-    };
-    let train = training(&train, (options.shuffle, options.bucket_by_length))?;
-    let validation = validation
-        .as_ref()
-        .map(|examples| training(examples, (false, true)))
-        .transpose()?;
-    let on_batch = options.on_batch.as_ref().map(|call| call.clone().unbind());
-    for number in 1..=options.max_epochs {
-        let mut ticker = Ticker::start();
-        let settings = optimizer.settings();
-        let result = detached(py, options.n_threads, || {
-            let mut model = model.write()?;
-            let mut states = optimizer.states()?;
-            let state = E::state_of(&mut states, model.id());
-            let epoch = train.epoch(&mut model, &settings, state, number, |progress| {
-                ticker.tick(|py| {
-                    if let Some(call) = &on_batch {
-                        call.call1(py, (number, progress.done, progress.batches, progress.loss))?;
-                    }
-                    Ok(())
-                })
-            })?;
-            Ok(epoch)
-        });
-        let epoch = match result {
-            Ok(epoch) => epoch,
-            Err(error) => return interrupted(py, error),
-        };
-        let mut scores = None;
-        if let Some(validation) = &validation {
-            match evaluate(py, model, validation, options.n_threads) {
-                Ok(found) => scores = Some(found),
-                Err(error) => return interrupted(py, error),
-            }
-        }
-        let called = py.check_signals().and_then(|()| match &options.on_epoch {
-            Some(call) => call
-                .call1((logs(py, number, &epoch, scores)?,))?
-                .is_truthy(),
-            None => Ok(false),
-        });
-        match called {
-            Ok(false) => {}
-            Ok(true) => return Ok("stopped"),
-            Err(error) => return interrupted(py, error),
-        }
-    }
-    Ok("finished")
-}
-
-/// Looks at signals about every [`TICK`], from a thread that has let go of the interpreter.
-struct Ticker(Instant);
-
-impl Ticker {
-    fn start() -> Self {
-        Ticker(Instant::now())
-    }
-
-    fn tick(&mut self, then: impl FnOnce(Python<'_>) -> PyResult<()>) -> PyResult<()> {
-        if self.0.elapsed() < TICK {
-            return Ok(());
-        }
-        self.0 = Instant::now();
-        Python::attach(|py| {
-            py.check_signals()?;
-            then(py)
-        })
-    }
-}
-
-impl From<Stopped<PyErr>> for PyErr {
-    fn from(stopped: Stopped<PyErr>) -> PyErr {
-        match stopped {
-            Stopped::Error(error) => error.into(),
-            Stopped::Observer(error) => error,
-        }
-    }
+/// Numbers as an array of `width` columns.
+fn table<E: Held>(py: Python<'_>, numbers: Vec<E>, width: usize) -> PyResult<Bound<'_, PyAny>> {
+    let rows = numbers.len() / width.max(1);
+    Ok(PyArray::from_vec(py, numbers)
+        .reshape([rows, width])?
+        .into_any())
 }
 
 fn evaluate<E: Held>(
     py: Python<'_>,
     model: &Guarded<Network<E>>,
-    training: &Training<'_, E>,
+    config: &NetworkConfig,
+    examples: &PyExamples,
+    batch_size: usize,
     n_threads: Option<usize>,
 ) -> PyResult<(f64, f64)> {
+    let borrowed = examples.borrow::<E>(py)?;
+    let examples = borrowed.examples(config)?;
     let mut ticker = Ticker::start();
     detached(py, n_threads, || {
-        training.evaluate(&*model.read()?, || ticker.tick(|_| Ok(())))
+        let model = model.read()?;
+        Ok(model.evaluate(&examples, batch_size, || ticker.signals())?)
     })
-}
-
-/// Ctrl-C ends training and keeps the model; any other exception passes.
-fn interrupted(py: Python<'_>, error: PyErr) -> PyResult<&'static str> {
-    if error.is_instance_of::<PyKeyboardInterrupt>(py) {
-        Ok("interrupted")
-    } else {
-        Err(error)
-    }
 }
 
 fn predict<'py, E: Held>(
     py: Python<'py>,
     model: &Guarded<Network<E>>,
     config: &NetworkConfig,
-    data: [&Bound<'py, PyAny>; 3],
+    examples: &PyExamples,
     batch_size: usize,
     n_threads: Option<usize>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let data = Data::<E>::borrow(config.input, data[0], data[1], data[2])?;
-    let sequences = data.sequences(config)?;
+    let borrowed = examples.borrow::<E>(py)?;
+    let sequences = borrowed.examples(config)?.sequences;
     let mut ticker = Ticker::start();
     let outputs = detached(py, n_threads, || {
         let model = model.read()?;
-        Ok(model.predict(&sequences, batch_size, || ticker.tick(|_| Ok(())))?)
+        Ok(model.predict(&sequences, batch_size, || ticker.signals())?)
     })?;
-    let rows = outputs.len() / config.n_outputs;
-    let outputs = PyArray::from_vec(py, outputs);
-    Ok(numpy::PyArrayMethods::reshape(&outputs, [rows, config.n_outputs])?.into_any())
+    table(py, outputs, config.n_outputs)
+}
+
+fn features<'py, E: Held>(
+    py: Python<'py>,
+    model: &Guarded<Network<E>>,
+    config: &NetworkConfig,
+    examples: &PyExamples,
+    (layer, output): (usize, Output),
+    batch_size: usize,
+    n_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let borrowed = examples.borrow::<E>(py)?;
+    let sequences = borrowed.examples(config)?.sequences;
+    let mut ticker = Ticker::start();
+    let rows = detached(py, n_threads, || {
+        let model = model.read()?;
+        Ok(model.features(&sequences, batch_size, layer, output, || ticker.signals())?)
+    })?;
+    let width = config.stack.hidden_sizes[layer] * config.stack.directions();
+    table(py, rows, width)
 }
 
 #[pymethods]
 impl PyNetwork {
     #[new]
-    #[pyo3(signature = (cell, input, input_size, hidden_size, num_layers, bias, dropout,
-        bidirectional, output, n_outputs, loss, dtype, *, vocabulary_size=None))]
+    #[pyo3(signature = (cell, input, input_size, hidden_sizes, bidirectional, output, n_outputs,
+        loss, dtype, *, vocabulary_size=None, masked_id=None, freeze_embedding=false,
+        tie_embedding=false, learn_initial_state=false, dropout=0.0, input_dropout=0.0,
+        output_dropout=0.0, locked_dropout=false, huber_delta=1.0))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
         input: &str,
         input_size: usize,
-        hidden_size: usize,
-        num_layers: usize,
-        bias: bool,
-        dropout: f64,
+        hidden_sizes: Vec<usize>,
         bidirectional: bool,
         output: &str,
         n_outputs: usize,
         loss: &str,
         dtype: &str,
         vocabulary_size: Option<usize>,
+        masked_id: Option<usize>,
+        freeze_embedding: bool,
+        tie_embedding: bool,
+        learn_initial_state: bool,
+        dropout: f64,
+        input_dropout: f64,
+        output_dropout: f64,
+        locked_dropout: bool,
+        huber_delta: f64,
     ) -> PyResult<Self> {
         let vocabulary = || {
             let missing = || Error::value("vocabulary_size", "an integer >= 1", "None");
@@ -248,33 +136,52 @@ impl PyNetwork {
         let (input, input_size) = match choose("input", input, &kinds)? {
             0 => (Input::Dense, input_size),
             1 => {
-                let vocabulary = vocabulary()?;
-                (Input::Embedding { vocabulary }, input_size)
+                let input = Input::Embedding {
+                    vocabulary: vocabulary()?,
+                    masked: masked_id,
+                    frozen: freeze_embedding,
+                    tied: tie_embedding,
+                };
+                (input, input_size)
             }
             _ => (Input::OneHot, vocabulary()?),
         };
-        let outputs = [("last", Output::Last), ("sequence", Output::Sequence)];
+        if !matches!(input, Input::Embedding { .. }) {
+            for (name, is_set) in [
+                ("masked_id", masked_id.is_some()),
+                ("freeze_embedding", freeze_embedding),
+                ("tie_embedding", tie_embedding),
+            ] {
+                if is_set {
+                    let expected = "nothing where there is no embedding";
+                    return Err(Error::value(name, expected, "a setting").into());
+                }
+            }
+        }
         let losses = [
             ("cross_entropy", Loss::CrossEntropy),
             ("binary_cross_entropy", Loss::BinaryCrossEntropy),
             ("squared_error", Loss::SquaredError),
             ("absolute_error", Loss::AbsoluteError),
-            ("huber", Loss::Huber { delta: 1.0 }),
+            ("huber", Loss::Huber { delta: huber_delta }),
         ];
         let config = NetworkConfig {
             stack: Config {
                 cell: CellKind::by_name(cell)?,
                 input_size,
-                hidden_sizes: uniform_sizes(hidden_size, num_layers)?,
-                bias,
+                hidden_sizes,
+                bias: true,
                 bidirectional,
                 dropout,
-                locked_dropout: false,
+                locked_dropout,
             },
             input,
-            output: choose("output", output, &outputs)?,
+            output: choose("output", output, &OUTPUTS)?,
             n_outputs,
             loss: choose("loss", loss, &losses)?,
+            learn_initial_state,
+            input_dropout,
+            output_dropout,
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let inner = if single {
@@ -319,56 +226,103 @@ impl PyNetwork {
         })
     }
 
-    #[pyo3(signature = (values, starts, lengths, targets, optimizer, *, batch_size, max_epochs,
-        shuffle, bucket_by_length, seed, n_threads=None, validation=None, on_batch=None,
-        on_epoch=None))]
+    #[pyo3(signature = (examples, optimizer, *, epoch, batch_size, shuffle, bucket_by_length, seed,
+        bptt_steps=None, bptt_window=None, accumulate_batches=1, rates=None, n_threads=None,
+        on_batch=None, position=None, pause_after=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
-    fn fit<'py>(
+    fn train_epoch<'py>(
         &self,
         py: Python<'py>,
-        values: Bound<'py, PyAny>,
-        starts: Bound<'py, PyAny>,
-        lengths: Bound<'py, PyAny>,
-        targets: Bound<'py, PyAny>,
+        examples: &Bound<'py, PyExamples>,
         optimizer: &Bound<'py, PyOptimizer>,
+        epoch: u64,
         batch_size: usize,
-        max_epochs: usize,
         shuffle: bool,
         bucket_by_length: bool,
         seed: u64,
+        bptt_steps: Option<usize>,
+        bptt_window: Option<usize>,
+        accumulate_batches: usize,
+        rates: Option<(f64, f64)>,
         n_threads: Option<usize>,
-        validation: Option<Labelled<'py>>,
-        on_batch: Option<Bound<'py, PyAny>>,
-        on_epoch: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<&'static str> {
-        let options = Options {
+        on_batch: Option<Py<PyAny>>,
+        position: Option<Bound<'py, PyDict>>,
+        pause_after: Option<f64>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let options = EpochOptions {
+            number: epoch,
             batch_size,
-            max_epochs,
             shuffle,
             bucket_by_length,
             seed,
-            n_threads,
-            on_batch,
-            on_epoch,
+            bptt: Bptt::new(bptt_steps, bptt_window)?,
+            accumulate_batches,
+            rates,
         };
-        let train = (values, starts, lengths, targets);
-        let (validation, optimizer) = (validation.as_ref(), optimizer.get());
+        let call = EpochCall {
+            examples: examples.get(),
+            optimizer: optimizer.get(),
+            options,
+            position,
+            pause_after,
+            on_batch,
+            n_threads,
+        };
+        dispatch!(self.inner, model => epoch::train(py, model, &self.config, call))
+    }
+
+    #[pyo3(signature = (examples, *, batch_size, n_threads=None))]
+    fn evaluate(
+        &self,
+        py: Python<'_>,
+        examples: &Bound<'_, PyExamples>,
+        batch_size: usize,
+        n_threads: Option<usize>,
+    ) -> PyResult<(f64, f64)> {
         dispatch!(self.inner, model => {
-            fit(py, model, &self.config, &train, validation, optimizer, &options)
+            evaluate(py, model, &self.config, examples.get(), batch_size, n_threads)
         })
     }
 
-    #[pyo3(signature = (values, starts, lengths, batch_size, n_threads=None))]
+    #[pyo3(signature = (examples, *, batch_size, n_threads=None))]
     fn predict<'py>(
         &self,
         py: Python<'py>,
-        values: &Bound<'py, PyAny>,
-        starts: &Bound<'py, PyAny>,
-        lengths: &Bound<'py, PyAny>,
+        examples: &Bound<'py, PyExamples>,
         batch_size: usize,
         n_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let data = [values, starts, lengths];
-        dispatch!(self.inner, model => predict(py, model, &self.config, data, batch_size, n_threads))
+        dispatch!(self.inner, model => {
+            predict(py, model, &self.config, examples.get(), batch_size, n_threads)
+        })
+    }
+
+    #[pyo3(signature = (examples, *, output, batch_size, layer=-1, n_threads=None))]
+    fn features<'py>(
+        &self,
+        py: Python<'py>,
+        examples: &Bound<'py, PyExamples>,
+        output: &str,
+        batch_size: usize,
+        layer: isize,
+        n_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let wanted = (self.layer(layer)?, choose("output", output, &OUTPUTS)?);
+        dispatch!(self.inner, model => {
+            features(py, model, &self.config, examples.get(), wanted, batch_size, n_threads)
+        })
+    }
+}
+
+impl PyNetwork {
+    /// The layer of a number, which may count from the last one as -1.
+    fn layer(&self, layer: isize) -> crate::Result<usize> {
+        let layers = self.config.stack.num_layers() as isize;
+        let counted = if layer < 0 { layer + layers } else { layer };
+        if (0..layers).contains(&counted) {
+            return Ok(counted as usize);
+        }
+        let expected = format!("an integer in {}..{layers}", -layers);
+        Err(Error::value("layer", expected, layer))
     }
 }

@@ -52,7 +52,7 @@ impl<E: Element> Stack<E> {
             steps,
             x,
             mut layers,
-            dropout_seed,
+            drawn,
         } = pass;
         let (rows, batch) = (steps.rows(), steps.batch());
         let zeros = |g: &Geometry| self.arena.zeros(batch * g.padded());
@@ -162,8 +162,8 @@ impl<E: Element> Stack<E> {
                     }
                 }
             });
-            if let (Some(seed), Some(dx)) = (dropout_seed.filter(|_| layer > 0), dx.as_mut()) {
-                self.drop_out(dx, &steps, seed, layer);
+            if let (Some(drawn), Some(dx)) = (drawn.filter(|_| layer > 0), dx.as_mut()) {
+                self.drop_out(dx, &steps, drawn, layer);
             }
             dy = dx;
             all_dh0.extend(dh0.into_iter().rev());

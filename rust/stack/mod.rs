@@ -10,7 +10,7 @@ pub(crate) use backward::{InputGradients, Want};
 
 use crate::buffer::Arena;
 use crate::cell::CellKind;
-use crate::dropout::{self, Mask};
+use crate::dropout::{self, Drawn, Mask};
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
@@ -325,7 +325,7 @@ impl<E: Element> Stack<E> {
     /// Runs a batch through all layers.
     ///
     /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what backward needs.
-    /// `dropout_seed` turns dropout between layers on.
+    /// `drawn` turns dropout between layers on.
     ///
     /// # Panics
     /// If a buffer's size is not that.
@@ -336,7 +336,7 @@ impl<E: Element> Stack<E> {
         x: Source<E>,
         initial: States<E>,
         keep: bool,
-        dropout_seed: Option<u64>,
+        drawn: Option<Drawn>,
     ) -> Pass<E> {
         assert_eq!(weights.len(), self.layout.size());
         match &x {
@@ -350,16 +350,16 @@ impl<E: Element> Stack<E> {
             }
         }
         let (rows, batch) = (steps.rows(), steps.batch());
-        let dropout_seed = dropout_seed.filter(|_| self.config.dropout > 0.0);
+        let drawn = drawn.filter(|_| self.config.dropout > 0.0);
         let mut h0 = initial.hidden.map(Vec::into_iter);
         let mut memory0 = initial.memory.map(Vec::into_iter);
         let mut layers: Vec<LayerPass<E>> = Vec::with_capacity(self.layers.len());
         for (layer, directions) in self.layers.iter().enumerate() {
-            let dropped = dropout_seed.filter(|_| layer > 0).map(|seed| {
+            let dropped = drawn.filter(|_| layer > 0).map(|drawn| {
                 let beneath = &layers[layer - 1].y;
                 let mut dropped = self.arena.take(beneath.len());
                 dropped.copy_from_slice(beneath);
-                self.drop_out(&mut dropped, &steps, seed, layer);
+                self.drop_out(&mut dropped, &steps, drawn, layer);
                 dropped
             });
             let passes = directions
@@ -419,16 +419,16 @@ impl<E: Element> Stack<E> {
             steps,
             x,
             layers,
-            dropout_seed,
+            drawn,
         }
     }
 
     /// Drops from the input of a layer, or from its gradient.
-    fn drop_out(&self, rows: &mut [E], steps: &Steps, seed: u64, layer: usize) {
+    fn drop_out(&self, rows: &mut [E], steps: &Steps, drawn: Drawn, layer: usize) {
         let mask = Mask {
             rate: self.config.dropout,
             locked: self.config.locked_dropout,
-            seed,
+            drawn,
             stream: layer as u64,
         };
         dropout::apply(rows, self.layers[layer][0].geometry.input, steps, &mask);

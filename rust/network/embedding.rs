@@ -1,0 +1,115 @@
+//! What a batch's steps are fed, and the gradients of the vectors that they were read from.
+
+use super::{Input, Network, Span};
+use crate::boundary;
+use crate::data::{Sequences, Values};
+use crate::parallel;
+use crate::pass::Source;
+use crate::sequence::Element;
+use crate::steps::Steps;
+
+/// Numbers that are worth a second thread to add.
+const WORTHWHILE: usize = 1 << 16;
+
+impl<E: Element> Network<E> {
+    /// A span's input in packed order, and the identifiers that it was read at if their vectors
+    /// are trained.
+    pub(super) fn gather(
+        &self,
+        sequences: &Sequences<E>,
+        span: &Span,
+        steps: &Steps,
+    ) -> (Source<E>, Vec<u32>) {
+        let columns = self.stack.input_columns();
+        let stride = columns.stride();
+        // A span's longest sequence comes first, so that rows are sequences.
+        let at = |sequence: usize, step: usize| {
+            sequences.ranges()[span.batch[sequence]].start + span.steps.start + step
+        };
+        let packed = (0..steps.longest())
+            .flat_map(|step| (0..steps.count(step)).map(move |row| (row, step)))
+            .map(|(row, step)| at(row, step));
+        let mut x = self.stack.arena().take(match self.config.input {
+            Input::OneHot => 0,
+            Input::Dense | Input::Embedding { .. } => steps.rows() * stride,
+        });
+        match (sequences.values(), self.config.input) {
+            (Values::Dense { rows, width }, _) => {
+                boundary::fill(steps, stride, &mut x, |sequence, step, to| {
+                    let (real, padding) = to.split_at_mut(width);
+                    real.copy_from_slice(&rows[at(sequence, step) * width..][..width]);
+                    padding.fill(E::ZERO);
+                });
+                (Source::Rows(x), Vec::new())
+            }
+            (Values::Ids { ids, .. }, Input::OneHot) => (
+                Source::Ids(packed.map(|row| ids[row] as u32).collect()),
+                Vec::new(),
+            ),
+            (Values::Ids { ids, width, .. }, _) => {
+                let table = &self.weights[self.places.embedding.clone()];
+                let size = columns.width;
+                boundary::fill(steps, stride, &mut x, |sequence, step, to| {
+                    let (real, padding) = to.split_at_mut(size);
+                    padding.fill(E::ZERO);
+                    let ids = &ids[at(sequence, step) * width..][..width];
+                    real.copy_from_slice(&table[ids[0] as usize * size..][..size]);
+                    for &id in &ids[1..] {
+                        for (to, &from) in real.iter_mut().zip(&table[id as usize * size..]) {
+                            *to += from;
+                        }
+                    }
+                });
+                let trained = matches!(self.config.input, Input::Embedding { frozen: false, .. });
+                let read = packed.flat_map(|row| &ids[row * width..][..width]);
+                let read = if trained {
+                    read.map(|&id| id as u32).collect()
+                } else {
+                    Vec::new()
+                };
+                (Source::Rows(x), read)
+            }
+        }
+    }
+
+    /// Adds the gradients of the rows `dx`, each read at as many of `ids` as the next, to those of
+    /// the vectors; a masked one's is zero afterwards.
+    ///
+    /// Each thread has vectors of its own, so that every sum is in the order of the rows.
+    pub(super) fn scatter(&self, dx: &[E], ids: &[u32], gradients: &mut [E]) {
+        let columns = self.stack.input_columns();
+        let (stride, width) = (columns.stride(), columns.width);
+        let rows = dx.len() / stride;
+        if rows == 0 {
+            return;
+        }
+        let each = ids.len() / rows;
+        let threads = parallel::num_threads().unwrap_or(1);
+        let workers = threads.min(1 + ids.len() * width / WORTHWHILE);
+        let mut counts = vec![0; gradients.len() / width];
+        for &id in ids {
+            counts[id as usize] += 1;
+        }
+        // Cuts the vectors where about as much is to be added on either side.
+        let mut parts = Vec::with_capacity(workers);
+        let (mut rest, mut start, mut done) = (gradients, 0, 0);
+        for (id, count) in counts.iter().enumerate() {
+            done += count;
+            if done * workers >= ids.len() * (parts.len() + 1) || id + 1 == counts.len() {
+                let (part, after) = rest.split_at_mut((id + 1 - start) * width);
+                parts.push((start as u32..id as u32 + 1, part));
+                (rest, start) = (after, id + 1);
+            }
+        }
+        parallel::for_each(workers, parts, |(range, part)| {
+            for (from, ids) in dx.chunks_exact(stride).zip(ids.chunks_exact(each)) {
+                for id in ids.iter().filter(|id| range.contains(id)) {
+                    let to = &mut part[(id - range.start) as usize * width..][..width];
+                    for (to, &from) in to.iter_mut().zip(from) {
+                        *to += from;
+                    }
+                }
+            }
+        });
+    }
+}
