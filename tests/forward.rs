@@ -183,6 +183,9 @@ fn apply(f: Nonlinearity, a: f64) -> f64 {
     match f {
         Nonlinearity::Tanh => a.tanh(),
         Nonlinearity::Relu => a.max(0.0),
+        Nonlinearity::LeakyRelu => a.max(0.01 * a),
+        Nonlinearity::Softsign => a / (1.0 + a.abs()),
+        Nonlinearity::Sigmoid => 1.0 / (1.0 + (-a).exp()),
     }
 }
 

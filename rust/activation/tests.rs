@@ -20,6 +20,7 @@ trait Function {
 struct Exp;
 struct Sigmoid;
 struct Tanh;
+struct Softsign;
 
 impl Function for Exp {
     const RANGE: [f64; 2] = [0.0, f64::INFINITY];
@@ -50,6 +51,22 @@ impl Function for Sigmoid {
         let small = Exp::exact(-x.abs());
         let above = if x < 0.0 { small } else { Double::ONE };
         above.div(small.add(Double::ONE))
+    }
+}
+
+impl Function for Softsign {
+    const RANGE: [f64; 2] = [-1.0, 1.0];
+    #[inline(always)]
+    fn apply<V: Vector>(x: V) -> V {
+        softsign(x)
+    }
+    fn plain(x: f64) -> f64 {
+        let x = x.clamp(-1e300, 1e300);
+        x / (1.0 + x.abs())
+    }
+    fn exact(x: f64) -> Double {
+        let x = x.clamp(-1e300, 1e300);
+        Double(x, 0.0).div(Double(x.abs(), 0.0).add(Double::ONE))
     }
 }
 
@@ -312,6 +329,16 @@ fn tanh_of_floats() {
 }
 
 #[test]
+fn softsign_of_floats() {
+    of_floats::<Softsign>(1.55);
+}
+
+#[test]
+fn softsign_of_doubles() {
+    of_doubles::<Softsign>(1.55);
+}
+
+#[test]
 fn exp_of_doubles() {
     of_doubles::<Exp>(1.05);
 }
@@ -343,15 +370,17 @@ fn definitions_agree() {
     check::<Exp>();
     check::<Sigmoid>();
     check::<Tanh>();
+    check::<Softsign>();
 }
 
 fn limits<V: Vector>() {
     type Mapping<E> = fn(&[E]) -> Vec<E>;
     let of = |f: Mapping<V::Element>, x: f64| f(&[V::Element::from_f64(x); 16])[0].to_f64();
-    let functions: [(Mapping<V::Element>, [f64; 3]); 3] = [
+    let functions: [(Mapping<V::Element>, [f64; 3]); 4] = [
         (map::<V, Exp>, [0.0, 1.0, f64::INFINITY]),
         (map::<V, Sigmoid>, [0.0, 0.5, 1.0]),
         (map::<V, Tanh>, [-1.0, 0.0, 1.0]),
+        (map::<V, Softsign>, [-1.0, 0.0, 1.0]),
     ];
     for (f, [low, middle, high]) in functions {
         for x in [-1e30, f64::NEG_INFINITY] {
@@ -390,7 +419,15 @@ fn slopes<V: Vector>() {
         near(sigmoid_slope(vector(s)), s * (1.0 - s));
         near(tanh_slope(vector(t)), 1.0 - t * t);
         near(relu(vector(x)), x.max(0.0));
-        assert!(number(relu(vector(f64::NAN))).is_nan());
+        near(leaky_relu(vector(x)), x.max(0.01 * x));
+        let slope = if x > 0.0 { 1.0 } else { 0.01 };
+        near(leaky_relu_slope(leaky_relu(vector(x))), slope);
+        let denominator = 1.0 + x.abs();
+        let slope = 1.0 / (denominator * denominator);
+        near(softsign_slope(softsign(vector(x))), slope);
+        for f in [relu, leaky_relu, softsign] {
+            assert!(number(f(vector(f64::NAN))).is_nan());
+        }
     }
 }
 

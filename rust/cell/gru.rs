@@ -32,6 +32,7 @@ impl Cell for Gru {
         trace: 0,
         carry: Carry::Hidden,
         reads_previous: true,
+        rests_at_zero: true,
     };
 
     #[inline(always)]

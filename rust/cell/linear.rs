@@ -22,6 +22,7 @@ impl Cell for Linear {
         trace: 0,
         carry: Carry::None,
         reads_previous: false,
+        rests_at_zero: true,
     };
 
     #[inline(always)]

@@ -30,6 +30,7 @@ impl Cell for Lstm {
         trace: 2,
         carry: Carry::Memory,
         reads_previous: false,
+        rests_at_zero: true,
     };
 
     #[inline(always)]

@@ -23,7 +23,7 @@ mod rnn;
 pub use gru::Gru;
 pub use linear::Linear;
 pub use lstm::Lstm;
-pub use rnn::{Relu, Rnn, Tanh};
+pub use rnn::{Function, LeakyRelu, Relu, Rnn, Sigmoid, Softsign, Tanh};
 
 use std::fmt;
 
@@ -72,6 +72,9 @@ pub struct Signature {
     pub carry: Carry,
     /// Whether the pointwise functions read the hidden state of the step before.
     pub reads_previous: bool,
+    /// Whether a unit whose sums are zero leaves a state of zero at zero. If not, sums of minus
+    /// infinity do: padding must stay zero.
+    pub rests_at_zero: bool,
 }
 
 impl Signature {
@@ -132,17 +135,32 @@ pub enum Nonlinearity {
     Tanh,
     /// max(a, 0)
     Relu,
+    /// a, or a / 100 below 0
+    LeakyRelu,
+    /// a / (1 + |a|)
+    Softsign,
+    /// 1 / (1 + e^-a)
+    Sigmoid,
 }
 
 impl Nonlinearity {
     /// All of them.
-    pub const ALL: [Nonlinearity; 2] = [Nonlinearity::Tanh, Nonlinearity::Relu];
+    pub const ALL: [Nonlinearity; 5] = [
+        Nonlinearity::Tanh,
+        Nonlinearity::Relu,
+        Nonlinearity::LeakyRelu,
+        Nonlinearity::Softsign,
+        Nonlinearity::Sigmoid,
+    ];
 
     /// torch's name of it.
     pub fn name(self) -> &'static str {
         match self {
             Nonlinearity::Tanh => "tanh",
             Nonlinearity::Relu => "relu",
+            Nonlinearity::LeakyRelu => "leaky_relu",
+            Nonlinearity::Softsign => "softsign",
+            Nonlinearity::Sigmoid => "sigmoid",
         }
     }
 }
@@ -202,9 +220,15 @@ impl CellKind {
     pub fn signature(self) -> Signature {
         match self {
             CellKind::Rnn {
-                residual: false, ..
-            } => Rnn::<Tanh, false>::SIGNATURE,
-            CellKind::Rnn { residual: true, .. } => Rnn::<Tanh, true>::SIGNATURE,
+                nonlinearity,
+                residual,
+            } => match nonlinearity {
+                Nonlinearity::Tanh => rnn::signature::<Tanh>(residual),
+                Nonlinearity::Relu => rnn::signature::<Relu>(residual),
+                Nonlinearity::LeakyRelu => rnn::signature::<LeakyRelu>(residual),
+                Nonlinearity::Softsign => rnn::signature::<Softsign>(residual),
+                Nonlinearity::Sigmoid => rnn::signature::<Sigmoid>(residual),
+            },
             CellKind::Lstm => Lstm::SIGNATURE,
             CellKind::Gru => Gru::SIGNATURE,
             CellKind::Linear => Linear::SIGNATURE,

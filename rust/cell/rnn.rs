@@ -1,7 +1,7 @@
 //! The simple (Elman) recurrent cell, torch.nn.RNN's equation:
 //!
 //! ```text
-//! h' = f(W_ih x + b_ih + W_hh h + b_hh)        f = tanh or relu
+//! h' = f(W_ih x + b_ih + W_hh h + b_hh)        f: see [`Nonlinearity`](super::Nonlinearity)
 //! ```
 //!
 //! and its residual form, in which a step adds to the state instead of replacing it:
@@ -15,11 +15,16 @@
 use std::marker::PhantomData;
 
 use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
-use crate::activation::{relu, tanh, tanh_slope};
+use crate::activation::{
+    leaky_relu, leaky_relu_slope, relu, sigmoid, sigmoid_slope, softsign, softsign_slope, tanh,
+    tanh_slope,
+};
 use crate::simd::Vector;
 
 /// The nonlinearity of a simple recurrent cell.
 pub trait Function: Send + Sync + 'static {
+    /// Whether f(0) = 0.
+    const ZERO_AT_ZERO: bool = true;
     /// f(a)
     fn apply<V: Vector>(a: V) -> V;
     /// dy · f'(a), where y = f(a).
@@ -54,6 +59,59 @@ impl Function for Relu {
     }
 }
 
+/// a, or a / 100 below 0 and there.
+pub struct LeakyRelu;
+
+impl Function for LeakyRelu {
+    #[inline(always)]
+    fn apply<V: Vector>(a: V) -> V {
+        leaky_relu(a)
+    }
+    #[inline(always)]
+    fn gradient<V: Vector>(y: V, dy: V) -> V {
+        dy.mul(leaky_relu_slope(y))
+    }
+}
+
+/// a / (1 + |a|)
+pub struct Softsign;
+
+impl Function for Softsign {
+    #[inline(always)]
+    fn apply<V: Vector>(a: V) -> V {
+        softsign(a)
+    }
+    #[inline(always)]
+    fn gradient<V: Vector>(y: V, dy: V) -> V {
+        dy.mul(softsign_slope(y))
+    }
+}
+
+/// 1 / (1 + e^-a)
+pub struct Sigmoid;
+
+impl Function for Sigmoid {
+    const ZERO_AT_ZERO: bool = false;
+
+    #[inline(always)]
+    fn apply<V: Vector>(a: V) -> V {
+        sigmoid(a)
+    }
+    #[inline(always)]
+    fn gradient<V: Vector>(y: V, dy: V) -> V {
+        dy.mul(sigmoid_slope(y))
+    }
+}
+
+/// The shape of a cell with nonlinearity `F`.
+pub(super) fn signature<F: Function>(residual: bool) -> Signature {
+    if residual {
+        Rnn::<F, true>::SIGNATURE
+    } else {
+        Rnn::<F, false>::SIGNATURE
+    }
+}
+
 /// A simple recurrent cell with nonlinearity `F`.
 pub struct Rnn<F, const RESIDUAL: bool>(PhantomData<F>);
 
@@ -72,6 +130,7 @@ impl<F: Function, const RESIDUAL: bool> Cell for Rnn<F, RESIDUAL> {
         trace: 0,
         carry: if RESIDUAL { Carry::Hidden } else { Carry::None },
         reads_previous: RESIDUAL,
+        rests_at_zero: F::ZERO_AT_ZERO,
     };
 
     #[inline(always)]

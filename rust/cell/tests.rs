@@ -95,8 +95,14 @@ fn check<C: Cell>() {
 fn backward_is_the_slope_of_forward() {
     check::<Rnn<Tanh, false>>();
     check::<Rnn<Relu, false>>();
+    check::<Rnn<LeakyRelu, false>>();
+    check::<Rnn<Softsign, false>>();
+    check::<Rnn<Sigmoid, false>>();
     check::<Rnn<Tanh, true>>();
     check::<Rnn<Relu, true>>();
+    check::<Rnn<LeakyRelu, true>>();
+    check::<Rnn<Softsign, true>>();
+    check::<Rnn<Sigmoid, true>>();
     check::<Lstm>();
     check::<Gru>();
     check::<Linear>();
@@ -114,7 +120,14 @@ fn forward_follows_the_equations() {
         forward::<Rnn<Relu, false>>([-0.3, b, c, d, h, memory]).h,
         0.0,
     );
+    let below = [-0.3, b, c, d, h, memory];
+    close(forward::<Rnn<LeakyRelu, false>>(inputs).h, a);
+    close(forward::<Rnn<LeakyRelu, false>>(below).h, -0.003);
+    close(forward::<Rnn<Softsign, false>>(inputs).h, a / (1.0 + a));
+    close(forward::<Rnn<Softsign, false>>(below).h, -a / (1.0 + a));
+    close(forward::<Rnn<Sigmoid, false>>(inputs).h, s(a));
     close(forward::<Rnn<Tanh, true>>(inputs).h, a.tanh() + h);
+    close(forward::<Rnn<Sigmoid, true>>(inputs).h, s(a) + h);
     close(forward::<Linear>(inputs).h, a);
 
     let lstm = forward::<Lstm>(inputs);
@@ -131,6 +144,37 @@ fn forward_follows_the_equations() {
 fn relu_has_no_slope_at_zero() {
     let (sums, _) = backward::<Rnn<Relu, false>>([0.0; INPUTS], 1.0, 0.0);
     assert_eq!(sums[0], 0.0);
+    // As torch has it: the kink belongs to the left.
+    let (sums, _) = backward::<Rnn<LeakyRelu, false>>([0.0; INPUTS], 1.0, 0.0);
+    assert_eq!(sums[0], 0.01);
+}
+
+/// Padding stays zero.
+#[test]
+fn cells_at_rest_stay_there() {
+    fn check<C: Cell>(kind: CellKind) {
+        assert_eq!(C::SIGNATURE, kind.signature());
+        let sum = match C::SIGNATURE.rests_at_zero {
+            true => 0.0,
+            false => f64::NEG_INFINITY,
+        };
+        let step = forward::<C>([sum, sum, sum, sum, 0.0, 0.0]);
+        assert_eq!(
+            (number(step.h), number(step.trace[0])),
+            (0.0, 0.0),
+            "{kind}"
+        );
+    }
+    let named = |name| CellKind::by_name(name).unwrap();
+    check::<Rnn<Tanh, false>>(named("rnn_tanh"));
+    check::<Rnn<Relu, false>>(named("rnn_relu"));
+    check::<Rnn<LeakyRelu, true>>(named("rnn_leaky_relu_residual"));
+    check::<Rnn<Softsign, false>>(named("rnn_softsign"));
+    check::<Rnn<Sigmoid, false>>(named("rnn_sigmoid"));
+    check::<Rnn<Sigmoid, true>>(named("rnn_sigmoid_residual"));
+    check::<Lstm>(CellKind::Lstm);
+    check::<Gru>(CellKind::Gru);
+    check::<Linear>(CellKind::Linear);
 }
 
 #[test]

@@ -1,13 +1,50 @@
-//! A cell's pointwise functions over the rows and panels of a tile.
+//! A cell's pointwise functions over the rows and panels of a tile. The time loops call them through
+//! pointers, so that cells of one shape share a compiled loop.
 
 use std::marker::PhantomData;
 
 use super::Grid;
-use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Upstream};
+use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
 use crate::simd::{Op, Vector};
 
+/// A cell's pointwise passes, compiled for an instruction set.
+///
+/// # Safety
+/// Of both functions: the CPU has the instruction set, and every grid covers all rows and panels,
+/// with as many slots and trace vectors as the cell has.
+pub(crate) struct Pointwise<E> {
+    pub forward: unsafe fn(&PointwiseForward<E>),
+    pub backward: unsafe fn(&PointwiseBackward<E>),
+}
+
+impl<E> Pointwise<E> {
+    /// Those of the cell `C`.
+    pub const fn new<V: Vector<Element = E>, C: Cell>() -> Self {
+        Pointwise {
+            forward: forward::<V, C>,
+            backward: backward::<V, C>,
+        }
+    }
+}
+
+/// See [`Pointwise`].
+unsafe fn forward<V: Vector, C: Cell>(tile: &PointwiseForward<V::Element>) {
+    // SAFETY: passed on from the caller.
+    unsafe { V::invoke(Apply(tile, PhantomData::<C>)) }
+}
+
+/// See [`Pointwise`].
+unsafe fn backward<V: Vector, C: Cell>(tile: &PointwiseBackward<V::Element>) {
+    // SAFETY: passed on from the caller.
+    unsafe { V::invoke(Apply(tile, PhantomData::<C>)) }
+}
+
+/// A pass over a tile by the cell `C`.
+struct Apply<'a, T, C>(&'a T, PhantomData<C>);
+
 /// From sums to states. Every grid has `rows` rows and `panels` panels.
-pub(crate) struct PointwiseForward<C, E> {
+#[derive(Clone, Copy)]
+pub(crate) struct PointwiseForward<E> {
     pub rows: usize,
     pub panels: usize,
     /// In: the sums, `slots` vectors each.
@@ -22,40 +59,39 @@ pub(crate) struct PointwiseForward<C, E> {
     pub trace: Grid<*mut E>,
     /// Out: what backward needs, `slots` vectors each.
     pub saved: Option<Grid<*mut E>>,
-    pub cell: PhantomData<C>,
 }
 
-impl<V: Vector, C: Cell> Op<V> for PointwiseForward<C, V::Element> {
+impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseForward<V::Element>, C> {
     #[inline(always)]
     unsafe fn run(self) {
-        let signature = C::SIGNATURE;
+        let (tile, signature) = (*self.0, C::SIGNATURE);
         // SAFETY: the caller vouches that every grid covers all rows and panels.
         unsafe {
             let zero = V::splat(V::Element::default());
-            for row in 0..self.rows {
-                for panel in 0..self.panels {
-                    let sums = self.sums.get(row, panel);
+            for row in 0..tile.rows {
+                for panel in 0..tile.panels {
+                    let sums = tile.sums.get(row, panel);
                     let mut a = [zero; MAX_SLOTS];
                     for (s, a) in a.iter_mut().enumerate().take(signature.slots) {
                         *a = V::load(sums.add(s * V::LANES));
                     }
                     let mut h_before = zero;
                     if signature.reads_previous {
-                        h_before = V::load(self.h_before.get(row, panel));
+                        h_before = V::load(tile.h_before.get(row, panel));
                     }
                     let mut memory_before = zero;
                     if signature.has_memory() {
-                        memory_before = V::load(self.trace_before.get(row, panel));
+                        memory_before = V::load(tile.trace_before.get(row, panel));
                     }
                     let step = C::forward(a, h_before, memory_before);
-                    step.h.store(self.h.get(row, panel));
+                    step.h.store(tile.h.get(row, panel));
                     if signature.trace > 0 {
-                        let to = self.trace.get(row, panel);
+                        let to = tile.trace.get(row, panel);
                         for (t, v) in step.trace.iter().enumerate().take(signature.trace) {
                             v.store(to.add(t * V::LANES));
                         }
                     }
-                    if let Some(saved) = self.saved {
+                    if let Some(saved) = tile.saved {
                         let to = saved.get(row, panel);
                         for (s, v) in step.saved.iter().enumerate().take(signature.slots) {
                             v.store(to.add(s * V::LANES));
@@ -68,7 +104,8 @@ impl<V: Vector, C: Cell> Op<V> for PointwiseForward<C, V::Element> {
 }
 
 /// From gradients of states to gradients of sums. Every grid has `rows` rows and `panels` panels.
-pub(crate) struct PointwiseBackward<C, E> {
+#[derive(Clone, Copy)]
+pub(crate) struct PointwiseBackward<E> {
     pub rows: usize,
     pub panels: usize,
     /// In: gradient of the hidden state that comes from later steps.
@@ -85,13 +122,12 @@ pub(crate) struct PointwiseBackward<C, E> {
     pub carry: Grid<*mut E>,
     /// In and out: what forward saved, then the gradients of the sums.
     pub slots: Grid<*mut E>,
-    pub cell: PhantomData<C>,
 }
 
-impl<C: Cell, E> PointwiseBackward<C, E> {
+impl<E> PointwiseBackward<E> {
     /// Asks for what will be read, all but `later`, so that it comes while that is computed.
-    pub fn prefetch(&self, lanes: usize) {
-        let (rows, panels, signature) = (self.rows, self.panels, C::SIGNATURE);
+    pub fn prefetch(&self, signature: &Signature, lanes: usize) {
+        let (rows, panels) = (self.rows, self.panels);
         let slots = self.slots.reading();
         slots.prefetch(rows, panels, signature.slots * lanes);
         if let Some(above) = self.above {
@@ -107,27 +143,27 @@ impl<C: Cell, E> PointwiseBackward<C, E> {
     }
 }
 
-impl<V: Vector, C: Cell> Op<V> for PointwiseBackward<C, V::Element> {
+impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseBackward<V::Element>, C> {
     #[inline(always)]
     unsafe fn run(self) {
-        let signature = C::SIGNATURE;
+        let (tile, signature) = (*self.0, C::SIGNATURE);
         // SAFETY: the caller vouches that every grid covers all rows and panels.
         unsafe {
             let zero = V::splat(V::Element::default());
-            for row in 0..self.rows {
-                for panel in 0..self.panels {
-                    let mut dh = V::load(self.later.get(row, panel));
-                    if let Some(above) = self.above {
+            for row in 0..tile.rows {
+                for panel in 0..tile.panels {
+                    let mut dh = V::load(tile.later.get(row, panel));
+                    if let Some(above) = tile.above {
                         dh = dh.add(V::load(above.get(row, panel)));
                     }
-                    let slots = self.slots.get(row, panel);
+                    let slots = tile.slots.get(row, panel);
                     let mut saved = [zero; MAX_SLOTS];
                     for (s, v) in saved.iter_mut().enumerate().take(signature.slots) {
                         *v = V::load(slots.add(s * V::LANES));
                     }
                     let mut trace = [zero; MAX_TRACE];
                     if signature.trace > 0 {
-                        let from = self.trace.get(row, panel);
+                        let from = tile.trace.get(row, panel);
                         for (t, v) in trace.iter_mut().enumerate().take(signature.trace) {
                             *v = V::load(from.add(t * V::LANES));
                         }
@@ -135,15 +171,15 @@ impl<V: Vector, C: Cell> Op<V> for PointwiseBackward<C, V::Element> {
                     let carries = !matches!(signature.carry, Carry::None);
                     let mut carry = zero;
                     if carries {
-                        carry = V::load(self.carry.get(row, panel));
+                        carry = V::load(tile.carry.get(row, panel));
                     }
                     let mut h_before = zero;
                     if signature.reads_previous {
-                        h_before = V::load(self.h_before.get(row, panel));
+                        h_before = V::load(tile.h_before.get(row, panel));
                     }
                     let mut memory_before = zero;
                     if signature.has_memory() {
-                        memory_before = V::load(self.trace_before.get(row, panel));
+                        memory_before = V::load(tile.trace_before.get(row, panel));
                     }
                     let up = Upstream {
                         dh,
@@ -158,7 +194,7 @@ impl<V: Vector, C: Cell> Op<V> for PointwiseBackward<C, V::Element> {
                         v.store(slots.add(s * V::LANES));
                     }
                     if carries {
-                        carry.store(self.carry.get(row, panel));
+                        carry.store(tile.carry.get(row, panel));
                     }
                 }
             }

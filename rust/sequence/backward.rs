@@ -1,12 +1,11 @@
 //! The time loop in reverse, and the gradient of the input.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 use std::ptr;
 
 use super::Sweep;
-use crate::cell::{Carry, Cell};
-use crate::kernel::pointwise::PointwiseBackward;
+use crate::cell::Carry;
+use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
@@ -17,7 +16,8 @@ use crate::simd::{Real, Vector};
 ///
 /// # Safety
 /// As stated there.
-pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
+pub(super) unsafe fn backward<V: Vector, S: Slots>(
+    pointwise: &Pointwise<V::Element>,
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
@@ -66,7 +66,8 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
                 for (row, count) in runs(range.clone(), most) {
                     // SAFETY: as in `forward`.
                     unsafe {
-                        backward_tile::<V, C, S>(
+                        backward_tile::<V, S>(
+                            pointwise,
                             g,
                             pack,
                             sweep,
@@ -92,7 +93,8 @@ pub(super) unsafe fn backward<V: Vector, C: Cell, S: Slots>(
 /// # Safety
 /// As [`super::Kernels::backward`]; step, rows and panels are in range.
 #[expect(clippy::too_many_arguments, reason = "a tile has three coordinates")]
-unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
+unsafe fn backward_tile<V: Vector, S: Slots>(
+    pointwise: &Pointwise<V::Element>,
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
@@ -128,7 +130,7 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
             row: sweep.y_stride,
             panel: V::LANES,
         });
-        let pointwise = PointwiseBackward {
+        let tile = PointwiseBackward {
             rows: count,
             panels,
             later,
@@ -149,11 +151,10 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
                 row: g.slot_row(),
                 panel: steps.count(step) * g.slot_row(),
             },
-            cell: PhantomData::<C>,
         };
         if let Some(after) = after {
             if sweep.outgrows_cache(g) {
-                pointwise.prefetch(V::LANES);
+                tile.prefetch(&g.signature, V::LANES);
             }
             Product {
                 out: products,
@@ -163,7 +164,7 @@ unsafe fn backward_tile<V: Vector, C: Cell, S: Slots>(
             }
             .tile::<V>(count, panels);
         }
-        V::invoke(pointwise);
+        (pointwise.backward)(&tile);
     }
 }
 

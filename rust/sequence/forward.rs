@@ -4,8 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::{CACHE, Sweep};
-use crate::cell::Cell;
-use crate::kernel::pointwise::PointwiseForward;
+use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::whole_tiles;
 use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
@@ -39,21 +38,23 @@ struct Ahead<E> {
 }
 
 /// One worker's pass over its rows.
-struct Worker<'a, 'b, V: Vector, C, S> {
+struct Worker<'a, 'b, V: Vector, S> {
     g: &'a Geometry,
     pack: &'a ForwardPack<V::Element>,
+    pointwise: &'a Pointwise<V::Element>,
     sweep: &'a Sweep<'b, V::Element>,
     rows: Range<usize>,
     ahead: Option<Ahead<V::Element>>,
     scratch: Scratch<V::Element>,
-    cell: PhantomData<(C, S)>,
+    slots: PhantomData<S>,
 }
 
 /// See [`super::Kernels::forward`].
 ///
 /// # Safety
 /// As stated there.
-pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
+pub(super) unsafe fn forward<V: Vector, S: Slots>(
+    pointwise: &Pointwise<V::Element>,
     g: &Geometry,
     pack: &ForwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
@@ -66,9 +67,10 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
         Some(_) => 0,
         None => steps_ahead::<V::Element>(g, longest, rows.len()),
     };
-    let mut worker = Worker::<V, C, S> {
+    let mut worker = Worker::<V, S> {
         g,
         pack,
+        pointwise,
         sweep,
         ahead: (ahead > 0).then(|| {
             let size = ahead * g.panels() * rows.len() * g.slot_row();
@@ -80,7 +82,7 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
         }),
         rows,
         scratch: Scratch([V::Element::ZERO; SCRATCH]),
-        cell: PhantomData,
+        slots: PhantomData,
     };
     for (i, visit) in steps.walk(sweep.reverse).enumerate() {
         if ahead > 0 && i % ahead == 0 {
@@ -119,7 +121,7 @@ pub(super) unsafe fn forward<V: Vector, C: Cell, S: Slots>(
     }
 }
 
-impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
+impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
     /// Where the sums of a step that was multiplied ahead lie, from a row and panel on.
     ///
     /// # Safety
@@ -289,7 +291,7 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
                 row: g.slot_row(),
                 panel: steps.count(step) * g.slot_row(),
             });
-            V::invoke(PointwiseForward {
+            (self.pointwise.forward)(&PointwiseForward {
                 rows: count,
                 panels,
                 sums: sums.reading(),
@@ -305,7 +307,6 @@ impl<V: Vector, C: Cell, S: Slots> Worker<'_, '_, V, C, S> {
                 },
                 trace: sweep.trace_at(g, Some(step), panel, row),
                 saved,
-                cell: PhantomData::<C>,
             });
         }
     }

@@ -3,8 +3,12 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use crate::cell::{Cell, CellKind, Gru, Linear, Lstm, Nonlinearity, Relu, Rnn, Tanh};
+use crate::cell::{
+    Cell, CellKind, Function, Gru, LeakyRelu, Linear, Lstm, Nonlinearity, Relu, Rnn, Sigmoid,
+    Softsign, Tanh,
+};
 use crate::kernel::Grid;
+use crate::kernel::pointwise::Pointwise;
 use crate::kernel::preactivation::{Joint, Slots, Staggered};
 use crate::layer::{
     BackwardPack, Descent, ForwardPack, Geometry, Sweep, WeightGradients, WeightUnit,
@@ -74,12 +78,27 @@ pub(crate) trait Kernels<E: Real>: Sync {
 /// Bytes that stay in a core's second-level cache.
 const CACHE: usize = 2 << 20;
 
-type Of<V, C, S> = fn() -> (V, C, S);
+/// The passes of a cell, of which only the pointwise part is its own.
+struct Compiled<V: Vector, S> {
+    pointwise: Pointwise<V::Element>,
+    slots: PhantomData<fn() -> S>,
+}
 
-struct Compiled<V, C, S>(PhantomData<Of<V, C, S>>);
+fn compiled<V: Vector, C: Cell, S: Slots>() -> &'static dyn Kernels<V::Element> {
+    const {
+        &Compiled::<V, S> {
+            pointwise: Pointwise::new::<V, C>(),
+            slots: PhantomData,
+        }
+    }
+}
 
-impl<V, C, S> Compiled<V, C, S> {
-    const NEW: Self = Compiled(PhantomData);
+fn simple<V: Vector, F: Function>(residual: bool) -> &'static dyn Kernels<V::Element> {
+    if residual {
+        compiled::<V, Rnn<F, true>, Joint<1>>()
+    } else {
+        compiled::<V, Rnn<F, false>, Joint<1>>()
+    }
 }
 
 /// Scalars with kernels: `f32` and `f64`.
@@ -95,15 +114,16 @@ fn by_cell<V: Vector>(kind: CellKind) -> &'static dyn Kernels<V::Element> {
         CellKind::Rnn {
             nonlinearity,
             residual,
-        } => match (nonlinearity, residual) {
-            (Nonlinearity::Tanh, false) => &Compiled::<V, Rnn<Tanh, false>, Joint<1>>::NEW,
-            (Nonlinearity::Tanh, true) => &Compiled::<V, Rnn<Tanh, true>, Joint<1>>::NEW,
-            (Nonlinearity::Relu, false) => &Compiled::<V, Rnn<Relu, false>, Joint<1>>::NEW,
-            (Nonlinearity::Relu, true) => &Compiled::<V, Rnn<Relu, true>, Joint<1>>::NEW,
+        } => match nonlinearity {
+            Nonlinearity::Tanh => simple::<V, Tanh>(residual),
+            Nonlinearity::Relu => simple::<V, Relu>(residual),
+            Nonlinearity::LeakyRelu => simple::<V, LeakyRelu>(residual),
+            Nonlinearity::Softsign => simple::<V, Softsign>(residual),
+            Nonlinearity::Sigmoid => simple::<V, Sigmoid>(residual),
         },
-        CellKind::Lstm => &Compiled::<V, Lstm, Joint<4>>::NEW,
-        CellKind::Gru => &Compiled::<V, Gru, Staggered>::NEW,
-        CellKind::Linear => &Compiled::<V, Linear, Joint<1>>::NEW,
+        CellKind::Lstm => compiled::<V, Lstm, Joint<4>>(),
+        CellKind::Gru => compiled::<V, Gru, Staggered>(),
+        CellKind::Linear => compiled::<V, Linear, Joint<1>>(),
     }
 }
 
@@ -185,7 +205,7 @@ impl<E: Real> Sweep<'_, E> {
     }
 }
 
-impl<E: Real, V: Vector<Element = E>, C: Cell, S: Slots> Kernels<E> for Compiled<V, C, S> {
+impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
     fn lanes(&self) -> usize {
         V::LANES
     }
@@ -198,7 +218,7 @@ impl<E: Real, V: Vector<Element = E>, C: Cell, S: Slots> Kernels<E> for Compiled
         rows: Range<usize>,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { forward::<V, C, S>(g, pack, sweep, rows) }
+        unsafe { forward::<V, S>(&self.pointwise, g, pack, sweep, rows) }
     }
 
     unsafe fn backward(
@@ -210,7 +230,7 @@ impl<E: Real, V: Vector<Element = E>, C: Cell, S: Slots> Kernels<E> for Compiled
         rows: Range<usize>,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { backward::<V, C, S>(g, pack, sweep, descent, rows) }
+        unsafe { backward::<V, S>(&self.pointwise, g, pack, sweep, descent, rows) }
     }
 
     unsafe fn input_gradient(
