@@ -11,18 +11,31 @@ import pytest
 
 import rnncore
 from rnncore import _core, nn
+from rnncore._recurrent import NONLINEARITIES
 
-# Every cell by name: its class and what that is told.
+# Every cell that torch has, by name: its class and what that is told.
 CELLS = {
     "rnn_tanh": (nn.RNN, {"nonlinearity": "tanh"}),
     "rnn_relu": (nn.RNN, {"nonlinearity": "relu"}),
     "lstm": (nn.LSTM, {}),
     "gru": (nn.GRU, {}),
 }
+# Those that it does not have.
+OWN_CELLS = {
+    f"rnn_{nonlinearity}{'_residual' * residual}": (
+        nn.RNN,
+        {"nonlinearity": nonlinearity, "residual": residual},
+    )
+    for residual in (False, True)
+    for nonlinearity in NONLINEARITIES
+    if residual or nonlinearity not in ("tanh", "relu")
+}
 DTYPES = ["float32", "float64"]
 ISAS = _core.available_isas()
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
+# One cell of each shape: what goes from step to step, and what is read and kept.
+every_shape = pytest.mark.parametrize("cell", [*CELLS, "rnn_sigmoid_residual"])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_isa = pytest.mark.parametrize("isa", ISAS)
 
@@ -47,7 +60,7 @@ def threads(n: int) -> Iterator[None]:
 
 def build(cell: str, *args, isa: str = ISAS[-1], **kwargs):
     """Build the layer of a cell, for an instruction set."""
-    of, options = CELLS[cell]
+    of, options = (CELLS | OWN_CELLS)[cell]
     with instruction_set(isa):
         return of(*args, **options, **kwargs)
 

@@ -1,6 +1,7 @@
 """torch as the reference: the same weights on both sides, and how near is near enough."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -9,6 +10,50 @@ from .layers import parts, whole
 
 # The sizes here are not worth a second thread, and an idle one of torch's keeps a processor busy.
 torch.set_num_threads(1)
+
+
+class Simple(torch.nn.RNN):
+    """torch's plain RNN with any nonlinearity, residual or not, by a loop over the steps."""
+
+    FUNCTIONS: ClassVar = {
+        "tanh": torch.tanh,
+        "relu": torch.relu,
+        "leaky_relu": torch.nn.functional.leaky_relu,
+        "softsign": torch.nn.functional.softsign,
+        "sigmoid": torch.sigmoid,
+    }
+
+    def __init__(self, *, nonlinearity: str, residual: bool, **options) -> None:
+        super().__init__(**options)
+        self.function, self.residual = self.FUNCTIONS[nonlinearity], residual
+
+    def run(self, x, state, lengths):
+        """Run a batch (T, B, I) from a state (L*D, B, H) as `run_twin` does."""
+        steps, batch, _ = x.shape
+        lengths = torch.tensor([steps] * batch if lengths is None else lengths, dtype=torch.int64)
+        real = torch.arange(steps)[:, None, None] < lengths[None, :, None]
+        x, last = torch.where(real, x, 0), []
+        # Where a sequence's steps are found from the last to the first.
+        back = torch.where(real, lengths[None, :, None] - 1 - torch.arange(steps)[:, None, None], 0)
+        for layer in range(self.num_layers):
+            outputs = []
+            for suffix in ["", "_reverse"][: 2 if self.bidirectional else 1]:
+                turn = (lambda a: a.gather(0, back.expand_as(a))) if suffix else (lambda a: a)
+                w, u, *biases = (
+                    getattr(self, f"{name}_l{layer}{suffix}")
+                    for name in ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
+                    if self.bias or name.startswith("weight")
+                )
+                h, rows = state[len(last)], []
+                for x_t, real_t in zip(turn(x), real, strict=True):
+                    new = self.function(x_t @ w.T + h @ u.T + sum(biases))
+                    h = torch.where(real_t, new + h if self.residual else new, h)
+                    rows.append(h)
+                last.append(h)
+                rows = torch.stack(rows) if rows else x.new_zeros(0, batch, self.hidden_size)
+                outputs.append(torch.where(real, turn(rows), 0))
+            x = torch.cat(outputs, -1)
+        return x, torch.stack(last)
 
 
 def twin(layer) -> torch.nn.Module:
@@ -25,6 +70,10 @@ def twin(layer) -> torch.nn.Module:
         "bidirectional",
     )
     options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    if options.get("nonlinearity", "tanh") not in ("tanh", "relu") or getattr(
+        layer, "residual", False
+    ):
+        theirs, options["residual"] = Simple, layer.residual
     module = theirs(**options, dtype=torch.float64)
     module.load_state_dict(tensors(layer.state_dict()))
     return module
@@ -40,6 +89,13 @@ def run_twin(module, x, state, lengths):
     `x` and `state` (a list of h, or of h and c) are tensors. Torch knows no sequence without steps:
     such a one gives no output, and ends in the state that it starts from.
     """
+    if isinstance(module, Simple):
+        if x.ndim == 2:
+            output, last = module.run(x[:, None], state[0][:, None], None)
+            return output[:, 0], [last[:, 0]]
+        order = (1, 0, 2) if module.batch_first else (0, 1, 2)
+        output, last = module.run(x.permute(order), state[0], lengths)
+        return output.permute(order), [last]
     if x.ndim == 2:
         if not len(x):
             return x.new_zeros(0, width_of(module)), state

@@ -129,12 +129,16 @@ def test_layers_beyond_memory_are_refused():
 
 
 def test_nonlinearity_is_checked():
-    with pytest.raises(ValueError, match="nonlinearity: expected one of 'tanh', 'relu', got 'elu'"):
+    with pytest.raises(ValueError, match=r"nonlinearity: expected one of 'tanh', .*, got 'elu'"):
         nn.RNN(2, 3, nonlinearity="elu")
     with pytest.raises(TypeError, match=r"nonlinearity: expected one of .* got True"):
         nn.RNNCell(2, 3, nonlinearity=True)
     with pytest.raises(TypeError, match="nonlinearity"):
         nn.LSTM(2, 3, nonlinearity="relu")
+    with pytest.raises(TypeError, match="residual: expected True or False"):
+        nn.RNNCell(2, 3, residual=1)
+    with pytest.raises(TypeError, match="locked_dropout: expected True or False"):
+        nn.GRU(2, 3, locked_dropout=None)
 
 
 def test_weights_and_gradients_are_checked():

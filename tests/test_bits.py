@@ -16,9 +16,9 @@ from .layers import (
     Call,
     assert_same_bits,
     build,
-    every_cell,
     every_dtype,
     every_isa,
+    every_shape,
     named,
     parts,
     threads,
@@ -28,7 +28,7 @@ from .layers import (
 
 @every_isa
 @every_dtype
-@every_cell
+@every_shape
 def test_threads_change_nothing(cell, dtype, isa):
     rng = np.random.default_rng(0)
     layer = build(cell, 40, 70, 2, bidirectional=True, dtype=dtype, random_state=0, isa=isa)
@@ -45,7 +45,7 @@ def test_threads_change_nothing(cell, dtype, isa):
 BY_SEQUENCE = ["output", "x", "h_n", "c_n", "h_0", "c_0"]
 
 
-@every_cell
+@every_shape
 @given(
     sizes=st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 2)),
     bidirectional=st.booleans(),
@@ -101,7 +101,7 @@ def test_company_and_padding_change_nothing(
 )
 @every_isa
 @every_dtype
-@every_cell
+@every_shape
 def test_large_company_changes_nothing(cell, dtype, isa, sizes, batch, steps):
     """As above where the work is worth several threads, or the weights are beyond the caches."""
     rng = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def test_large_company_changes_nothing(cell, dtype, isa, sizes, batch, steps):
 
 @every_isa
 @every_dtype
-@every_cell
+@every_shape
 def test_earlier_calls_change_nothing(cell, dtype, isa):
     """Memory is used again: what other shapes, and NaN, left in it must not be seen."""
     rng = np.random.default_rng(0)
@@ -145,7 +145,7 @@ def test_earlier_calls_change_nothing(cell, dtype, isa):
         assert parts(state)[0].tobytes() == fresh[i]["h_n"].tobytes()
 
 
-@every_cell
+@every_shape
 def test_tapes_live_side_by_side(cell):
     layer = build(cell, 3, 9, 2, bidirectional=True, random_state=0)
     rng = np.random.default_rng(0)
@@ -164,7 +164,7 @@ def test_tapes_live_side_by_side(cell):
     assert_same_bits(calls[1].run(layer), want[1])
 
 
-@every_cell
+@every_shape
 def test_zeros_are_what_absent_states_and_gradients_are(cell):
     layer = build(cell, 3, 9, 2, bidirectional=True, random_state=0)
     call = Call(layer, np.random.default_rng(0), 3, 5)
@@ -180,7 +180,7 @@ def test_zeros_are_what_absent_states_and_gradients_are(cell):
     assert_same_bits(named(output, state, *gradients), call.run(layer))
 
 
-@every_cell
+@every_shape
 def test_layout_changes_nothing(cell):
     layer = build(cell, 3, 9, 2, bidirectional=True, random_state=0)
     other = build(cell, 3, 9, 2, bidirectional=True, batch_first=True, random_state=0)
@@ -222,7 +222,7 @@ def as_big_endian(array):
     "change", [as_fortran, as_reversed_view, as_every_third, as_unaligned, as_big_endian]
 )
 @every_dtype
-@every_cell
+@every_shape
 def test_strides_and_byte_order_change_nothing(cell, dtype, change):
     layer = build(cell, 3, 9, 2, dtype=dtype, random_state=0)
     call = Call(layer, np.random.default_rng(0), 4, 6, [3, 0, 6, 1])
@@ -235,7 +235,7 @@ def test_strides_and_byte_order_change_nothing(cell, dtype, change):
 
 
 @every_dtype
-@every_cell
+@every_shape
 def test_arguments_stay_as_they_were(cell, dtype):
     layer = build(cell, 3, 9, 2, dropout=0.5, dtype=dtype, random_state=0)
     call = Call(layer, np.random.default_rng(0), 4, 6, np.array([3, 0, 6, 1]))
@@ -257,7 +257,7 @@ def test_arguments_stay_as_they_were(cell, dtype):
     assert [array.tobytes() for array in everything] == before
 
 
-@every_cell
+@every_shape
 def test_results_are_the_callers_own(cell):
     layer = build(cell, 3, 9, random_state=0)
     # One step: the output and the final state hold the same numbers, each its own.

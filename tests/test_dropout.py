@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rnncore import nn
 
-from .layers import Call, assert_same_bits, build, every_cell, every_isa, parts, threads
+from .layers import Call, assert_same_bits, build, every_isa, every_shape, parts, threads
 
 
 def test_dropout_comes_from_the_random_state():
@@ -25,7 +25,7 @@ def test_dropout_comes_from_the_random_state():
 
 
 @every_isa
-@every_cell
+@every_shape
 def test_dropout_does_not_depend_on_threads(cell, isa):
     runs = []
     for n in [1, 2, 3]:
@@ -37,7 +37,7 @@ def test_dropout_does_not_depend_on_threads(cell, isa):
     assert_same_bits(runs[2], runs[0])
 
 
-@every_cell
+@every_shape
 def test_dropout_of_nothing_is_none(cell):
     layer = build(cell, 3, 9, 2, dropout=0.0, random_state=0)
     plain = build(cell, 3, 9, 2, random_state=0)
@@ -45,7 +45,7 @@ def test_dropout_of_nothing_is_none(cell):
     assert_same_bits(call.run(layer), call.run(plain))
 
 
-@every_cell
+@every_shape
 def test_dropout_of_all_cuts_layers_apart(cell):
     # The second layer sees zeros, and nothing flows back through them to the first.
     layer = build(cell, 3, 9, 2, dropout=1.0, random_state=0)
@@ -97,12 +97,39 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     np.testing.assert_allclose(dx, np.where(dropped, 0, 1 / (1 - p)), rtol=1e-12)
 
 
-@every_cell
+def test_locked_dropout_drops_the_same_at_every_step():
+    H, p = 64, 0.3
+    options = {"bias": False, "dropout": p, "random_state": 0, "dtype": "float64"}
+    layer = nn.RNN(H, H, 2, "relu", locked_dropout=True, **options)
+    identity = {
+        name: np.eye(H) if "ih" in name else np.zeros((H, H)) for name in layer.parameter_shapes()
+    }
+    layer.load_state_dict(identity)
+    x = np.random.default_rng(0).uniform(1, 2, (9, 200, H))
+    lengths = np.arange(200) % 10
+    output, _, tape = layer.forward(x, lengths=lengths)
+    for sequence, length in enumerate(lengths):
+        kept = output[:length, sequence] != 0
+        assert (kept == kept[:1]).all()
+    first = output[0, lengths > 0]
+    dropped = first == 0
+    np.testing.assert_allclose(first[~dropped], (x[0, lengths > 0] / (1 - p))[~dropped], rtol=1e-12)
+    # 11520 draws: a standard error of 0.0043.
+    assert dropped.mean() == pytest.approx(p, abs=0.017)
+    assert len({row.tobytes() for row in dropped}) == len(dropped)
+    dx, _, _ = layer.backward(tape, np.ones_like(output))
+    np.testing.assert_allclose(dx, np.where(output == 0, 0, 1 / (1 - p)), rtol=1e-12)
+    # Another call draws other masks.
+    assert (layer.forward(x, lengths=lengths)[0] != output).any()
+
+
+@every_shape
 @every_isa
 @settings(max_examples=10, derandomize=True)  # so that no step meets a kink of relu one day
-@given(seed=st.integers(0, 2**32 - 1), bidirectional=st.booleans())
-def test_gradients_with_dropout_are_differences(cell, isa, seed, bidirectional):
-    options = {"dropout": 0.4, "bidirectional": bidirectional, "dtype": "float64", "isa": isa}
+@given(seed=st.integers(0, 2**32 - 1), bidirectional=st.booleans(), locked=st.booleans())
+def test_gradients_with_dropout_are_differences(cell, isa, seed, bidirectional, locked):
+    options = {"dropout": 0.4, "locked_dropout": locked, "bidirectional": bidirectional}
+    options |= {"dtype": "float64", "isa": isa}
 
     def layer_with(weights=None):
         # The same seed again: the same masks.

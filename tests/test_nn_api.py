@@ -300,6 +300,8 @@ def test_repr_shows_what_differs_from_the_default():
         "dropout=0.5, bidirectional=True, dtype='float64')"
     )
     assert repr(nn.RNNCell(3, 4, True, "relu")) == "RNNCell(3, 4, nonlinearity='relu')"
+    own = nn.RNN(3, 4, nonlinearity="softsign", residual=True, locked_dropout=True)
+    assert repr(own) == "RNN(3, 4, nonlinearity='softsign', residual=True, locked_dropout=True)"
 
 
 # Cells.
@@ -319,6 +321,13 @@ def test_a_cell_is_one_step_of_the_layer(layer_type, cell_type, x):
     for t in range(T):
         single = cell(x[t, 0], single)
         np.testing.assert_array_equal(h_of(single), output[t, 0])
+
+
+def test_a_residual_cell_adds_its_step_to_the_state(x):
+    options = {"nonlinearity": "sigmoid", "random_state": 0}
+    plain, residual = nn.RNNCell(I, H, **options), nn.RNNCell(I, H, residual=True, **options)
+    h = np.full((B, H), 0.25, "float32")
+    np.testing.assert_array_equal(residual(x[0], h), plain(x[0], h) + h)
 
 
 @pytest.mark.parametrize(("layer_type", "cell_type"), list(zip(LAYERS, CELLS, strict=True)))

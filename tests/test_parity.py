@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rnncore import nn
 
-from .layers import CELLS, ISAS, build, instruction_set, parts, threads, whole
+from .layers import CELLS, ISAS, OWN_CELLS, build, instruction_set, parts, threads, whole
 from .reference import assert_near, gradients_of, run_twin, twin
 
 # On both sides of 4, 8 and 16 numbers in a register.
@@ -146,6 +146,22 @@ def test_layers_are_torchs_in_float64(cell, example):
 @given(example=examples())
 def test_layers_are_torchs_in_float32(cell, example):
     compare(cell, "float32", example)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell", OWN_CELLS)
+@settings(max_examples=settings.default.max_examples // 4)
+@given(example=examples())
+def test_cells_that_torch_lacks_follow_their_equations(cell, isa, example):
+    compare(cell, "float64", replace(example, isa=isa))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell", OWN_CELLS)
+@settings(max_examples=settings.default.max_examples // 20)
+@given(example=examples())
+def test_cells_that_torch_lacks_in_float32(cell, isa, example):
+    compare(cell, "float32", replace(example, isa=isa))
 
 
 LARGE = Example(

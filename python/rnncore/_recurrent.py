@@ -44,6 +44,15 @@ class Tape:
         return f"Tape(x {self._shapes.x}, state {self._shapes.state})"
 
 
+NONLINEARITIES = ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
+
+
+def cell_name(cell: str, nonlinearity: str | None = None, residual: bool = False) -> str:
+    """Return the extension's name of a cell: "lstm", "rnn_tanh", "rnn_relu_residual"."""
+    name = cell if nonlinearity is None else f"{cell}_{nonlinearity}"
+    return f"{name}_residual" if residual else name
+
+
 class Recurrent(WordsHere):
     """Weights, state handling and gradients of one Rust stack: all that layers and cells share."""
 
@@ -51,8 +60,8 @@ class Recurrent(WordsHere):
     # What torch appends to the parameter names of a layer, and leaves out for a cell.
     _suffix: ClassVar[str] = ""
 
-    # Set by the plain RNN before it builds; the others have none to choose.
-    _nonlinearity: str | None = None
+    # What the plain RNN is told besides, set before it builds; the others have nothing to choose.
+    _own: Mapping[str, object] = {}
 
     input_size: int
     hidden_size: int
@@ -61,8 +70,7 @@ class Recurrent(WordsHere):
 
     def _build(self, random_state: object, **options: Any) -> None:
         """Make the stack and its first weights from checked constructor arguments by name."""
-        if self._nonlinearity:
-            options["nonlinearity"] = self._nonlinearity
+        options |= self._own
         self._options = options
         self.__dict__.update(options, dtype=np.dtype(options["dtype"]))
         self._generator = generator("random_state", random_state)
@@ -73,7 +81,7 @@ class Recurrent(WordsHere):
     def _new_stack(self) -> _core.Stack:
         options = self._options
         return _core.Stack(
-            cell=f"{self._cell}_{self._nonlinearity}" if self._nonlinearity else self._cell,
+            cell=cell_name(self._cell, options.get("nonlinearity"), options.get("residual", False)),
             input_size=options["input_size"],
             hidden_size=options["hidden_size"],
             num_layers=options.get("num_layers", 1),
@@ -240,9 +248,11 @@ class Recurrent(WordsHere):
         defaults = {
             "num_layers": 1,
             "nonlinearity": "tanh",
+            "residual": False,
             "bias": True,
             "batch_first": False,
             "dropout": 0.0,
+            "locked_dropout": False,
             "bidirectional": False,
             "dtype": "float32",
         }

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import warnings
 
-from rnncore._recurrent import Recurrent, Shapes, State, Tape
+from rnncore._recurrent import NONLINEARITIES, Recurrent, Shapes, State, Tape
 from rnncore._validate import (
     Array,
     as_array,
@@ -47,6 +47,7 @@ class _Layer(Recurrent):
     batch_first: bool
     dropout: float
     bidirectional: bool
+    locked_dropout: bool
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class _Layer(Recurrent):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        locked_dropout: bool = False,
         dtype: object = "float32",
         random_state: object = None,
     ) -> None:
@@ -70,6 +72,7 @@ class _Layer(Recurrent):
             batch_first=boolean("batch_first", batch_first),
             dropout=real("dropout", dropout, 0.0, 1.0),
             bidirectional=boolean("bidirectional", bidirectional),
+            locked_dropout=boolean("locked_dropout", locked_dropout),
             dtype=dtype_name("dtype", dtype),
         )
         if self.dropout and self.num_layers == 1:
@@ -207,6 +210,9 @@ class LSTM(_Layer):
     dropout : float in [0, 1]
         Probability with which `forward` zeroes the outputs between two layers.
     bidirectional : bool
+    locked_dropout : bool
+        Whether dropout zeroes the same numbers at all steps of a sequence (Gal and Ghahramani,
+        2016) instead of drawing anew at each.
     dtype : "float32" or "float64"
     random_state : None, int or numpy.random.Generator
         Where initial weights (see `rnncore.init`) and dropout masks come from.
@@ -244,11 +250,26 @@ class GRU(_Layer):
     _cell = "gru"
 
 
-class RNN(_Layer):
-    """Elman network, as `torch.nn.RNN`: ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu.
+def _simple(nonlinearity: object, residual: object) -> dict[str, object]:
+    """Check what a plain RNN is told besides what all cells are."""
+    return {
+        "nonlinearity": choice("nonlinearity", nonlinearity, NONLINEARITIES),
+        "residual": boolean("residual", residual),
+    }
 
-    Parameters and errors are those of `LSTM` and ``nonlinearity``, "tanh" or "relu", which stands
-    fourth, as in torch. The state is `h` alone.
+
+class RNN(_Layer):
+    """Elman network, as `torch.nn.RNN`: ``h' = f(W_ih x + b_ih + W_hh h + b_hh)``.
+
+    Parameters and errors are those of `LSTM`, and two more. The state is `h` alone.
+
+    Parameters
+    ----------
+    nonlinearity : "tanh", "relu", "leaky_relu" (slope 0.01 below 0), "softsign" or "sigmoid"
+        f. Stands fourth, as in torch, which has the first two.
+    residual : bool
+        Whether a step adds to the state before: ``h' = f(W_ih x + b_ih + W_hh h + b_hh) + h``.
+        Gradients then reach early steps undiminished.
     """
 
     _cell = "rnn"
@@ -264,10 +285,12 @@ class RNN(_Layer):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        residual: bool = False,
+        locked_dropout: bool = False,
         dtype: object = "float32",
         random_state: object = None,
     ) -> None:
-        self._nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self._own = _simple(nonlinearity, residual)
         super().__init__(
             input_size,
             hidden_size,
@@ -276,6 +299,7 @@ class RNN(_Layer):
             batch_first,
             dropout,
             bidirectional,
+            locked_dropout=locked_dropout,
             dtype=dtype,
             random_state=random_state,
         )
@@ -410,7 +434,7 @@ class GRUCell(_Cell):
 class RNNCell(_Cell):
     """One step of an `RNN`, as `torch.nn.RNNCell`: ``h = cell(x, h)``.
 
-    Parameters and errors are those of `LSTMCell` and ``nonlinearity``, "tanh" or "relu".
+    Parameters and errors are those of `LSTMCell`, and `RNN`'s ``nonlinearity`` and ``residual``.
     """
 
     _cell = "rnn"
@@ -422,8 +446,9 @@ class RNNCell(_Cell):
         bias: bool = True,
         nonlinearity: str = "tanh",
         *,
+        residual: bool = False,
         dtype: object = "float32",
         random_state: object = None,
     ) -> None:
-        self._nonlinearity = choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+        self._own = _simple(nonlinearity, residual)
         super().__init__(input_size, hidden_size, bias, dtype=dtype, random_state=random_state)
