@@ -45,7 +45,7 @@ fn run(mut network: Network<f64>, values: Values<f64>) -> (Vec<f64>, Vec<f64>) {
         dampening: 0.0,
         nesterov: false,
     };
-    let optimizer = Optimizer::new(rule, 0.1, 0.0, None, None).unwrap();
+    let optimizer = Optimizer::new(rule, 0.1);
     let mut state = State::default();
     for epoch in 1..=2 {
         let options = EpochOptions::new(epoch, 3, 1);

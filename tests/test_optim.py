@@ -1,4 +1,7 @@
-"""Optimizers against torch's: ten steps of training by hand, clipping, schedules, divergence."""
+"""Optimizers against torch's: steps of training by hand, clipping, schedules, divergence, state."""
+
+import copy
+import pickle
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnncore import nn, optim
+from rnncore import _core, nn, optim
 
 from .layers import ISAS, build, every_cell
 from .reference import assert_near, twin
@@ -16,36 +19,69 @@ rates = st.floats(-4, 0).map(lambda exponent: 10**exponent)
 limits = st.one_of(st.none(), st.floats(-4, 2).map(lambda exponent: 10**exponent))
 
 
+EPS = st.sampled_from([1e-8, 1e-3])
+MOMENTUM = st.sampled_from([0.0, 0.5, 0.9, 0.99])
+DECAY = st.sampled_from([0.0, 0.01, 0.3])
+
+
 @st.composite
 def sgd_options(draw) -> dict:
-    options = {"momentum": draw(st.sampled_from([0.0, 0.5, 0.9, 0.99]))}
+    options = {"momentum": draw(MOMENTUM)}
     options["nesterov"] = options["momentum"] > 0 and draw(st.booleans())
     if not options["nesterov"]:
         options["dampening"] = draw(st.sampled_from([0.0, 0.3, 1.0]))
-    return options | {"weight_decay": draw(st.sampled_from([0.0, 0.01, 0.3]))}
+    return options
 
 
-adam_options = st.fixed_dictionaries(
-    {
-        "beta1": st.sampled_from([0.0, 0.5, 0.9]),
-        "beta2": st.sampled_from([0.5, 0.99, 0.999]),
-        "eps": st.sampled_from([1e-8, 1e-3]),
-        "weight_decay": st.sampled_from([0.0, 0.01, 0.3]),
-    }
-)
+ADAM_OPTIONS = {
+    "beta1": st.sampled_from([0.0, 0.5, 0.9]),
+    "beta2": st.sampled_from([0.5, 0.99, 0.999]),
+    "eps": EPS,
+}
+RMSPROP_OPTIONS = {
+    "alpha": st.sampled_from([0.5, 0.9, 0.99]),
+    "eps": EPS,
+    "momentum": MOMENTUM,
+    "centered": st.booleans(),
+}
+ADAGRAD_OPTIONS = {
+    "lr_decay": st.sampled_from([0.0, 0.1]),
+    "initial_accumulator": st.sampled_from([0.0, 0.5]),
+    "eps": EPS,
+}
+OPTIONS = {
+    optim.SGD: sgd_options(),
+    optim.Adam: st.fixed_dictionaries(ADAM_OPTIONS),
+    optim.AdamW: st.fixed_dictionaries(ADAM_OPTIONS),
+    optim.RMSprop: st.fixed_dictionaries(RMSPROP_OPTIONS),
+    optim.Adagrad: st.fixed_dictionaries(ADAGRAD_OPTIONS),
+}
+every_rule = pytest.mark.parametrize("rule", OPTIONS, ids=lambda rule: rule.name)
+
+
+def drawn(rule):
+    """Options of a rule, weight decay among them."""
+    return st.tuples(OPTIONS[rule], DECAY).map(lambda pair: {**pair[0], "weight_decay": pair[1]})
+
+
+def torch_optimizer(rule, parameters, learning_rate=None, **options):
+    """The optimizer of torch that one of ours follows."""
+    if rule in (optim.Adam, optim.AdamW) and "beta1" in options:
+        options["betas"] = (options.pop("beta1"), options.pop("beta2"))
+    if "initial_accumulator" in options:
+        options["initial_accumulator_value"] = options.pop("initial_accumulator")
+    if learning_rate is not None:
+        options["lr"] = learning_rate
+    return getattr(torch.optim, rule.__name__)(parameters, **options)
 
 
 class Reference:
     """torch's layer and optimizer, fed with the same numbers as ours."""
 
     def __init__(self, layer, rule, options, clip_norm=None, clip_value=None):
-        options = dict(options)
-        if rule is optim.Adam:
-            betas = (options.pop("beta1", 0.9), options.pop("beta2", 0.999))
-            options["betas"] = betas
         self.module = twin(layer)
         self.clip_norm, self.clip_value = clip_norm, clip_value
-        self.optimizer = getattr(torch.optim, rule.__name__)(self.module.parameters(), **options)
+        self.optimizer = torch_optimizer(rule, self.module.parameters(), **options)
 
     def set_learning_rate(self, value):
         self.optimizer.param_groups[0]["lr"] = value
@@ -86,7 +122,7 @@ def batches(layer, seed, count=10):
 
 def check_ten_steps(layer, seed, rule, rate, options, clip_norm, clip_value, near=1e-9):
     optimizer = rule(rate, **options, clip_norm=clip_norm, clip_value=clip_value)
-    reference = Reference(layer, rule, {**options, "lr": rate}, clip_norm, clip_value)
+    reference = Reference(layer, rule, {**options, "learning_rate": rate}, clip_norm, clip_value)
     for number, batch in enumerate(batches(layer, seed)):
         if number == 5:
             optimizer.learning_rate = rate / 3
@@ -103,7 +139,7 @@ def check_ten_steps(layer, seed, rule, rate, options, clip_norm, clip_value, nea
 @settings(max_examples=settings.default.max_examples // 10)
 @given(
     rate=rates,
-    options=sgd_options(),
+    options=drawn(optim.SGD),
     clip_norm=limits,
     clip_value=limits,
     bias=st.booleans(),
@@ -119,7 +155,7 @@ def test_ten_steps_of_sgd(cell, rate, options, clip_norm, clip_value, bias, isa,
 @settings(max_examples=settings.default.max_examples // 10)
 @given(
     rate=rates.map(lambda rate: rate / 10),
-    options=adam_options,
+    options=drawn(optim.Adam),
     clip_norm=limits,
     clip_value=limits,
     bias=st.booleans(),
@@ -146,6 +182,90 @@ def test_ten_steps_of_adam(cell, rate, options, clip_norm, clip_value, bias, isa
 def test_ten_steps_in_single_precision(cell, rule, rate, options):
     layer = build(cell, 3, 7, 2, random_state=0)
     check_ten_steps(layer, 0, rule, rate, options, 0.5, 0.1, near=1e-4)
+
+
+def check_twenty_steps(rule, seed, dtype, near, l1, clip_norm, clip_value, **options):
+    """The same gradients for us and for torch, small and large, some of them 0."""
+    rng = np.random.default_rng(seed)
+    layer = nn.LSTM(3, 7, dtype=dtype, random_state=seed)
+    optimizer = rule(**options, l1=l1, clip_norm=clip_norm, clip_value=clip_value)
+    theirs = {
+        name: torch.nn.Parameter(torch.tensor(value.astype("float64")))
+        for name, value in layer.state_dict().items()
+    }
+    reference = torch_optimizer(rule, theirs.values(), **options)
+    for _ in range(20):
+        scale = 10 ** rng.uniform(-2, 1)
+        grads = {
+            name: (scale * rng.standard_normal(p.shape) * (rng.random(p.shape) < 0.9)).astype(dtype)
+            for name, p in theirs.items()
+        }
+        layer.apply_gradients(grads, optimizer)
+        for name, p in theirs.items():
+            p.grad = torch.tensor(grads[name].astype("float64"))
+        if clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(theirs.values(), clip_norm)
+        if clip_value is not None:
+            torch.nn.utils.clip_grad_value_(theirs.values(), clip_value)
+        for p in theirs.values():
+            p.grad += l1 * p.detach().sign()
+        reference.step()
+    for name, want in theirs.items():
+        want = want.detach().numpy()
+        np.testing.assert_allclose(
+            layer.state_dict()[name], want, rtol=0, atol=near * np.abs(want).max(), err_msg=name
+        )
+
+
+@every_rule
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_twenty_steps_of_every_rule(rule, data, seed):
+    options = data.draw(drawn(rule))
+    l1, clip_norm, clip_value = data.draw(st.tuples(DECAY, limits, limits))
+    options["learning_rate"] = data.draw(rates) / (1 if rule is optim.SGD else 10)
+    # A variance is a difference of two numbers that may be nearly equal.
+    near = 1e-9 if options.get("centered") else 1e-12
+    check_twenty_steps(rule, seed, "float64", near, l1, clip_norm, clip_value, **options)
+
+
+@pytest.mark.parametrize("l1", [0.0, 0.01])
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [
+        (optim.SGD, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        (optim.SGD, {"momentum": 0.9, "dampening": 0.5}),
+        (optim.Adam, {"weight_decay": 0.01}),
+        (optim.AdamW, {"weight_decay": 0.1}),
+        (optim.RMSprop, {}),
+        (optim.RMSprop, {"momentum": 0.9, "centered": True}),
+        (optim.Adagrad, {}),
+        (optim.Adagrad, {"lr_decay": 0.1, "initial_accumulator": 0.5}),
+    ],
+)
+def test_twenty_steps_in_single_precision(rule, options, l1):
+    options = {"learning_rate": rule().learning_rate, **options}
+    check_twenty_steps(rule, 0, "float32", 1e-5, l1, 5.0, 1.0, **options)
+
+
+@every_rule
+def test_defaults_are_those_of_torch(rule):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    theirs = torch_optimizer(rule, [weight]).defaults
+    options = rule().options
+    want = {torch_name: options.pop(name) for name, torch_name in [("learning_rate", "lr")]}
+    assert (options.pop("l1"), options.pop("clip_norm"), options.pop("clip_value")) == (
+        0,
+        None,
+        None,
+    )
+    if "beta1" in options:
+        want["betas"] = (options.pop("beta1"), options.pop("beta2"))
+    if rule is optim.Adagrad:
+        want["initial_accumulator_value"] = options.pop("initial_accumulator")
+    want |= options
+    if rule is optim.SGD:
+        assert want.pop("lr") == 0.01  # ten times torch's
+    assert want == {name: theirs[name] for name in want}
 
 
 def test_a_cell_learns_as_a_layer_does():
@@ -181,7 +301,7 @@ def test_one_optimizer_keeps_layers_apart(rule):
         nn.GRU(3, 7, dtype="float64", random_state=1),
         nn.LSTM(3, 7, dtype="float64", random_state=2),
     ]
-    references = [Reference(layer, rule, {**options, "lr": 0.05}) for layer in layers]
+    references = [Reference(layer, rule, {**options, "learning_rate": 0.05}) for layer in layers]
     for number, batch in enumerate(batches(layers[0], 0)):
         for every, layer, reference in zip([1, 2, 3], layers, references, strict=True):
             if number % every == 0:
@@ -260,3 +380,129 @@ def test_a_rate_of_zero_is_a_pause():
     optimizer.learning_rate = 0.1
     step(layer, optimizer, *batch)
     assert copied(layer.state_dict()) != before
+
+
+@every_rule
+def test_copies_have_the_settings_alone(rule):
+    optimizer = rule(0.25, weight_decay=0.5, l1=0.125, clip_norm=2.0)
+    layer = nn.GRU(3, 7, dtype="float64", random_state=0)
+    optimizer.learning_rate = 0.0625
+    step(layer, optimizer, *next(batches(layer, 0)))
+    want = {"learning_rate": 0.0625, "weight_decay": 0.5, "l1": 0.125, "clip_norm": 2.0}
+    copies = [
+        pickle.loads(pickle.dumps(optimizer)),
+        copy.copy(optimizer),
+        copy.deepcopy(optimizer),
+        rule(**optimizer.options),
+    ]
+    for other in copies:
+        assert type(other) is rule
+        assert other.name == optimizer.name == rule.__name__.lower()
+        assert other.options == optimizer.options
+        assert other.options.items() >= want.items()
+        assert repr(other) == repr(optimizer)
+        assert other._core.state(layer._stack) is None
+        other.learning_rate = 3.0
+    assert optimizer.learning_rate == 0.0625
+    # What is returned is a copy too.
+    optimizer.options["l1"] = 7.0
+    assert optimizer.options["l1"] == 0.125
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@every_rule
+def test_a_stored_state_goes_on_to_the_same_bits(rule, dtype):
+    options = {"momentum": 0.9} if rule in (optim.SGD, optim.RMSprop) else {}
+    whole = nn.GRU(3, 7, dtype=dtype, random_state=0)
+    optimizer = rule(0.01, **options)
+    assert optimizer._core.state(whole._stack) is None
+    examples = list(batches(whole, 0))
+    for batch in examples[:5]:
+        step(whole, optimizer, *batch)
+    state = optimizer._core.state(whole._stack)
+    assert state["steps"] == 5
+    size = sum(value.size for value in whole.state_dict().values())
+    assert [(b.dtype, b.shape) for b in state["buffers"]] == [(dtype, (size,))] * len(
+        state["buffers"]
+    )
+    resumed = nn.GRU(3, 7, dtype=dtype)
+    resumed.load_state_dict(whole.state_dict())
+    other = rule(0.01, **options)
+    other._core.set_state(resumed._stack, state)
+    for batch in examples[5:]:
+        step(whole, optimizer, *batch)
+        step(resumed, other, *batch)
+    assert copied(whole.state_dict()) == copied(resumed.state_dict())
+    # What was stored is a copy, and None forgets it.
+    assert state["steps"] == 5
+    other._core.set_state(resumed._stack, None)
+    assert other._core.state(resumed._stack) is None
+
+
+def test_the_stored_state_of_a_network_goes_on_to_the_same_bits():
+    rng = np.random.default_rng(0)
+    lengths = np.full(10, 5)
+    values = rng.standard_normal((50, 3)).astype("float32")
+    examples = _core.Examples(values, 5 * np.arange(10), lengths, np.arange(10) % 2)
+
+    def make():
+        return _core.Network("gru", "dense", 3, [7], False, "last", 2, "cross_entropy", "float32")
+
+    def train(network, optimizer, epoch):
+        network.train_epoch(
+            examples,
+            optimizer._core,
+            epoch=epoch,
+            batch_size=3,
+            shuffle=True,
+            bucket_by_length=True,
+            seed=0,
+        )
+
+    whole, optimizer = make(), optim.AdamW()
+    whole.set_parameters(
+        {
+            name: rng.uniform(-1, 1, shape).astype("float32")
+            for name, shape in whole.parameter_shapes()
+        }
+    )
+    train(whole, optimizer, 1)
+    resumed, other = make(), optim.AdamW()
+    resumed.set_parameters(whole.parameters())
+    state = optimizer._core.state(whole)
+    assert state["steps"] == 4
+    other._core.set_state(resumed, state)
+    train(whole, optimizer, 2)
+    train(resumed, other, 2)
+    assert copied(whole.parameters()) == copied(resumed.parameters())
+
+
+def test_a_state_that_does_not_fit_is_refused():
+    layer, optimizer = nn.GRU(3, 7, random_state=0), optim.Adam()
+    step(layer, optimizer, *next(batches(layer, 0)))
+    core, stack = optimizer._core, layer._stack
+    good = core.state(stack)
+    zeros = np.zeros_like(good["buffers"][0])
+    negative = zeros.copy()
+    negative[3] = -1
+    for state, error, message in [
+        ({"buffers": [zeros, zeros]}, ValueError, r'state\["steps"\]'),
+        ({"steps": 1}, ValueError, r'state\["buffers"\]'),
+        ({"steps": 0, "buffers": [zeros, zeros]}, ValueError, r'state\["steps"\].*>= 1, got 0'),
+        ({"steps": 1, "buffers": [zeros]}, ValueError, "expected 2 buffers, got 1"),
+        ({"steps": 1, "buffers": [zeros, zeros[1:]]}, ValueError, r"as the weights, got \(251,\)"),
+        ({"steps": 1, "buffers": [zeros, negative]}, ValueError, r"\[1\]\[3\].*>= 0, got -1"),
+        ({"steps": 1, "buffers": [zeros + np.nan, zeros]}, ValueError, r"\[0\]\[0\].*finite"),
+        ({"steps": 1, "buffers": [zeros, zeros.astype(float)]}, TypeError, "float32 array"),
+        ({"steps": 1, "buffers": 7}, TypeError, "iterable"),
+        ([1], TypeError, "dict"),
+    ]:
+        with pytest.raises(error, match=message):
+            core.set_state(stack, state)
+    with pytest.raises(TypeError, match=r"model.*expected a Network or a Stack"):
+        core.state(layer)
+    # None of them changed anything.
+    after = core.state(stack)
+    assert after["steps"] == good["steps"]
+    for got, want in zip(after["buffers"], good["buffers"], strict=True):
+        np.testing.assert_array_equal(got, want)

@@ -43,10 +43,18 @@ class Optimizer:
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-8,
+        alpha: float = 0.99,
+        centered: bool = False,
+        lr_decay: float = 0.0,
+        initial_accumulator: float = 0.0,
         weight_decay: float = 0.0,
+        l1: float = 0.0,
         clip_norm: float | None = None,
         clip_value: float | None = None,
     ) -> Self: ...
+    # {"steps": int, "buffers": [a 1-D array, ...]}; None before the first update.
+    def state(self, model: Network | Stack) -> dict[str, Any] | None: ...
+    def set_state(self, model: Network | Stack, state: dict[str, Any] | None) -> None: ...
 
 @final
 class Stack:

@@ -151,7 +151,7 @@ class Recurrent(WordsHere):
         ----------
         grads : mapping of name to array
             What `backward` returned, or sums of such.
-        optimizer : rnncore.optim.SGD or rnncore.optim.Adam
+        optimizer : one of `rnncore.optim`
 
         Returns
         -------

@@ -1,39 +1,51 @@
 //! Optimizers: one update of a flat buffer of weights from its gradients.
 //!
-//! The formulas are those of `torch.optim.SGD` and `torch.optim.Adam` (PyTorch 2 documentation),
-//! with g the gradient after clipping, lambda the weight decay and t the number of this update,
-//! from 1:
+//! The formulas are those of `torch.optim` (PyTorch 2 documentation), with g the gradient after
+//! clipping, lambda the weight decay, t the number of this update, from 1, and l1 sign(w) being 0 at
+//! w = 0:
 //!
 //! ```text
-//! g <- g + lambda w
+//! g <- g + lambda w + l1 sign(w)             AdamW:  g <- g + l1 sign(w),  w <- w - lr lambda w
 //!
-//! SGD    without momentum:  w <- w - lr g
-//!        b <- g                            (t = 1)
-//!        b <- mu b + (1 - dampening) g     (t > 1)
-//!        w <- w - lr b                     or, Nesterov,  w <- w - lr (g + mu b)
+//! SGD      without momentum:  w <- w - lr g
+//!          b <- g                            (t = 1)
+//!          b <- mu b + (1 - dampening) g     (t > 1)
+//!          w <- w - lr b                     or, Nesterov,  w <- w - lr (g + mu b)
 //!
-//! Adam   m <- m + (1 - beta1) (g - m)
-//!        v <- beta2 v + (1 - beta2) g^2
-//!        w <- w - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+//! Adam,    m <- m + (1 - beta1) (g - m)
+//! AdamW    v <- beta2 v + (1 - beta2) g^2
+//!          w <- w - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+//!
+//! RMSprop  v <- alpha v + (1 - alpha) g^2
+//!          u <- g / (sqrt(v) + eps)          or, centered,
+//!          a <- a + (1 - alpha) (g - a),  u <- g / (sqrt(v - a^2) + eps)
+//!          w <- w - lr u                     or, with momentum,  b <- mu b + u,  w <- w - lr b
+//!
+//! Adagrad  v <- v + g^2                      from initial_accumulator on
+//!          w <- w - lr / (1 + (t - 1) lr_decay) * g / (sqrt(v) + eps)
 //! ```
 //!
-//! Adam is of Kingma and Ba, "Adam: a method for stochastic optimization" (ICLR 2015).
+//! Adam is of Kingma and Ba, "Adam: a method for stochastic optimization" (ICLR 2015), AdamW of
+//! Loshchilov and Hutter, "Decoupled weight decay regularization" (ICLR 2019), Adagrad of Duchi,
+//! Hazan and Singer, "Adaptive subgradient methods" (JMLR 12, 2011).
 //!
 //! Clipping comes first, in the order in which a torch loop calls it: `clip_grad_norm_`, which
 //! scales all gradients by `min(1, clip_norm / (norm + 1e-6))`, then `clip_grad_value_`.
 //!
-//! An update that would leave a weight or the state not finite is not made. It is computed twice
-//! for that, the first time to look only: it reads four streams and divides twice an element, which
-//! is little beside the backward pass, and needs no second copy of anything.
+//! An update that would leave a weight or the state not finite is not made.
 
 use crate::error::{Error, Result};
-use crate::reduce::reduce;
 use crate::simd::Real;
+pub use state::State;
+use update::{norm, not_finite, update};
+
+mod state;
+mod update;
 
 /// What torch adds to the norm before it divides by it.
 const NORM_EPSILON: f64 = 1e-6;
 
-/// How a gradient becomes a change of a weight.
+/// How a gradient becomes a change of a weight: see the module's page.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// Stochastic gradient descent, `torch.optim.SGD`.
@@ -54,6 +66,117 @@ pub enum Rule {
         /// Added to the denominator, at least 0.
         eps: f64,
     },
+    /// `torch.optim.AdamW`: weight decay beside the gradient, not in it.
+    AdamW {
+        /// As Adam's.
+        beta1: f64,
+        /// As Adam's.
+        beta2: f64,
+        /// As Adam's.
+        eps: f64,
+    },
+    /// `torch.optim.RMSprop`.
+    RmsProp {
+        /// Decay of the running mean of squared gradients, in \[0, 1).
+        alpha: f64,
+        /// Added to the denominator, at least 0.
+        eps: f64,
+        /// Divide by the standard deviation of the gradients, not by their mean square's root.
+        centered: bool,
+        /// mu, at least 0.
+        momentum: f64,
+    },
+    /// `torch.optim.Adagrad`.
+    Adagrad {
+        /// How fast the learning rate goes down, at least 0.
+        lr_decay: f64,
+        /// What the sum of squared gradients begins as, at least 0.
+        initial_accumulator: f64,
+        /// Added to the denominator, at least 0.
+        eps: f64,
+    },
+}
+
+impl Rule {
+    /// How many numbers it remembers of a weight.
+    fn buffers(self) -> usize {
+        match self {
+            Rule::Sgd { momentum, .. } => usize::from(momentum != 0.0),
+            Rule::Adam { .. } | Rule::AdamW { .. } => 2,
+            Rule::RmsProp {
+                centered, momentum, ..
+            } => 1 + usize::from(centered) + usize::from(momentum != 0.0),
+            Rule::Adagrad { .. } => 1,
+        }
+    }
+
+    /// Which of them is a sum or mean of squares.
+    fn squares(self) -> Option<usize> {
+        match self {
+            Rule::Sgd { .. } => None,
+            Rule::Adam { .. } | Rule::AdamW { .. } => Some(1),
+            Rule::RmsProp { .. } | Rule::Adagrad { .. } => Some(0),
+        }
+    }
+
+    /// What they are before the first update.
+    fn initial(self) -> f64 {
+        match self {
+            Rule::Adagrad {
+                initial_accumulator,
+                ..
+            } => initial_accumulator,
+            _ => 0.0,
+        }
+    }
+
+    fn validate(self) -> Result<()> {
+        let decay = |argument, value| {
+            let valid = (0.0..1.0).contains(&value);
+            check(argument, value, "a number in [0, 1)", valid)
+        };
+        match self {
+            Rule::Sgd {
+                momentum,
+                dampening,
+                nesterov,
+            } => {
+                at_least_zero("momentum", momentum)?;
+                let valid = dampening.is_finite();
+                check("dampening", dampening, "a finite number", valid)?;
+                if nesterov {
+                    let expected = "a number > 0 with nesterov";
+                    check("momentum", momentum, expected, momentum > 0.0)?;
+                    check("dampening", dampening, "0 with nesterov", dampening == 0.0)?;
+                }
+                Ok(())
+            }
+            Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
+                decay("beta1", beta1)?;
+                decay("beta2", beta2)?;
+                at_least_zero("eps", eps)
+            }
+            Rule::RmsProp {
+                alpha,
+                eps,
+                centered: _,
+                momentum,
+            } => {
+                decay("alpha", alpha)?;
+                at_least_zero("eps", eps)?;
+                at_least_zero("momentum", momentum)
+            }
+            Rule::Adagrad {
+                lr_decay,
+                initial_accumulator,
+                eps,
+            } => {
+                at_least_zero("lr_decay", lr_decay)?;
+                at_least_zero("initial_accumulator", initial_accumulator)?;
+                at_least_zero("eps", eps)
+            }
+        }
+    }
 }
 
 /// A rule with its settings. What it remembers from one update to the next is its [`State`].
@@ -65,44 +188,25 @@ pub struct Optimizer {
     pub learning_rate: f64,
     /// lambda, at least 0.
     pub weight_decay: f64,
+    /// How much the absolute value of a weight costs, at least 0.
+    pub l1: f64,
     /// The largest L2 norm of all gradients together, above 0.
     pub clip_norm: Option<f64>,
     /// The largest absolute value of a gradient, above 0.
     pub clip_value: Option<f64>,
 }
 
-/// What an [`Optimizer`] remembers about one set of weights.
-#[derive(Clone, Debug, Default)]
-pub struct State<E> {
-    /// SGD with momentum: b. Adam: m, v. Each as long as the weights, in their order; empty before
-    /// the first update.
-    buffers: Vec<Vec<E>>,
-    /// Updates made.
-    steps: u64,
-}
-
 impl Optimizer {
-    /// An optimizer whose settings are valid.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Value`] naming the first setting outside its range.
-    pub fn new(
-        rule: Rule,
-        learning_rate: f64,
-        weight_decay: f64,
-        clip_norm: Option<f64>,
-        clip_value: Option<f64>,
-    ) -> Result<Self> {
-        let optimizer = Self {
+    /// An optimizer that neither clips gradients nor pulls weights to 0.
+    pub fn new(rule: Rule, learning_rate: f64) -> Self {
+        Self {
             rule,
             learning_rate,
-            weight_decay,
-            clip_norm,
-            clip_value,
-        };
-        optimizer.validate()?;
-        Ok(optimizer)
+            weight_decay: 0.0,
+            l1: 0.0,
+            clip_norm: None,
+            clip_value: None,
+        }
     }
 
     /// Checks every setting against its range.
@@ -112,33 +216,9 @@ impl Optimizer {
     /// [`Error::Value`] naming the first setting outside its range.
     pub fn validate(&self) -> Result<()> {
         at_least_zero("learning_rate", self.learning_rate)?;
-        match self.rule {
-            Rule::Sgd {
-                momentum,
-                dampening,
-                nesterov,
-            } => {
-                at_least_zero("momentum", momentum)?;
-                check(
-                    "dampening",
-                    dampening,
-                    "a finite number",
-                    dampening.is_finite(),
-                )?;
-                if nesterov {
-                    let expected = "a number > 0 with nesterov";
-                    check("momentum", momentum, expected, momentum > 0.0)?;
-                    check("dampening", dampening, "0 with nesterov", dampening == 0.0)?;
-                }
-            }
-            Rule::Adam { beta1, beta2, eps } => {
-                let decay = 0.0..1.0;
-                check("beta1", beta1, "a number in [0, 1)", decay.contains(&beta1))?;
-                check("beta2", beta2, "a number in [0, 1)", decay.contains(&beta2))?;
-                at_least_zero("eps", eps)?;
-            }
-        }
+        self.rule.validate()?;
         at_least_zero("weight_decay", self.weight_decay)?;
+        at_least_zero("l1", self.l1)?;
         for (argument, limit) in [
             ("clip_norm", self.clip_norm),
             ("clip_value", self.clip_value),
@@ -159,13 +239,15 @@ impl Optimizer {
     ///
     /// [`Error::NotFinite`] when the norm of the gradients, or a weight or the state after the
     /// update, is not finite; [`Error::Shape`] when the three differ in length; [`Error::Value`]
-    /// when `state` is of another rule. Then neither `weights` nor `state` has changed.
+    /// when `state` is of another rule, or a setting outside its range. Then neither `weights` nor
+    /// `state` has changed.
     pub fn step<E: Real>(
         &self,
         weights: &mut [E],
         gradients: &[E],
         state: &mut State<E>,
     ) -> Result<f64> {
+        self.validate()?;
         if gradients.len() != weights.len() {
             return Err(Error::shape(
                 "gradients",
@@ -173,19 +255,19 @@ impl Optimizer {
                 format!("({},)", gradients.len()),
             ));
         }
+        state.prepare(self.rule, weights.len())?;
         let norm = norm(gradients);
         if !norm.is_finite() {
             return Err(not_finite("the norm of the gradients"));
         }
-        let clip = self.clip(norm);
+        let slope = self.slope(norm);
         let number = |x: f64| E::from_f64(x);
-        let (rate, decay) = (number(self.learning_rate), number(self.weight_decay));
-        let first = state.steps == 0;
+        let rate = number(self.learning_rate);
+        let t = (state.steps + 1) as f64;
         match self.rule {
             Rule::Sgd { momentum: 0.0, .. } => {
-                let [] = state.buffers(weights.len())?;
-                update(weights, gradients, [], |w, g, []| {
-                    (w - rate * (clip(g) + decay * w), [])
+                update(weights, gradients, state.buffers(), |w, g, []| {
+                    (w - rate * slope(w, g), [])
                 })
             }
             Rule::Sgd {
@@ -194,32 +276,90 @@ impl Optimizer {
                 nesterov,
             } => {
                 let mu = number(momentum);
-                let fresh = number(if first { 1.0 } else { 1.0 - dampening });
+                let fresh = number(if t == 1.0 { 1.0 } else { 1.0 - dampening });
                 // What of g is added to mu b or b: g + mu b with Nesterov, else b alone.
                 let (ahead, along) = if nesterov {
                     (E::ONE, mu)
                 } else {
                     (E::ZERO, E::ONE)
                 };
-                let buffers = state.buffers(weights.len())?;
-                update(weights, gradients, buffers, |w, g, [b]| {
-                    let g = clip(g) + decay * w;
+                update(weights, gradients, state.buffers(), |w, g, [b]| {
+                    let g = slope(w, g);
                     let b = mu * b + fresh * g;
                     (w - rate * (ahead * g + along * b), [b])
                 })
             }
-            Rule::Adam { beta1, beta2, eps } => {
-                let t = (state.steps + 1) as f64;
+            Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
                 let (rest1, rest2) = (number(1.0 - beta1), number(1.0 - beta2));
                 let (beta2_t, eps) = (number(beta2), number(eps));
                 let rate = number(self.learning_rate / (1.0 - beta1.powf(t)));
                 let correction = number((1.0 - beta2.powf(t)).sqrt());
-                let buffers = state.buffers(weights.len())?;
-                update(weights, gradients, buffers, |w, g, [m, v]| {
-                    let g = clip(g) + decay * w;
+                let kept = number(if self.decouples() {
+                    1.0 - self.learning_rate * self.weight_decay
+                } else {
+                    1.0
+                });
+                update(weights, gradients, state.buffers(), |w, g, [m, v]| {
+                    let g = slope(w, g);
                     let m = m + rest1 * (g - m);
                     let v = beta2_t * v + rest2 * (g * g);
-                    (w - rate * (m / (v.sqrt() / correction + eps)), [m, v])
+                    let change = m / (v.sqrt() / correction + eps);
+                    (kept * w - rate * change, [m, v])
+                })
+            }
+            Rule::RmsProp {
+                alpha,
+                eps,
+                centered,
+                momentum,
+            } => {
+                let (mu, eps) = (number(momentum), number(eps));
+                let (alpha, rest) = (number(alpha), number(1.0 - alpha));
+                let square = |v: E, g: E| alpha * v + rest * (g * g);
+                let mean = |a: E, g: E| a + rest * (g - a);
+                // Rounding may take the variance of gradients that hardly vary beneath 0.
+                let variance = |v: E, a: E| {
+                    let variance = v - a * a;
+                    if variance > E::ZERO {
+                        variance
+                    } else {
+                        E::ZERO
+                    }
+                };
+                match (centered, momentum != 0.0) {
+                    (false, false) => update(weights, gradients, state.buffers(), |w, g, [v]| {
+                        let g = slope(w, g);
+                        let v = square(v, g);
+                        (w - rate * (g / (v.sqrt() + eps)), [v])
+                    }),
+                    (false, true) => update(weights, gradients, state.buffers(), |w, g, [v, b]| {
+                        let g = slope(w, g);
+                        let v = square(v, g);
+                        let b = mu * b + g / (v.sqrt() + eps);
+                        (w - rate * b, [v, b])
+                    }),
+                    (true, false) => update(weights, gradients, state.buffers(), |w, g, [v, a]| {
+                        let g = slope(w, g);
+                        let (v, a) = (square(v, g), mean(a, g));
+                        (w - rate * (g / (variance(v, a).sqrt() + eps)), [v, a])
+                    }),
+                    (true, true) => {
+                        update(weights, gradients, state.buffers(), |w, g, [v, a, b]| {
+                            let g = slope(w, g);
+                            let (v, a) = (square(v, g), mean(a, g));
+                            let b = mu * b + g / (variance(v, a).sqrt() + eps);
+                            (w - rate * b, [v, a, b])
+                        })
+                    }
+                }
+            }
+            Rule::Adagrad { lr_decay, eps, .. } => {
+                let rate = number(self.learning_rate / (1.0 + (t - 1.0) * lr_decay));
+                let eps = number(eps);
+                update(weights, gradients, state.buffers(), |w, g, [v]| {
+                    let g = slope(w, g);
+                    let v = v + g * g;
+                    (w - rate * (g / (v.sqrt() + eps)), [v])
                 })
             }
         }?;
@@ -227,99 +367,35 @@ impl Optimizer {
         Ok(norm)
     }
 
-    /// The function that clips one gradient, for gradients of that norm.
-    fn clip<E: Real>(&self, norm: f64) -> impl Fn(E) -> E + Copy + use<E> {
+    /// Whether weight decay is taken beside the gradient.
+    fn decouples(&self) -> bool {
+        matches!(self.rule, Rule::AdamW { .. })
+    }
+
+    /// The function from a weight and its gradient to what the rule is given, for gradients of that
+    /// norm.
+    fn slope<E: Real>(&self, norm: f64) -> impl Fn(E, E) -> E + Copy + use<E> {
         let coefficient = match self.clip_norm {
             Some(limit) => (limit / (norm + NORM_EPSILON)).min(1.0),
             None => 1.0,
         };
         let coefficient = E::from_f64(coefficient);
         let limit = E::from_f64(self.clip_value.unwrap_or(f64::INFINITY));
-        move |g| {
+        let decay = if self.decouples() {
+            0.0
+        } else {
+            self.weight_decay
+        };
+        let (decay, l1) = (E::from_f64(decay), E::from_f64(self.l1));
+        move |w, g| {
             let g = coefficient * g;
             let g = if g > limit { limit } else { g };
-            if g < -limit { -limit } else { g }
+            let g = if g < -limit { -limit } else { g };
+            let positive = if w > E::ZERO { l1 } else { E::ZERO };
+            let pull = if w < E::ZERO { -l1 } else { positive };
+            g + decay * w + pull
         }
     }
-}
-
-impl<E: Real> State<E> {
-    /// The `N` buffers of `len` numbers that a rule needs, zeros before the first update.
-    fn buffers<const N: usize>(&mut self, len: usize) -> Result<[&mut [E]; N]> {
-        if self.steps == 0 {
-            self.buffers = vec![vec![E::ZERO; len]; N];
-        }
-        if let Some(buffer) = self.buffers.iter().find(|buffer| buffer.len() != len) {
-            return Err(Error::shape(
-                "weights",
-                format!("({},), as in the updates before", buffer.len()),
-                format!("({len},)"),
-            ));
-        }
-        let found = self.buffers.len();
-        let buffers: Vec<_> = self.buffers.iter_mut().map(Vec::as_mut_slice).collect();
-        buffers.try_into().map_err(|_| {
-            Error::value(
-                "state",
-                format!("{N} buffers"),
-                format!("{found}, of another rule"),
-            )
-        })
-    }
-}
-
-/// Replaces each weight and its `N` numbers of state by `new(weight, gradient, state)`, if all of
-/// that is finite.
-#[inline(always)]
-fn update<E: Real, const N: usize>(
-    weights: &mut [E],
-    gradients: &[E],
-    buffers: [&mut [E]; N],
-    new: impl Fn(E, E, [E; N]) -> (E, [E; N]),
-) -> Result<()> {
-    let len = weights.len();
-    let gradients = &gradients[..len];
-    let buffers = buffers.map(|buffer| &mut buffer[..len]);
-    let mut finite = true;
-    for i in 0..len {
-        let (w, state) = new(
-            weights[i],
-            gradients[i],
-            std::array::from_fn(|k| buffers[k][i]),
-        );
-        // Not `&&`: without a branch the loop is vectorised.
-        finite &= state
-            .iter()
-            .fold(w.is_finite(), |all, x| all & x.is_finite());
-    }
-    if !finite {
-        return Err(not_finite("a weight after the update"));
-    }
-    for i in 0..len {
-        let (w, state) = new(
-            weights[i],
-            gradients[i],
-            std::array::from_fn(|k| buffers[k][i]),
-        );
-        weights[i] = w;
-        for k in 0..N {
-            buffers[k][i] = state[k];
-        }
-    }
-    Ok(())
-}
-
-/// The L2 norm, in double precision and in an order that depends on the length alone.
-fn norm<E: Real>(values: &[E]) -> f64 {
-    let square = |sum, x: E| {
-        let x = x.to_f64();
-        sum + x * x
-    };
-    reduce(values, 0.0, square, |a, b| a + b).sqrt()
-}
-
-fn not_finite(what: &str) -> Error {
-    Error::NotFinite { what: what.into() }
 }
 
 fn at_least_zero(argument: &str, value: f64) -> Result<()> {

@@ -1,13 +1,23 @@
 //! `Optimizer`: settings, and what it remembers about each model that it has updated.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 
+use ndarray::Ix1;
+use numpy::{PyArray1, PyReadonlyArray};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
 
-use super::arrays::choose;
+use super::arrays::{Held, borrow, choose};
+use super::either::dispatch;
 use super::guarded::{Guarded, Writing};
+use super::network::PyNetwork;
+use super::stack::PyStack;
+use crate::error::Error;
 use crate::identity::{Identity, Remembrance};
+use crate::network::Network;
 use crate::optim::{Optimizer, Rule, State};
+use crate::recurrent::Recurrent;
 use crate::simd::Real;
 
 /// What an optimizer remembers.
@@ -57,11 +67,114 @@ impl PyOptimizer {
     }
 }
 
+/// A model that an optimizer updates, as far as it knows it.
+struct Known {
+    id: Identity,
+    /// Weights that an update changes.
+    size: usize,
+    /// Whether they are float32.
+    single: bool,
+}
+
+impl Known {
+    fn of(model: &Bound<'_, PyAny>) -> PyResult<Self> {
+        fn known<E: Held>(id: &Identity, size: usize) -> Known {
+            Known {
+                id: id.clone(),
+                size,
+                single: E::NAME == f32::NAME,
+            }
+        }
+        fn of_network<E: Held>(network: &Guarded<Network<E>>) -> crate::Result<Known> {
+            let network = network.read()?;
+            Ok(known::<E>(network.id(), network.trained().len()))
+        }
+        fn of_stack<E: Held>(stack: &RwLock<Recurrent<E>>) -> Known {
+            let stack = stack.read().unwrap_or_else(PoisonError::into_inner);
+            known::<E>(stack.id(), stack.layout().size())
+        }
+        let py = model.py();
+        if let Ok(network) = model.cast::<PyNetwork>() {
+            let network = network.get();
+            return Ok(py.detach(|| dispatch!(network.inner, network => of_network(network)))?);
+        }
+        if let Ok(stack) = model.cast::<PyStack>() {
+            let stack = stack.get();
+            return Ok(py.detach(|| dispatch!(stack.inner, stack => of_stack(stack))));
+        }
+        let message = format!(
+            "`model`: expected a Network or a Stack, got {}",
+            model.get_type()
+        );
+        Err(PyTypeError::new_err(message))
+    }
+}
+
+/// The entry of a state that is handed in.
+fn entry<'py>(state: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    let missing = || Error::value(format!("state[{name:?}]"), "a value", "nothing");
+    Ok(state.get_item(name)?.ok_or_else(missing)?)
+}
+
+impl PyOptimizer {
+    fn state_of<'py, E: Held>(
+        &self,
+        py: Python<'py>,
+        model: &Known,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let (steps, buffers) = py.detach(|| {
+            let mut states = self.states()?;
+            let (steps, buffers) = E::state_of(&mut states, &model.id).to_parts();
+            crate::Result::Ok((steps, buffers.to_vec()))
+        })?;
+        if steps == 0 {
+            return Ok(None);
+        }
+        let state = PyDict::new(py);
+        state.set_item("steps", steps)?;
+        let buffers = buffers.into_iter().map(|b| PyArray1::from_vec(py, b));
+        state.set_item("buffers", PyList::new(py, buffers.collect::<Vec<_>>())?)?;
+        Ok(Some(state))
+    }
+
+    fn set_state_of<E: Held>(
+        &self,
+        py: Python<'_>,
+        model: &Known,
+        state: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let state = match state {
+            None => State::default(),
+            Some(state) => {
+                let steps = entry(state, "steps")?;
+                let steps: u64 = steps
+                    .extract()
+                    .ok()
+                    .filter(|&steps| steps > 0)
+                    .ok_or_else(|| Error::value("state[\"steps\"]", "an integer >= 1", steps))?;
+                let mut buffers = Vec::new();
+                for (number, buffer) in entry(state, "buffers")?.try_iter()?.enumerate() {
+                    let name = format!("state[\"buffers\"][{number}]");
+                    let buffer: PyReadonlyArray<E, Ix1> = borrow(&name, &buffer?)?;
+                    buffers.push(buffer.as_array().to_vec());
+                }
+                State::from_parts(self.settings().rule, model.size, steps, buffers)?
+            }
+        };
+        py.detach(|| {
+            *E::state_of(&mut *self.states()?, &model.id) = state;
+            Ok::<_, Error>(())
+        })?;
+        Ok(())
+    }
+}
+
 #[pymethods]
 impl PyOptimizer {
     #[new]
     #[pyo3(signature = (rule, learning_rate, momentum=0.0, dampening=0.0, nesterov=false,
-        beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip_norm=None, clip_value=None))]
+        beta1=0.9, beta2=0.999, eps=1e-8, alpha=0.99, centered=false, lr_decay=0.0,
+        initial_accumulator=0.0, weight_decay=0.0, l1=0.0, clip_norm=None, clip_value=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         rule: &str,
@@ -72,7 +185,12 @@ impl PyOptimizer {
         beta1: f64,
         beta2: f64,
         eps: f64,
+        alpha: f64,
+        centered: bool,
+        lr_decay: f64,
+        initial_accumulator: f64,
         weight_decay: f64,
+        l1: f64,
         clip_norm: Option<f64>,
         clip_value: Option<f64>,
     ) -> PyResult<Self> {
@@ -81,9 +199,33 @@ impl PyOptimizer {
             dampening,
             nesterov,
         };
-        let adam = Rule::Adam { beta1, beta2, eps };
-        let rule = choose("rule", rule, &[("sgd", sgd), ("adam", adam)])?;
-        let settings = Optimizer::new(rule, learning_rate, weight_decay, clip_norm, clip_value)?;
+        let rmsprop = Rule::RmsProp {
+            alpha,
+            eps,
+            centered,
+            momentum,
+        };
+        let adagrad = Rule::Adagrad {
+            lr_decay,
+            initial_accumulator,
+            eps,
+        };
+        let rules = [
+            ("sgd", sgd),
+            ("adam", Rule::Adam { beta1, beta2, eps }),
+            ("adamw", Rule::AdamW { beta1, beta2, eps }),
+            ("rmsprop", rmsprop),
+            ("adagrad", adagrad),
+        ];
+        let settings = Optimizer {
+            rule: choose("rule", rule, &rules)?,
+            learning_rate,
+            weight_decay,
+            l1,
+            clip_norm,
+            clip_value,
+        };
+        settings.validate()?;
         Ok(PyOptimizer {
             settings: Mutex::new(settings),
             states: Guarded::new("the optimizer", States::default()),
@@ -102,5 +244,34 @@ impl PyOptimizer {
         settings.validate()?;
         *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         Ok(())
+    }
+
+    /// What it remembers of a model: `{"steps": int, "buffers": [array, ...]}`, or None.
+    fn state<'py>(
+        &self,
+        py: Python<'py>,
+        model: &Bound<'py, PyAny>,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let model = Known::of(model)?;
+        if model.single {
+            self.state_of::<f32>(py, &model)
+        } else {
+            self.state_of::<f64>(py, &model)
+        }
+    }
+
+    /// Makes it remember that of a model, or nothing.
+    fn set_state(
+        &self,
+        py: Python<'_>,
+        model: &Bound<'_, PyAny>,
+        state: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<()> {
+        let model = Known::of(model)?;
+        if model.single {
+            self.set_state_of::<f32>(py, &model, state)
+        } else {
+            self.set_state_of::<f64>(py, &model, state)
+        }
     }
 }

@@ -19,7 +19,7 @@ use crate::stack::{Config, uniform_sizes};
 /// A recurrent stack with its weights.
 #[pyclass(name = "Stack", module = "rnncore._core", frozen)]
 pub(super) struct PyStack {
-    inner: Either<RwLock<Recurrent<f32>>, RwLock<Recurrent<f64>>>,
+    pub(super) inner: Either<RwLock<Recurrent<f32>>, RwLock<Recurrent<f64>>>,
     config: Config,
     layout: Layout,
 }
