@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnncore
-from rnncore import _models, init, nn, optim
+from rnncore import _models, nn, optim
 
 LAYERS = [nn.RNN, nn.LSTM, nn.GRU]
 CELLS = [nn.RNNCell, nn.LSTMCell, nn.GRUCell]
@@ -412,32 +412,6 @@ def test_steps_to_nowhere_are_not_taken():
             layer.apply_gradients(grads, optimizer)
     for name, weight in layer.state_dict().items():
         np.testing.assert_array_equal(weight, before[name])
-
-
-# Initialisation.
-
-
-def test_orthogonal_and_xavier_take_each_gate_for_itself():
-    layer = nn.LSTM(32, 16, dtype="float64")
-    assert init.orthogonal(layer, gain=2.0, random_state=0) is layer
-    for gate in np.split(layer.weight_hh_l0, 4):
-        np.testing.assert_allclose(gate @ gate.T, 4 * np.eye(16), atol=1e-12)
-    init.xavier_uniform(layer, "weight_ih", random_state=0)
-    limit = np.sqrt(6 / (32 + 16))
-    assert 0.99 * limit < np.abs(layer.weight_ih_l0).max() <= limit
-    init.xavier_normal(layer, random_state=0)
-    assert layer.weight_ih_l0.std() == pytest.approx(np.sqrt(2 / 48), rel=0.05)
-    init.uniform(layer, "bias", bound=0.5, random_state=0)
-    assert 0.4 < np.abs(layer.bias_ih_l0).max() <= 0.5
-
-
-def test_forget_bias_sets_the_sum_of_both_biases():
-    layer = nn.LSTM(2, 3, 2, bidirectional=True, random_state=0)
-    init.zeros(layer)
-    init.forget_bias(layer, 1.5)
-    for suffix in ("l0", "l0_reverse", "l1", "l1_reverse"):
-        total = getattr(layer, f"bias_ih_{suffix}") + getattr(layer, f"bias_hh_{suffix}")
-        np.testing.assert_array_equal(total, np.repeat([0, 1.5, 0, 0], 3))
 
 
 # Arrays of all sorts.

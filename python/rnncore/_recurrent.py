@@ -10,7 +10,7 @@ import numpy as np
 from rnncore import _core
 from rnncore._validate import Array, describe, float_array, generator
 from rnncore._words import WordsHere
-from rnncore.init import uniform_values
+from rnncore.init import draw
 from rnncore.optim import Optimizer
 
 # h, or (h, c) for an LSTM.
@@ -75,8 +75,8 @@ class Recurrent(WordsHere):
         self.__dict__.update(options, dtype=np.dtype(options["dtype"]))
         self._generator = generator("random_state", random_state)
         self._stack = self._new_stack()
-        shapes, bound = self.parameter_shapes(), self.hidden_size**-0.5
-        self.load_state_dict(uniform_values(shapes, bound, self._generator, self.dtype.name))
+        shapes = self._stack.parameter_shapes()
+        self._stack.set_parameters(draw("uniform", shapes, self._generator, self.dtype.name))
 
     def _new_stack(self) -> _core.Stack:
         options = self._options

@@ -16,12 +16,13 @@ the size of a matrix (`xavier_uniform`, `xavier_normal`, `orthogonal`) takes eac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from rnncore._validate import Array, generator, real
+from rnncore._validate import Array, choice, generator, real
 
 __all__ = ["forget_bias", "orthogonal", "uniform", "xavier_normal", "xavier_uniform", "zeros"]
 
@@ -40,6 +41,9 @@ class _Layer(Protocol):
 LayerT = TypeVar("LayerT", bound=_Layer)
 # Draws one gate's values: (generator, shape of the gate) -> values of that shape.
 _Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+# The ways in which the weights of a whole network may start; see `draw`.
+WAYS = ("uniform", "xavier_uniform", "xavier_normal", "orthogonal")
 
 
 def uniform(
@@ -67,7 +71,7 @@ def uniform(
         When no parameter's name starts with `names`.
     """
     limit = 1 / math.sqrt(layer.hidden_size) if bound is None else real("bound", bound, 0.0)
-    return _fill(layer, names, random_state, lambda rng, shape: rng.uniform(-limit, limit, shape))
+    return _fill(layer, names, random_state, partial(_uniform, limit))
 
 
 def xavier_uniform(
@@ -77,12 +81,7 @@ def xavier_uniform(
 
     Parameters and errors are those of `uniform`; `gain` scales the values.
     """
-    gain = real("gain", gain, 0.0)
-
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        limit = gain * math.sqrt(6 / sum(shape))
-        return rng.uniform(-limit, limit, shape)
-
+    draw = partial(_xavier_uniform, real("gain", gain, 0.0))
     return _fill(layer, names, random_state, draw, weights_only=True)
 
 
@@ -93,11 +92,7 @@ def xavier_normal(
 
     Parameters and errors are those of `uniform`; `gain` scales the values.
     """
-    gain = real("gain", gain, 0.0)
-
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        return rng.normal(0.0, gain * math.sqrt(2 / sum(shape)), shape)
-
+    draw = partial(_xavier_normal, real("gain", gain, 0.0))
     return _fill(layer, names, random_state, draw, weights_only=True)
 
 
@@ -108,21 +103,13 @@ def orthogonal(
 
     Parameters and errors are those of `uniform`.
     """
-    gain = real("gain", gain, 0.0)
-
-    def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
-        rows, columns = shape
-        q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
-        # The sign makes the distribution uniform over orthogonal matrices (Mezzadri 2007).
-        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
-        return gain * (q if rows >= columns else q.T)
-
+    draw = partial(_orthogonal, real("gain", gain, 0.0))
     return _fill(layer, names, random_state, draw, weights_only=True)
 
 
 def zeros(layer: LayerT, names: str = "bias") -> LayerT:
     """Fill with zeros the parameters whose names start with `names`; return the layer."""
-    return _fill(layer, names, None, lambda _, shape: np.zeros(shape))
+    return _fill(layer, names, None, _zeros)
 
 
 def forget_bias(layer: LayerT, value: float = 1.0) -> LayerT:
@@ -153,16 +140,129 @@ def forget_bias(layer: LayerT, value: float = 1.0) -> LayerT:
     for name in biases:
         if len(state[name]) != 4 * hidden:
             raise ValueError(f"layer: expected an LSTM, got {layer!r}")
-        state[name][hidden : 2 * hidden] = value if name.startswith("bias_ih") else 0.0
+        _set_forget_bias(name, state[name], value)
     layer.load_state_dict(state)
     return layer
 
 
-def uniform_values(
-    shapes: Mapping[str, tuple[int, ...]], bound: float, rng: np.random.Generator, dtype: str
+def draw(
+    way: str,
+    shapes: Mapping[str, tuple[int, ...]] | Iterable[tuple[str, tuple[int, ...]]],
+    rng: np.random.Generator,
+    dtype: str,
+    *,
+    forget_bias: float | None = None,
 ) -> dict[str, Array]:
-    """Draw parameters from uniform(-bound, bound), in the order of `shapes`."""
-    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
+    """Draw all weights of a network, in the order of `shapes`, each gate for itself.
+
+    Parameters
+    ----------
+    way : str
+        "uniform": as torch starts, uniform(-1 / sqrt(n), 1 / sqrt(n)), where n is the hidden size
+        of a layer, or the columns that the head sees.
+        "xavier_uniform", "xavier_normal": weights as these functions draw them, biases zero.
+        "orthogonal": the state's weights orthogonal, other weights as "xavier_uniform", biases
+        zero.
+    shapes : mapping or pairs of name to shape
+        "embedding.weight", "rnn.weight_ih_l0" and so on (or without "rnn."), "rnn.h0_l0",
+        "head.weight" and "head.bias", as far as they are there.
+    rng : numpy.random.Generator
+    dtype : "float32" or "float64"
+    forget_bias : float, optional
+        The sum of the two biases of an LSTM's forget gates.
+
+    Returns
+    -------
+    dict of name to array
+        Whatever the way, initial states are zero and an embedding is normal(0, 1), as torch's; an
+        embedding that is the head's weight too starts as "uniform" starts a head.
+
+    Raises
+    ------
+    ValueError
+        When there is no such way, or `forget_bias` is given and a bias has not four gates.
+    """
+    choice("init", way, WAYS)
+    shapes = dict(shapes)
+    weights = {}
+    for name, shape in shapes.items():
+        values = weights[name] = np.empty(shape, dtype)
+        of_state = _weight_of_state(name)
+        rows = shapes[of_state][1] if of_state in shapes else len(values)
+        _fill_gates(values, rows, rng, _draw_of(way, name, shapes))
+        if forget_bias is not None and of_state in shapes and values.ndim == 1:
+            if len(values) != 4 * rows:
+                raise ValueError(f"forget_bias: expected None without forget gates, got {name!r}")
+            _set_forget_bias(name, values, forget_bias)
+    return weights
+
+
+def _weight_of_state(name: str) -> str:
+    """Name the weight of the state that goes with a layer's weight or bias."""
+    for kind in ("weight_ih", "bias_ih", "bias_hh"):
+        name = name.replace(f"{kind}_l", "weight_hh_l")
+    return name if "weight_hh_l" in name else ""
+
+
+def _draw_of(way: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Draw:
+    """Return what draws a parameter, or each of its gates."""
+    if name.rpartition(".")[2].startswith(("h0_", "c0_")):
+        return _zeros
+    if name == "embedding.weight":
+        tied = "head.bias" in shapes and "head.weight" not in shapes
+        return partial(_uniform, shapes[name][1] ** -0.5) if tied else _normal
+    if way == "uniform":
+        below = ("head.weight", "embedding.weight") if name.startswith("head.") else ()
+        weight = next((weight for weight in below if weight in shapes), _weight_of_state(name))
+        return partial(_uniform, shapes[weight][1] ** -0.5)
+    if len(shapes[name]) == 1:
+        return _zeros
+    if way == "xavier_normal":
+        return partial(_xavier_normal, 1.0)
+    if way == "orthogonal" and name == _weight_of_state(name):
+        return partial(_orthogonal, 1.0)
+    return partial(_xavier_uniform, 1.0)
+
+
+def _zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return np.zeros(shape)
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.standard_normal(shape)
+
+
+def _uniform(limit: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.uniform(-limit, limit, shape)
+
+
+def _xavier_uniform(gain: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return _uniform(gain * math.sqrt(6 / sum(shape)), rng, shape)
+
+
+def _xavier_normal(gain: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.normal(0.0, gain * math.sqrt(2 / sum(shape)), shape)
+
+
+def _orthogonal(gain: float, rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    rows, columns = shape
+    q, r = np.linalg.qr(rng.standard_normal((max(shape), min(shape))))
+    # The sign makes the distribution uniform over orthogonal matrices (Mezzadri 2007).
+    q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+    return gain * (q if rows >= columns else q.T)
+
+
+def _fill_gates(values: Array, rows: int, rng: np.random.Generator, draw: _Draw) -> None:
+    """Fill an array in place, as many rows of it at a time as a gate has."""
+    for start in range(0, len(values), rows):
+        gate = values[start : start + rows]
+        gate[...] = draw(rng, gate.shape)
+
+
+def _set_forget_bias(name: str, bias: Array, value: float) -> None:
+    """Set the second of a bias's four gates, so that the two biases add up to `value`."""
+    hidden = len(bias) // 4
+    bias[hidden : 2 * hidden] = value if "bias_ih" in name else 0.0
 
 
 def _select(names: Mapping[str, Array], prefix: str) -> list[str]:
@@ -183,9 +283,6 @@ def _fill(
     for name in _select(state, names):
         if weights_only and state[name].ndim != 2:
             raise ValueError(f"names: expected weights alone, got {name!r}, a bias")
-        for gate in np.split(
-            state[name], len(state[name]) // hidden
-        ):  # views of the state's arrays
-            gate[...] = draw(rng, gate.shape)
+        _fill_gates(state[name], hidden, rng, draw)
     layer.load_state_dict(state)
     return layer
