@@ -101,6 +101,16 @@ impl<'a, E: Copy> Sequences<'a, E> {
         Ok(Self { values, ranges })
     }
 
+    /// Sequences of one step each, one for each row.
+    ///
+    /// # Errors
+    /// As [`Sequences::new`].
+    pub(crate) fn steps(values: Values<'a, E>) -> Result<Self> {
+        let starts: Vec<i64> = (0..values.rows() as i64).collect();
+        let lengths = vec![1; starts.len()];
+        Self::new(values, &starts, &lengths)
+    }
+
     /// How many sequences there are.
     pub fn len(&self) -> usize {
         self.ranges.len()

@@ -122,6 +122,30 @@ impl Error {
     }
 }
 
+impl Error {
+    /// The same of an argument that the caller knows by another name.
+    pub(crate) fn renamed(self, name: &str) -> Self {
+        let argument = name.to_owned();
+        match self {
+            Error::Shape {
+                expected, actual, ..
+            } => Error::Shape {
+                argument,
+                expected,
+                actual,
+            },
+            Error::Value {
+                expected, actual, ..
+            } => Error::Value {
+                argument,
+                expected,
+                actual,
+            },
+            other => other,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -107,11 +107,11 @@ impl<'a, E: Element> Examples<'a, E> {
         }
         let name = || format!("targets[{row}]");
         match self.targets {
-            Some(Targets::Classes(classes)) => {
-                if !usize::try_from(classes[row]).is_ok_and(|class| class < n_outputs) {
-                    let expected = format!("a class in 0..{n_outputs}");
-                    return Err(Error::value(name(), expected, classes[row]));
-                }
+            Some(Targets::Classes(classes))
+                if !usize::try_from(classes[row]).is_ok_and(|class| class < n_outputs) =>
+            {
+                let expected = format!("a class in 0..{n_outputs}");
+                return Err(Error::value(name(), expected, classes[row]));
             }
             Some(Targets::Numbers(numbers)) if loss == Loss::BinaryCrossEntropy => {
                 let numbers = &numbers[row * n_outputs..][..n_outputs];

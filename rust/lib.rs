@@ -79,6 +79,7 @@ mod sequence;
 mod simd;
 mod stack;
 mod steps;
+mod stream;
 mod train;
 
 pub use cell::{CellKind, Nonlinearity};
@@ -92,4 +93,5 @@ pub use sequence::Element;
 pub use simd::{Isa, Real};
 pub use stack::{Config, Stack};
 pub use steps::Steps;
+pub use stream::{Stream, StreamState};
 pub use train::{Bptt, Epoch, EpochOptions, Position, Progress, Run, Stopped};

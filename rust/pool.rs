@@ -32,7 +32,7 @@ pub(crate) struct Pool {
 }
 
 /// What has been seen of one.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// Last: the state; mean: the sum; max: the largest; (stride,).
     pub values: Vec<f64>,

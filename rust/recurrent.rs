@@ -268,6 +268,7 @@ impl<E: Element> Recurrent<E> {
         let want = Want {
             input: true,
             states: true,
+            outputs: false,
         };
         let inputs = self
             .stack

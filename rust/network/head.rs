@@ -69,6 +69,7 @@ impl<E: Element> Network<E> {
                 let want = Want {
                     input: true,
                     states: false,
+                    outputs: false,
                 };
                 // A row is a sequence of one step, so that its output is its final state.
                 let last = States {

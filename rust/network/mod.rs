@@ -1,6 +1,7 @@
 //! A whole model: embedding, recurrent stack and linear head over one flat buffer of weights.
 
 mod embedding;
+mod flow;
 mod head;
 mod infer;
 mod pass;

@@ -162,24 +162,25 @@ impl<E: Element> Network<E> {
     /// is not kept has only its end to give.
     pub(crate) fn states_after(&self, pass: &Pass<E>, most: usize, rows: usize) -> States<E> {
         let directions = self.config.stack.directions();
-        let each = |write: &dyn Fn(usize, usize, usize, &mut [E])| {
-            (0..self.stack.state_count())
-                .map(|i| {
-                    let stride = self.stack.state_columns(i / directions).stride();
-                    let mut to = self.stack.arena().take(rows * stride);
-                    write(i / directions, i % directions, stride, &mut to);
-                    to
-                })
-                .collect()
+        let rows_of = |i: usize| {
+            let stride = self.stack.state_columns(i / directions).stride();
+            (stride, self.stack.arena().take(rows * stride))
         };
+        let states = 0..self.stack.state_count();
+        let hidden = states.clone().map(|i| {
+            let (stride, mut to) = rows_of(i);
+            pass.hidden_after(i / directions, i % directions, most, stride, &mut to);
+            to
+        });
+        let memory = states.map(|i| {
+            let (_, mut to) = rows_of(i);
+            pass.memory_after(i / directions, i % directions, most, &mut to);
+            to
+        });
         let has_memory = self.config.stack.cell.signature().has_memory();
         States {
-            hidden: Some(each(&|layer, direction, stride, to| {
-                pass.hidden_after(layer, direction, most, stride, to);
-            })),
-            memory: has_memory.then(|| {
-                each(&|layer, direction, _, to| pass.memory_after(layer, direction, most, to))
-            }),
+            hidden: Some(hidden.collect()),
+            memory: has_memory.then(|| memory.collect()),
         }
     }
 
@@ -310,6 +311,7 @@ impl<E: Element> Network<E> {
         let want = Want {
             input: is_trained,
             states: begins && self.config.learn_initial_state,
+            outputs: false,
         };
         let last = States {
             hidden: dh,

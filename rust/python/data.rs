@@ -51,7 +51,7 @@ pub(super) fn indexes(argument: &str, array: &Bound<'_, PyAny>) -> PyResult<Vec<
 }
 
 /// The numbers of an array, row after row.
-fn rows<'a, E: numpy::Element, D: ndarray::Dimension>(
+pub(super) fn rows<'a, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &'a PyReadonlyArray<'_, E, D>,
 ) -> PyResult<&'a [E]> {

@@ -42,7 +42,7 @@ pub(super) fn train<'py, E: Held>(
         on_batch,
         ..
     } = call;
-    if let Some(seconds) = pause_after.filter(|seconds| !(*seconds >= 0.0)) {
+    if let Some(seconds) = pause_after.filter(|seconds| seconds.is_nan() || *seconds < 0.0) {
         return Err(Error::value("pause_after", "seconds >= 0", seconds).into());
     }
     let borrowed = call.examples.borrow::<E>(py)?;

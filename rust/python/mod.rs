@@ -12,6 +12,7 @@ mod guarded;
 mod network;
 mod optimizer;
 mod stack;
+mod stream;
 mod ticker;
 
 use pyo3::exceptions::{PyFloatingPointError, PyMemoryError, PyRuntimeError, PyValueError};
@@ -74,5 +75,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<optimizer::PyOptimizer>()?;
     module.add_class::<data::PyExamples>()?;
     module.add_class::<network::PyNetwork>()?;
+    module.add_class::<stream::PyStream>()?;
     Ok(())
 }

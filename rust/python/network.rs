@@ -10,6 +10,7 @@ use super::either::{Either, dispatch};
 use super::epoch::{self, EpochCall};
 use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
+use super::stream::PyStream;
 use super::ticker::{Ticker, detached};
 use crate::cell::CellKind;
 use crate::error::Error;
@@ -37,7 +38,11 @@ pub(super) struct PyNetwork {
 }
 
 /// Numbers as an array of `width` columns.
-fn table<E: Held>(py: Python<'_>, numbers: Vec<E>, width: usize) -> PyResult<Bound<'_, PyAny>> {
+pub(super) fn table<E: Held>(
+    py: Python<'_>,
+    numbers: Vec<E>,
+    width: usize,
+) -> PyResult<Bound<'_, PyAny>> {
     let rows = numbers.len() / width.max(1);
     Ok(PyArray::from_vec(py, numbers)
         .reshape([rows, width])?
@@ -97,6 +102,24 @@ fn features<'py, E: Held>(
     })?;
     let width = config.stack.hidden_sizes[layer] * config.stack.directions();
     table(py, rows, width)
+}
+
+fn gradient_flow<'py, E: Held>(
+    py: Python<'py>,
+    model: &Guarded<Network<E>>,
+    config: &NetworkConfig,
+    examples: &PyExamples,
+    layer: usize,
+    n_threads: Option<usize>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let borrowed = examples.borrow::<E>(py)?;
+    let examples = borrowed.examples(config)?;
+    let mut ticker = Ticker::start();
+    let norms = detached(py, n_threads, || {
+        let model = model.read()?;
+        Ok(model.gradient_flow(&examples, layer, || ticker.signals())?)
+    })?;
+    Ok(PyArray::from_vec(py, norms).into_any())
 }
 
 #[pymethods]
@@ -311,6 +334,24 @@ impl PyNetwork {
         dispatch!(self.inner, model => {
             features(py, model, &self.config, examples.get(), wanted, batch_size, n_threads)
         })
+    }
+
+    #[pyo3(signature = (examples, *, layer, n_threads=None))]
+    fn gradient_flow<'py>(
+        &self,
+        py: Python<'py>,
+        examples: &Bound<'py, PyExamples>,
+        layer: isize,
+        n_threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let layer = self.layer(layer)?;
+        dispatch!(self.inner, model => {
+            gradient_flow(py, model, &self.config, examples.get(), layer, n_threads)
+        })
+    }
+
+    fn stream(slf: &Bound<'_, Self>, batch_size: usize) -> PyResult<PyStream> {
+        PyStream::new(slf.py(), slf.clone().unbind(), batch_size)
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Want {
     pub input: bool,
     /// The initial states'.
     pub states: bool,
+    /// Those of the layers' outputs, besides what comes from later steps.
+    pub outputs: bool,
 }
 
 /// Gradients of what went into a pass.
@@ -28,6 +30,8 @@ pub(crate) struct InputGradients<E> {
     pub dh0: StateRows<E>,
     /// Of the initial memories, if asked for; unspecified for cells without memory.
     pub dmemory0: StateRows<E>,
+    /// Of each layer's output, if asked for and if there is one of the last layer's.
+    pub outputs: Vec<Buffer<E>>,
 }
 
 impl<E: Element> Stack<E> {
@@ -60,6 +64,7 @@ impl<E: Element> Stack<E> {
         let mut dmemory = last.memory.map(|rows| rows.into_iter().rev());
         let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
         let mut dy = dy;
+        let mut outputs = Vec::new();
         for (layer, directions) in self.layers.iter().enumerate().rev() {
             let mut pass = layers.pop().expect("a pass has every layer");
             assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
@@ -165,7 +170,8 @@ impl<E: Element> Stack<E> {
             if let (Some(drawn), Some(dx)) = (drawn.filter(|_| layer > 0), dx.as_mut()) {
                 self.drop_out(dx, &steps, drawn, layer);
             }
-            dy = dx;
+            let above = std::mem::replace(&mut dy, dx);
+            outputs.extend(above.filter(|_| want.outputs));
             all_dh0.extend(dh0.into_iter().rev());
             if want.states {
                 all_dmemory0.extend(carry.iter().zip(directions).rev().map(
@@ -180,10 +186,12 @@ impl<E: Element> Stack<E> {
         }
         all_dh0.reverse();
         all_dmemory0.reverse();
+        outputs.reverse();
         InputGradients {
             dx: dy,
             dh0: all_dh0,
             dmemory0: all_dmemory0,
+            outputs,
         }
     }
 }

@@ -77,6 +77,7 @@ fn run(
     let want = Want {
         input: true,
         states: true,
+        outputs: false,
     };
     let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
     Found {

@@ -1,0 +1,243 @@
+//! `Stream`: sequences that come step by step.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ndarray::{Ix1, Ix2, IxDyn};
+use numpy::{PyArray, PyReadonlyArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::arrays::{Held, borrow};
+use super::data::{indexes, rows};
+use super::either::Either;
+use super::guarded::Guarded;
+use super::network::{PyNetwork, table};
+use crate::data::Values;
+use crate::error::Error;
+use crate::network::{Input, Network, NetworkConfig};
+use crate::stream::Stream;
+
+/// Where some sequences stand between two steps of a network.
+#[pyclass(name = "Stream", module = "rnncore._core", frozen)]
+pub(super) struct PyStream {
+    network: Py<PyNetwork>,
+    inner: Either<Mutex<Stream<f32>>, Mutex<Stream<f64>>>,
+}
+
+/// Waits for other threads' steps; to be called without the interpreter.
+fn locked<T>(stream: &Mutex<T>) -> MutexGuard<'_, T> {
+    stream.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Evaluates a generic expression with the network and the stream, which are of one scalar.
+macro_rules! both {
+    ($self:expr, ($network:ident, $stream:ident) => $body:expr) => {
+        match (&$self.network.get().inner, &$self.inner) {
+            (Either::F32($network), Either::F32($stream)) => $body,
+            (Either::F64($network), Either::F64($stream)) => $body,
+            _ => unreachable!("a stream is of its network's scalar"),
+        }
+    };
+}
+
+impl PyStream {
+    pub fn new(py: Python<'_>, network: Py<PyNetwork>, batch_size: usize) -> PyResult<Self> {
+        let inner = py.detach(|| {
+            crate::Result::Ok(match &network.get().inner {
+                Either::F32(model) => {
+                    Either::F32(Mutex::new(Stream::new(&*model.read()?, batch_size)?))
+                }
+                Either::F64(model) => {
+                    Either::F64(Mutex::new(Stream::new(&*model.read()?, batch_size)?))
+                }
+            })
+        })?;
+        Ok(PyStream { network, inner })
+    }
+}
+
+fn step<'py, E: Held>(
+    py: Python<'py>,
+    model: &Guarded<Network<E>>,
+    stream: &Mutex<Stream<E>>,
+    config: &NetworkConfig,
+    x: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let take = |values: Values<E>| {
+        py.detach(|| {
+            let mut stream = locked(stream);
+            let model = model.read()?;
+            let mut outputs = vec![E::ZERO; stream.batch_size() * config.n_outputs];
+            stream.step(&model, values, &mut outputs)?;
+            crate::Result::Ok(outputs)
+        })
+    };
+    let vocabulary = match config.input {
+        Input::Dense => {
+            let x: PyReadonlyArray<E, Ix2> = borrow("x", x)?;
+            let (width, rows) = (x.shape()[1], rows("x", &x)?);
+            return table(py, take(Values::Dense { rows, width })?, config.n_outputs);
+        }
+        Input::Embedding { vocabulary, .. } => vocabulary,
+        Input::OneHot => config.stack.input_size,
+    };
+    let x: PyReadonlyArray<i64, IxDyn> = borrow("x", x)?;
+    let width = match *x.shape() {
+        [_] => 1,
+        [_, width] => width,
+        _ => {
+            let actual = format!("{} dimensions", x.ndim());
+            return Err(Error::shape("x", "(B,) or (B, k)", actual).into());
+        }
+    };
+    let ids: Vec<i64> = x.as_array().iter().copied().collect();
+    let values = Values::Ids {
+        ids: &ids,
+        width,
+        vocabulary,
+    };
+    table(py, take(values)?, config.n_outputs)
+}
+
+/// The names of the states, in order.
+fn names(config: &NetworkConfig, state: &str) -> Vec<String> {
+    let layers = 0..config.stack.num_layers();
+    layers.map(|layer| format!("{state}_l{layer}")).collect()
+}
+
+fn get_state<'py, E: Held>(
+    py: Python<'py>,
+    model: &Guarded<Network<E>>,
+    stream: &Mutex<Stream<E>>,
+    config: &NetworkConfig,
+) -> PyResult<Bound<'py, PyDict>> {
+    let state = py.detach(|| {
+        let stream = locked(stream);
+        crate::Result::Ok(stream.state(&*model.read()?))
+    })?;
+    let dict = PyDict::new(py);
+    for (name, part) in [("h", state.hidden), ("c", state.memory)] {
+        let sizes = config.stack.hidden_sizes.iter();
+        for ((name, rows), &size) in names(config, name).iter().zip(part).zip(sizes) {
+            dict.set_item(name, table(py, rows, size)?)?;
+        }
+    }
+    if !state.steps.is_empty() {
+        let width = state.pooled.len() / state.steps.len();
+        dict.set_item("pooled", table(py, state.pooled, width)?)?;
+        let steps: Vec<i64> = state.steps.iter().map(|&steps| steps as i64).collect();
+        dict.set_item("steps", PyArray::from_vec(py, steps))?;
+    }
+    Ok(dict)
+}
+
+fn set_state<E: Held>(
+    py: Python<'_>,
+    model: &Guarded<Network<E>>,
+    stream: &Mutex<Stream<E>>,
+    dict: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    // What there is says which arrays are expected, and of which shapes.
+    let (mut state, batch) = py.detach(|| {
+        let stream = locked(stream);
+        crate::Result::Ok((stream.state(&*model.read()?), stream.batch_size()))
+    })?;
+    let item = |name: &str| {
+        let found = dict.get_item(name)?;
+        let missing = || Error::value(format!("state[{name:?}]"), "an array", "nothing");
+        PyResult::Ok(found.ok_or_else(missing)?)
+    };
+    fn numbers<T: numpy::Element + Copy>(
+        name: &str,
+        array: &Bound<'_, PyAny>,
+        batch: usize,
+        to: &mut [T],
+    ) -> PyResult<()> {
+        let name = format!("state[{name:?}]");
+        let array: PyReadonlyArray<T, Ix2> = borrow(&name, array)?;
+        let expected = [batch, to.len() / batch];
+        if array.shape() != expected {
+            let (expected, actual) = (format!("{expected:?}"), format!("{:?}", array.shape()));
+            return Err(Error::shape(name, expected, actual).into());
+        }
+        for (to, &from) in to.iter_mut().zip(array.as_array().iter()) {
+            *to = from;
+        }
+        Ok(())
+    }
+    let mut known = 0;
+    for (name, part) in [("h", &mut state.hidden), ("c", &mut state.memory)] {
+        for (layer, to) in part.iter_mut().enumerate() {
+            let name = format!("{name}_l{layer}");
+            numbers(&name, &item(&name)?, batch, to)?;
+            known += 1;
+        }
+    }
+    if !state.steps.is_empty() {
+        numbers("pooled", &item("pooled")?, batch, &mut state.pooled)?;
+        let name = "state[\"steps\"]";
+        let steps: PyReadonlyArray<i64, Ix1> = borrow(name, &item("steps")?)?;
+        let steps: Vec<i64> = steps.as_array().to_vec();
+        let checked: Option<Vec<usize>> = steps
+            .iter()
+            .map(|&steps| usize::try_from(steps).ok())
+            .collect();
+        match checked.filter(|steps| steps.len() == batch) {
+            Some(checked) => state.steps = checked,
+            None => {
+                let expected = format!("{batch} integers >= 0");
+                return Err(Error::value(name, expected, format!("{steps:?}")).into());
+            }
+        }
+        known += 2;
+    }
+    if dict.len() != known {
+        let expected = format!("{known} arrays, as `state` gives them");
+        return Err(Error::value("state", expected, dict.len()).into());
+    }
+    Ok(py.detach(|| {
+        let mut stream = locked(stream);
+        stream.set_state(&*model.read()?, &state);
+        crate::Result::Ok(())
+    })?)
+}
+
+#[pymethods]
+impl PyStream {
+    fn step<'py>(&self, py: Python<'py>, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let config = &self.network.get().config;
+        both!(self, (model, stream) => step(py, model, stream, config, x))
+    }
+
+    fn features<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let config = &self.network.get().config;
+        let width = config.stack.hidden_sizes.last().map_or(0, |&size| size);
+        both!(self, (model, stream) => {
+            let features = py.detach(|| {
+                let stream = locked(stream);
+                crate::Result::Ok(stream.features(&*model.read()?))
+            })?;
+            table(py, features, width)
+        })
+    }
+
+    fn state<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let config = &self.network.get().config;
+        both!(self, (model, stream) => get_state(py, model, stream, config))
+    }
+
+    fn set_state(&self, py: Python<'_>, state: &Bound<'_, PyDict>) -> PyResult<()> {
+        both!(self, (model, stream) => set_state(py, model, stream, state))
+    }
+
+    #[pyo3(signature = (rows=None))]
+    fn reset(&self, py: Python<'_>, rows: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let rows = rows.map(|rows| indexes("rows", rows)).transpose()?;
+        both!(self, (model, stream) => {
+            Ok(py.detach(|| {
+                let mut stream = locked(stream);
+                stream.reset(&*model.read()?, rows.as_deref())
+            })?)
+        })
+    }
+}
