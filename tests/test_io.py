@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 import rnncore
 from rnncore import _io
+from rnncore.text import Vocabulary
 
 
 @pytest.fixture(scope="module", name="X")
@@ -60,7 +61,7 @@ def test_a_classifier_comes_back_whole(model, path, X):
     assert np.isnan(ours.pop("padding_value"))
     assert np.isnan(theirs.pop("padding_value"))
     assert ours == {**theirs, "dtype": "float64"}
-    refitted = loaded.fit(X, model.predict(X))
+    refitted = loaded.fit(X, np.where(X[:, 0, 0] > 0, "up", "down"))
     assert refitted.n_epochs_ == 2
 
 
@@ -89,6 +90,131 @@ def test_all_kinds_come_back(estimator, X, y, tmp_path):
     assert loaded.get_params() == estimator.get_params()
     for a, b in zip(loaded.predict(X), estimator.predict(X), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
+
+
+def both(a, b):
+    """Check that two results, arrays or lists of them, are the same to the bit."""
+    if not isinstance(a, list):
+        a, b = [a], [b]
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_parameters_of_every_kind_come_back(tmp_path):
+    words = ["a", "b", "c"]
+    model = rnncore.LSTM(
+        (4, 3),
+        embedding_dim=2,
+        class_weight={0: 1.0, np.int64(1): 2},
+        vocabulary=Vocabulary(words=words, lowercase=True),
+        optimizer=rnncore.optim.SGD(0.1, momentum=0.5),
+        lr_schedule=rnncore.schedules.WarmUp(1, then="cosine"),
+        bptt_steps=(1, 2),
+        callbacks=[print],
+        checkpoint_dir=None,
+        max_epochs=1,
+        random_state=np.int64(4),
+    )
+    X, y = ["a B c", "c c", "a"], [[0, 1, 1], [1, 1], [0]]
+    model.set_params(callbacks=None).fit(X, y).set_params(callbacks=[print]).save(tmp_path / "m")
+    loaded = rnncore.load(tmp_path / "m")
+    ours, theirs = loaded.get_params(deep=False), model.get_params(deep=False)
+    assert ours.pop("callbacks") is None
+    assert ours.pop("vocabulary").get_params() == theirs.pop("vocabulary").get_params()
+    assert repr(ours.pop("optimizer")) == repr(theirs.pop("optimizer"))
+    del theirs["callbacks"]
+    assert ours == theirs
+    assert type(ours["hidden_size"]) is tuple
+    assert loaded.vocabulary_.vocabulary_ == model.vocabulary_.vocabulary_
+    both(loaded.predict(X), model.predict(X))
+    both(loaded.fit(X, y).predict_proba(X), model.set_params(callbacks=None).predict_proba(X))
+
+
+def test_a_fitted_vocabulary_is_kept_once(tmp_path):
+    vocabulary = Vocabulary().fit(["unmistakable"])
+    model = rnncore.GRU(2, embedding_dim=2, vocabulary=vocabulary, max_epochs=1, random_state=0)
+    model.fit(["unmistakable", "other"], [0, 1]).save(tmp_path / "model")
+    assert (tmp_path / "model").read_bytes().count(b"unmistakable") == 1
+    loaded = rnncore.load(tmp_path / "model")
+    assert loaded.vocabulary is loaded.vocabulary_
+    both(loaded.predict_proba(["other"]), model.predict_proba(["other"]))
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_pretrained_vectors_are_kept_once(freeze, tmp_path):
+    table = np.random.default_rng(0).standard_normal((2000, 8)).astype(np.float32)
+    model = rnncore.RNN(2, embedding=table, freeze_embedding=freeze, max_epochs=1, random_state=0)
+    model.fit([[1, 2], [3]], [0, 1]).save(tmp_path / "model")
+    loaded = rnncore.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.embedding, table, strict=True)
+    both(loaded.predict_proba([[1, 2, 3]]), model.predict_proba([[1, 2, 3]]))
+    copies = (tmp_path / "model").stat().st_size / table.nbytes
+    assert copies < (1.2 if freeze else 2.2)
+
+
+def test_a_value_that_no_file_holds_is_named(model, tmp_path):
+    class Odd:
+        pass
+
+    odd = pickle.loads(pickle.dumps(model)).set_params(checkpoint_dir=Odd())
+    with pytest.raises(TypeError, match="checkpoint_dir: expected a value that a file can hold"):
+        odd.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+
+
+OPTIMIZERS = ["adam", "adamw", "sgd", "rmsprop", "adagrad"]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("way", ["partial_fit", "warm_start"])
+def test_training_goes_on_to_the_same_bits(optimizer, way, X, tmp_path):
+    y = X[:, :, 0]
+    model = rnncore.LSTM(
+        4,
+        output="sequence",
+        optimizer=optimizer,
+        lr_schedule="exponential",
+        max_epochs=2,
+        random_state=0,
+    ).fit(X, y)
+    model.save(tmp_path / "model", include_optimizer=True)
+    loaded = rnncore.load(tmp_path / "model")
+    for each in (model, loaded):
+        if way == "partial_fit":
+            each.partial_fit(X, y).partial_fit(X, y)
+        else:
+            each.set_params(warm_start=True, random_state=5).fit(X, y)
+    both(loaded.predict(X), model.predict(X))
+    for name in ("loss", "grad_norm", "learning_rate"):
+        assert loaded.history_[name] == model.history_[name]
+    assert loaded.n_epochs_ == model.n_epochs_ == 4
+
+
+def test_without_the_optimizer_training_goes_on_with_a_new_one(model, path, X):
+    loaded = rnncore.load(path)
+    y = np.where(X[:, 0, 0] > 0, "up", "down")
+    loaded.partial_fit(X, y)
+    assert loaded.n_epochs_ == 3
+    again = rnncore.load(path)
+    with pytest.raises(ValueError, match="include_optimizer: expected False for a model that was"):
+        again.save(path, include_optimizer=True)
+
+
+def test_the_best_epoch_is_kept(X, tmp_path):
+    model = rnncore.GRU(3, early_stopping=True, n_iter_no_change=1, random_state=0)
+    model.fit(X, X[:, 0, 0]).save(tmp_path / "model")
+    assert rnncore.load(tmp_path / "model").best_epoch_ == model.best_epoch_
+
+
+def test_a_language_model_comes_back(tmp_path):
+    model = rnncore.LSTM(
+        6, embedding_dim=4, task="language_model", tie_embedding=False, max_epochs=1, random_state=0
+    ).fit("to be or not to be, that is the question " * 4)
+    model.save(tmp_path / "model")
+    loaded = rnncore.load(tmp_path / "model")
+    assert loaded.perplexity("to be") == model.perplexity("to be")
+    ours, theirs = (each.generate("to", 9, random_state=0) for each in (loaded, model))
+    assert ours == theirs
 
 
 def test_weights_have_torchs_names(path):
@@ -209,7 +335,7 @@ def test_later_versions_are_named(path):
     [
         lambda c: {**c, "estimator": "Transformer"},
         lambda c: {**c, "parameters": {**c["parameters"], "n_heads": 8}},
-        lambda c: {**c, "network": {**c["network"], "hidden_size": 8}},
+        lambda c: {**c, "network": {**c["network"], "hidden_sizes": [8]}},
         lambda c: {**c, "network": {**c["network"], "cell": "sru"}},
         lambda c: {name: value for name, value in c.items() if name != "problem"},
         lambda c: {**c, "problem": {**c["problem"], "classes": None, "extra": 1}},

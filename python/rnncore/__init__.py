@@ -10,6 +10,8 @@
     Learning-rate schedules for the estimators.
 `rnncore.text`, `rnncore.preprocessing`
     Words to ids and back; scikit-learn's transformers applied step by step.
+`rnncore.plot`
+    Pictures of a fitted model.
 `rnncore.load`
     Read back what an estimator's ``save`` wrote.
 """
@@ -23,7 +25,7 @@ from rnncore import _core, init, nn, optim
 from rnncore._validate import integer
 
 if TYPE_CHECKING:
-    from rnncore import preprocessing, schedules, text
+    from rnncore import plot, preprocessing, schedules, text
     from rnncore._io import load
     from rnncore._models import GRU, LSTM, RNN
 
@@ -36,6 +38,7 @@ __all__ = [
     "load",
     "nn",
     "optim",
+    "plot",
     "preprocessing",
     "schedules",
     "set_num_threads",
@@ -46,7 +49,7 @@ __version__: str
 
 # Imported when first asked for: the estimators need scikit-learn, which is slow to import.
 _LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
-_LAZY_MODULES = {"preprocessing", "schedules", "text"}
+_LAZY_MODULES = {"plot", "preprocessing", "schedules", "text"}
 
 
 def __getattr__(name: str) -> Any:

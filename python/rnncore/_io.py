@@ -49,12 +49,12 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
     """
     from rnncore import _models
 
-    text, weights = read_file(path)
+    text, arrays = read_file(path)
     kinds = {kind.__name__: kind for kind in (_models.RNN, _models.LSTM, _models.GRU)}
     try:
         configuration = json.loads(text)
-        return kinds[configuration["estimator"]]._from_configuration(configuration, weights)
-    except (KeyError, TypeError, ValueError) as error:
+        return kinds[configuration["estimator"]]._from_configuration(configuration, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}: expected the description of a model, got one that does not fit: {error!r}"
         ) from error

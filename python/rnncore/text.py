@@ -267,22 +267,24 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         return table
 
     def to_json(self) -> dict[str, Any]:
-        """Return a fitted vocabulary as values that JSON can hold, for `from_json`.
+        """Return the vocabulary as values that JSON can hold, for `from_json`.
 
         A callable `analyzer` cannot be kept: None comes back in its place, and then strings are
         refused until `analyzer` is set again.
         """
-        check_is_fitted(self)
         parameters = self.get_params(deep=False)
         if callable(parameters["analyzer"]):
             parameters["analyzer"] = None
         if parameters["words"] is not None:
             parameters["words"] = list(parameters["words"])
+        parameters = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in parameters.items()
+        }
+        if not hasattr(self, "vocabulary_"):
+            return {"parameters": parameters}
         return {
-            "parameters": {
-                name: value.item() if isinstance(value, np.generic) else value
-                for name, value in parameters.items()
-            },
+            "parameters": parameters,
             "words": list(self.vocabulary_),
             "prefixes": list(self.prefixes_),
             "suffixes": list(self.suffixes_),
@@ -293,8 +295,9 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """Return the vocabulary that `to_json` described."""
         vocabulary = cls(**fields["parameters"])
-        vocabulary._number(fields["words"], fields["prefixes"], fields["suffixes"])
-        vocabulary.tokenized_ = bool(fields["tokenized"])
+        if len(fields) > 1:
+            vocabulary._number(fields["words"], fields["prefixes"], fields["suffixes"])
+            vocabulary.tokenized_ = bool(fields["tokenized"])
         return vocabulary
 
     # From texts to codes: the distinct words, and for each text where its words stand among them.

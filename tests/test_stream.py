@@ -1,0 +1,229 @@
+"""Streams: the same bits, step by step, as the whole sequence at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+
+import rnncore
+
+STEPS = 6
+BATCH = 3
+
+CELLS = [
+    (rnncore.LSTM, {}),
+    (rnncore.LSTM, {"learn_initial_state": True}),
+    (rnncore.GRU, {}),
+    (rnncore.GRU, {"learn_initial_state": True}),
+    *[
+        (rnncore.RNN, {"nonlinearity": name, "residual": residual})
+        for name in ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
+        for residual in (False, True)
+    ],
+]
+SIZES = [(5,), (17,), (4, 3), (3, 9, 2)]
+INPUTS = ["vectors", "ids", "one-hot", "rows of ids"]
+TASKS = ["classes", "two classes", "number", "numbers", "labels"]
+
+
+def make_X(rng, kind):
+    if kind == "vectors":
+        return rng.standard_normal((8, STEPS, 2))
+    return rng.integers(0, 5, (8, STEPS, 3) if kind == "rows of ids" else (8, STEPS))
+
+
+def make_y(rng, task, per_step):
+    shape = (8, STEPS) if per_step else (8,)
+    if task == "classes":
+        y = np.array(["a", "b", "c"])[rng.integers(0, 3, shape)]
+        y.flat[:3] = ["a", "b", "c"]
+        return y
+    if task == "two classes":
+        y = rng.integers(0, 2, shape)
+        y.flat[:2] = [0, 1]
+        return y
+    if task == "number":
+        return rng.standard_normal(shape)
+    if task == "numbers":
+        return rng.standard_normal((*shape, 2))
+    return rng.integers(0, 2, (*shape, 4))
+
+
+def fit(cell, sizes, kind, task, output, dtype, seed):
+    estimator, options = cell
+    rng = np.random.default_rng(seed)
+    X = make_X(rng, kind)
+    if kind == "one-hot":
+        options = {**options, "embedding": "one-hot"}
+    elif kind != "vectors":
+        options = {**options, "embedding_dim": 4, "masked_id": 0}
+    if task in ("two classes", "labels"):
+        options = {**options, "loss": "binary_cross_entropy"}
+    model = estimator(
+        sizes,
+        task="regression" if task.startswith("number") else "classification",
+        output=output,
+        max_epochs=1,
+        batch_size=4,
+        dtype=dtype,
+        random_state=seed,
+        **options,
+    )
+    return model.fit(X, make_y(rng, task, output == "sequence")), X
+
+
+@given(
+    st.sampled_from(CELLS),
+    st.sampled_from(SIZES),
+    st.sampled_from(INPUTS),
+    st.sampled_from(TASKS),
+    st.sampled_from(["last", "mean", "max", "sequence"]),
+    st.sampled_from(["float32", "float64"]),
+    st.sampled_from(["predict", "predict_proba", "transform"]),
+    st.integers(0, 1000),
+)
+@settings(max_examples=60)
+def test_steps_give_the_bits_of_the_whole_sequence(
+    cell, sizes, kind, task, output, dtype, method, seed
+):
+    model, X = fit(cell, sizes, kind, task, output, dtype, seed)
+    if method == "predict_proba" and task.startswith("number"):
+        method = "predict"
+    stream = model.stream(BATCH, method)
+    whole = getattr(model, method)(X[:BATCH])
+    for step in range(STEPS):
+        got = stream.step(X[:BATCH, step])
+        if output == "sequence":
+            want = whole[:, step]
+        else:
+            want = getattr(model, method)(X[:BATCH, : step + 1])
+        np.testing.assert_array_equal(got, want, strict=True)
+
+
+def test_every_cell_and_output():
+    for cell in CELLS:
+        for output in ("last", "mean", "max", "sequence"):
+            model, X = fit(cell, (4, 3), "vectors", "classes", output, "float32", 1)
+            stream = model.stream(BATCH, "predict_proba")
+            for step in range(STEPS):
+                got = stream.step(X[:BATCH, step])
+            want = model.predict_proba(X[:BATCH])
+            np.testing.assert_array_equal(got, want[:, -1] if output == "sequence" else want)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(CELLS[0], (4, 3), "vectors", "number", "last", "float32", 0)
+
+
+def test_rows_begin_anew(fitted):
+    model, X = fitted
+    stream = model.stream(BATCH)
+    for step in range(3):
+        stream.step(X[:BATCH, step])
+    stream.reset([1])
+    after = stream.step(X[:BATCH, 3])
+    np.testing.assert_array_equal(after[[0, 2]], model.predict(X[[0, 2], :4]))
+    np.testing.assert_array_equal(after[[1]], model.predict(X[[1], 3:4]))
+    stream.reset(np.array([True, False, True]))
+    after = stream.step(X[:BATCH, 4])
+    np.testing.assert_array_equal(after[[0, 2]], model.predict(X[[0, 2], 4:5]))
+    np.testing.assert_array_equal(after[[1]], model.predict(X[[1], 3:5]))
+    stream.reset([])
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(X[:BATCH, 0]), model.predict(X[:BATCH, :1]))
+
+
+@pytest.mark.parametrize("output", ["last", "mean", "max"])
+def test_a_state_can_be_kept(output):
+    model, X = fit(CELLS[1], (4, 3), "vectors", "number", output, "float64", 0)
+    stream = model.stream(BATCH)
+    stream.step(X[:BATCH, 0])
+    kept = stream.state
+    assert all(isinstance(array, np.ndarray) for array in kept.values())
+    expected = stream.step(X[:BATCH, 1])
+    other = model.stream(BATCH)
+    other.state = kept
+    np.testing.assert_array_equal(other.step(X[:BATCH, 1]), expected)
+    for array in kept.values():
+        array[...] = 0  # a copy: nothing depends on it
+    stream.step(X[:BATCH, 2])
+
+
+def test_a_stream_keeps_the_weights_it_began_with():
+    model, X = fit(CELLS[0], (4,), "vectors", "number", "last", "float32", 0)
+    expected = model.predict(X[:1, :1])
+    stream = model.stream()
+    model.fit(X + 1, np.arange(8.0))
+    np.testing.assert_array_equal(stream.step(X[:1, 0]), expected)
+
+
+def test_wrong_shapes_are_named(fitted):
+    model, X = fitted
+    stream = model.stream(BATCH)
+    assert repr(stream) == "Stream(batch_size=3, method='predict')"
+    stream.step(X[:BATCH, 0])
+    for x, message in [
+        (X[0, 0], r"x: expected shape \(3, 2\), got \(2,\)"),
+        (X[:2, 0], r"x: expected shape \(3, 2\), got \(2, 2\)"),
+        (X[:3], r"x: expected shape \(3, 2\), got \(3, 6, 2\)"),
+        (np.full((3, 2), np.nan), "x: expected finite numbers, got nan in row 0"),
+        (np.full((3, 2), "a"), "x: expected real numbers, got str array"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            stream.step(x)
+    # Nothing moved on.
+    np.testing.assert_array_equal(stream.step(X[:BATCH, 1]), model.predict(X[:BATCH, :2]))
+    for rows, message in [
+        ([3], r"rows: expected rows in 0\.\.2, got 3"),
+        ([-1], r"rows: expected rows in 0\.\.2, got -1"),
+        ([0.5], "rows: expected integers, got float64 array"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            stream.reset(rows)
+    state = stream.state
+    name = next(iter(state))
+    for wrong, message in [
+        (3, "state: expected a mapping of arrays, got int 3"),
+        ({}, "state: expected the names"),
+        ({**state, name: state[name][..., :-1]}, r"state\['.*'\]: expected shape"),
+        ({**state, name: np.full(state[name].shape, "a")}, r"state\['.*'\]: expected float32"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=message):
+            stream.state = wrong
+
+
+def test_wrong_ids_are_named():
+    model, X = fit(CELLS[2], (4,), "ids", "classes", "last", "float32", 0)
+    stream = model.stream(2)
+    with pytest.raises(ValueError, match=r"x: expected shape \(2,\), got \(2, 1\)"):
+        stream.step(X[:2, :1])
+    with pytest.raises(ValueError, match=r"x: expected ids in 0\.\.4, got 5"):
+        stream.step([0, 5])
+    with pytest.raises(TypeError, match="x: expected integer ids, got float64"):
+        stream.step([0.0, 1.0])
+
+
+def test_words_are_looked_up():
+    model = rnncore.GRU(4, embedding_dim=3, max_epochs=2, random_state=0)
+    model.fit([["the", "dog"], ["a", "cat", "ran"]], [["D", "N"], ["D", "N", "V"]])
+    stream = model.stream()
+    tags = [stream.step([word])[0] for word in ["the", "unheard", "ran"]]
+    assert tags == list(model.predict([["the", "unheard", "ran"]])[0])
+
+
+def test_what_cannot_stream_is_named():
+    X, y = np.ones((4, 2, 1)), np.array([0.0, 1.0, 2.0, 3.0])
+    with pytest.raises(NotFittedError):
+        rnncore.LSTM().stream()
+    both = rnncore.LSTM(3, bidirectional=True, max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match="forwards alone, got bidirectional=True"):
+        both.stream()
+    model = rnncore.LSTM(3, max_epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match="method: expected 'predict' or 'transform' for regress"):
+        model.stream(method="predict_proba")
+    with pytest.raises(ValueError, match="method: expected one of 'predict', 'predict_proba', 'tr"):
+        model.stream(method="score")
+    with pytest.raises(ValueError, match="batch_size: expected an integer >= 1, got 0"):
+        model.stream(0)
