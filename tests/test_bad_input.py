@@ -66,8 +66,8 @@ FIT_CASES = [
         [0, 1],
     ),
     case(
-        TypeError,
-        r"X: expected real numbers, got str array of shape \(4, 3, 2\); words go in as integer ids",
+        ValueError,
+        r"X: expected texts \(n,\) or words \(n, T\), got str array of shape \(4, 3, 2\)",
         X.astype(str),
         Y,
     ),
@@ -75,12 +75,20 @@ FIT_CASES = [
     case(TypeError, r"X: expected real numbers, got datetime64", X.astype("M8[s]"), Y),
     case(TypeError, r"X: expected an array of numbers, got None", None, Y),
     case(TypeError, r"X\[1\]: expected real numbers, got str", [X[0], X[1].astype(str)], [0, 1]),
-    case(TypeError, r"X: expected real numbers, got str 'hello'; words go in", "hello", [0, 1]),
-    case(TypeError, r"X\[0\]: expected real numbers, got str 'one'", ["one", "two"], [0, 1]),
+    case(TypeError, r"X: expected a list of texts, got str 'hello'; .* use \[X\]", "hello", [0, 1]),
+    case(TypeError, r"X\[1\]: expected .*, got int 2", ["one", 2], [0, 1]),
+    case(TypeError, r"X\[1\]: expected .*, got str 'two'", [[1, 2], "two"], [0, 1]),
+    case(
+        ValueError,
+        r"lengths: expected None beside a list of sequences, got list \[3, 1\]",
+        ["one", "two"],
+        [0, 1],
+        lengths=[3, 1],
+    ),
     # values
     case(
         ValueError,
-        r"X: expected finite numbers \(in float32\), got nan in sequence 2, step 1",
+        r"X: expected finite numbers \(in float32\), got NaN in sequence 2, step 1, feature 0",
         changed(X, (2, 1, 0), NAN),
         Y,
     ),
@@ -92,7 +100,7 @@ FIT_CASES = [
     ),
     case(
         ValueError,
-        r"X: .* got nan in sequence 3, step 1",
+        r"X: .* got NaN in sequence 3, step 1",
         [*LISTED[:3], changed(LISTED[3], 1, NAN)],
         Y,
     ),
@@ -131,7 +139,7 @@ FIT_CASES = [
     # y
     case(ValueError, r"y: expected 4 targets, one for each sequence, got 3", X, Y[:3]),
     case(ValueError, r"y: expected a target|y: expected 4 targets", X, []),
-    case(TypeError, r"y: expected numbers or strings, got None", X, None),
+    case(ValueError, r"y: .* requires y to be passed, but the target y is None; only", X, None),
     case(TypeError, r"y\[2\]: expected numbers or strings, got None", X, [0, 1, None, 1]),
     case(TypeError, r"y\[0\]\[1\]: expected numbers or strings, got None", X, [[0, None, 1]] * 4),
     case(
@@ -156,15 +164,23 @@ FIT_CASES = [
         ValueError, r"y: expected no masked values, got 4", X, np.ma.masked_equal([1, 1, 1, 1], 1)
     ),
     case(ValueError, r"y: .* got \(4, 1\); .* use y\.ravel\(\)", X, np.array([Y]).T),
-    case(ValueError, r"y: .* got \(4, 2\); .* use y\.argmax\(axis=1\)", X, np.eye(2, dtype=int)[Y]),
-    case(ValueError, r"y: expected finite targets, got nan", X, [0.5, NAN, 1, 2]),
+    case(
+        ValueError,
+        r"y: .* got \(4, 2\); several labels at once are columns of 0 and 1",
+        X,
+        np.eye(2, dtype=int)[Y] + 1,
+    ),
+    case(ValueError, r"y: shape \(4, 3\) could be 3 targets for each", X, np.zeros((4, 3), int)),
+    case(ValueError, r"y: expected finite targets, got NaN", X, [0.5, NAN, 1, 2]),
     case(ValueError, r"y: expected finite targets, got inf", X, [0.5, 2, INF, 2]),
-    case(ValueError, r"y: expected labels of at least 2 classes, got only 7$", X, [7, 7, 7, 7]),
+    case(
+        ValueError, r"y: expected labels of at least 2 classes, got one class, 7", X, [7, 7, 7, 7]
+    ),
     case(
         ValueError,
         r"y: expected shape \(4,\) or \(4, 3\) for classification, got \(4, 2\)",
         X,
-        np.zeros((4, 2), int),
+        np.full((4, 2), 2),
     ),
     case(
         ValueError, r"y: expected shape .* for regression, got \(4, 2, 1\)", X, np.zeros((4, 2, 1))
@@ -193,7 +209,7 @@ FIT_CASES = [
     # eval_set
     case(
         TypeError,
-        r"eval_set: expected a tuple \(X, y\) or \(X, y, lengths\), got list \[1\]",
+        r"eval_set: expected a tuple \(X, y\), \(X, y, lengths\) or .*, got list \[1\]",
         X,
         Y,
         eval_set=[1],
@@ -227,6 +243,42 @@ FIT_CASES = [
         Y,
         eval_set=(X, Y, [9, 1, 1, 1]),
     ),
+    case(
+        ValueError,
+        r"eval_set\[3\]: expected finite weights >= 0, got -1 in sequence 2",
+        X,
+        Y,
+        eval_set=(X, Y, None, [1, 1, -1, 1]),
+    ),
+    # sample_weight
+    case(
+        ValueError,
+        r"sample_weight: expected finite weights >= 0, got -2 in sequence 1",
+        X,
+        Y,
+        sample_weight=[1, -2, 1, 1],
+    ),
+    case(
+        ValueError,
+        r"sample_weight: expected shape \(4,\), got \(4, 3\)",
+        X,
+        Y,
+        sample_weight=np.ones((4, 3)),
+    ),
+    case(
+        ValueError,
+        r"sample_weight: expected 4 weights, one for each sequence, got 3",
+        X,
+        Y,
+        sample_weight=[1, 2, 3],
+    ),
+    case(
+        ValueError,
+        r"y: expected finite targets, got NaN",
+        X,
+        [0.5, NAN, 1, 2],
+        sample_weight=[1] * 4,
+    ),
 ]
 
 
@@ -249,23 +301,29 @@ def test_fit_refuses(args, kwargs, error, match, model):
     [
         case(
             ValueError,
-            r"X: expected ids of shape \(n, T\), got shape \(4, 3, 2\)",
-            X.astype(int),
+            r"X: expected ids of shape \(n, T\), got shape \(4, 3, 2, 1\)",
+            X[..., None].astype(int),
             Y,
         ),
         case(TypeError, r"X: expected integer ids, got float64 array", X[:, :, 0], Y),
         case(TypeError, r"X: expected integer ids, got bool array", X[:, :, 0] > 0, Y),
         case(TypeError, r"X\[0\]: expected integer ids, got float64 array", [[0.5], [1]], [0, 1]),
         case(
-            TypeError,
-            r"X\[0\]: expected integer ids, got str array of shape \(2,\); words go in as integer",
-            [["the", "cat"], ["sat"]],
+            ValueError,
+            r"vocabulary_size: expected 6 ids or more, those of X's text, got 5",
+            [["the", "cat"], ["sat", "down"]],
             [0, 1],
         ),
         case(
             ValueError,
-            r"X\[1\]: expected ids of shape \(T,\), got shape \(1, 2\)",
+            r"X: expected as many ids a step everywhere, got shapes \(1, 2\) and \(1,\)",
             [[1], [[1, 2]]],
+            [0, 1],
+        ),
+        case(
+            ValueError,
+            r"X\[1\]: expected ids of shape \(T,\), got shape \(1, 1, 2\)",
+            [[1], [[[1, 2]]]],
             [0, 1],
         ),
         case(
@@ -320,11 +378,17 @@ def test_integer_arrays_hint_at_embeddings(model):
 @pytest.mark.parametrize(
     ("task", "output", "y", "match"),
     [
-        ("classification", "auto", [0.5, 1, 2, 3], r"y: expected labels .* got the number 0\.5"),
+        (
+            "classification",
+            "auto",
+            [0.5, 1, 2, 3],
+            r"y: expected labels .* got the continuous number 0\.5",
+        ),
         ("regression", "auto", list("abab"), r"y: expected numbers for regression, got .*str"),
         ("auto", "sequence", Y, r"y: expected shape \(4, 3\) for classification, got \(4,\)"),
         ("regression", "last", np.zeros((4, 3, 1)), r"y: expected shape \(4,\) or \(4, k\)"),
-        ("classification", "last", np.zeros((4, 3), int), r"y: expected shape \(4,\) for class"),
+        ("classification", "last", np.full((4, 3), 2), r"y: expected shape \(4,\) for class"),
+        ("regression", "mean", np.zeros((4, 3, 1)), r"y: expected shape \(4,\) or \(4, k\)"),
     ],
 )
 def test_fit_refuses_targets_that_are_not_what_was_asked_for(task, output, y, match, model):
@@ -341,8 +405,41 @@ def test_models_beyond_memory_are_refused():
     ):
         model.fit([[10**12], [1]], [0, 1])  # say, a hash for an id
     assert not hasattr(model, "history_")
-    with pytest.raises(MemoryError, match=f"memory: hidden_size {2**22}, num_layers 1$"):
+    with pytest.raises(MemoryError, match=f"memory: hidden sizes {2**22}$"):
         rnncore.GRU(2**22).fit(X, Y)
+
+
+# Of language models.
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "error", "match"),
+    [
+        case(ValueError, "y: expected None for a language model, .* got list", IDS, Y),
+        case(ValueError, "X: expected a sequence of two ids or more, got none", [[1], [], [3]]),
+        case(ValueError, "X: expected a sequence of two ids or more, got none", [3]),
+        case(
+            ValueError, "X: expected one id a step for a language model, got 2", [[[1, 2], [3, 4]]]
+        ),
+        case(TypeError, r"X: expected integer ids, got float64 array of shape \(4, 3, 2\)", X),
+        case(TypeError, "X: expected integer ids, got float64 array", np.zeros(5)),
+        case(ValueError, "lengths: expected None beside one sequence", [1, 2, 3], lengths=[2]),
+        case(ValueError, r"sample_weight: expected shape \(3,\)", [1, 2, 3], sample_weight=[1.0]),
+        case(
+            ValueError, r"eval_set\[0\]: expected ids in 0\.\.3, got 4", IDS, eval_set=([[4, 1]],)
+        ),
+        case(TypeError, r"eval_set: expected a tuple \(X, y\)", IDS, eval_set=()),
+    ],
+)
+def test_fit_of_a_language_model_refuses(args, kwargs, error, match, model):
+    model.set_params(task="language_model")
+    with pytest.raises(error, match=match):
+        model.fit(*args, **kwargs)
+
+
+def test_text_is_read_where_fit_read_text(tagger):
+    with pytest.raises(TypeError, match="X: expected integer ids, as in fit, got text"):
+        tagger.predict([["a", "b"]])
 
 
 # After fit.
@@ -370,7 +467,7 @@ def test_predict_refuses(classifier, tagger):
         classifier.predict(np.zeros((2, 3, 3)))
     with pytest.raises(ValueError, match=r"X: expected shape \(n, T, 2\), got \(3, 2\)"):
         classifier.predict(X[0])
-    with pytest.raises(ValueError, match=r"X: .* got nan in sequence 1, step 0"):
+    with pytest.raises(ValueError, match=r"X: .* got NaN in sequence 1, step 0"):
         classifier.predict_proba(changed(X, (1, 0, 0), NAN))
     with pytest.raises(ValueError, match=r"lengths: expected shape \(4,\), got \(2,\)"):
         classifier.predict(X, lengths=[1, 2])

@@ -2,17 +2,25 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rnncore._data import read_ids, read_vectors
-from rnncore._targets import read_targets
+from rnncore._data import holds_text, read_ids, read_vectors
+from rnncore._labelled import Labelled, split
+from rnncore._targets import check_targets, read_targets
+from rnncore._weights import read_sample_weight, weights_of_classes
 
 
-def vectors(X, lengths=None, padding_value=None, n_features=None, dtype="float32"):
-    return read_vectors(X, lengths, padding_value=padding_value, n_features=n_features, dtype=dtype)
+def vectors(X, lengths=None, padding_value=None, n_features=None, dtype="float32", **options):
+    return read_vectors(
+        X, lengths, padding_value=padding_value, n_features=n_features, dtype=dtype, **options
+    )
 
 
-def ids(X, lengths=None, padding_value=None, vocabulary_size=None):
-    return read_ids(X, lengths, padding_value=padding_value, vocabulary_size=vocabulary_size)
+def ids(X, lengths=None, padding_value=None, vocabulary_size=None, **options):
+    return read_ids(
+        X, lengths, padding_value=padding_value, vocabulary_size=vocabulary_size, **options
+    )
 
 
 def steps_of(sequences):
@@ -123,7 +131,7 @@ def test_padding_may_hold_anything(X):
     X[0, 2:] = np.nan
     X[1, 1:] = np.inf
     assert vectors(X, lengths=[2, 1, 4]).lengths.tolist() == [2, 1, 4]
-    with pytest.raises(ValueError, match=r"got nan in sequence 0, step 2"):
+    with pytest.raises(ValueError, match=r"got NaN in sequence 0, step 2"):
         vectors(X, lengths=[3, 1, 4])
     with pytest.raises(ValueError, match=r"got inf in sequence 1, step 1"):
         vectors(X, lengths=[2, 3, 4])
@@ -146,6 +154,98 @@ def test_no_steps_at_all():
     assert vectors([np.zeros((0, 3)), []]).lengths.tolist() == [0, 0]
     assert ids([[], []]).lengths.tolist() == [0, 0]
     assert vectors([[], [[1.0, 2.0]]]).lengths.tolist() == [0, 1]
+
+
+def test_padding_may_stand_on_the_left(X):
+    X[0, :2] = X[1] = -1
+    for form in (X, list(X)):
+        sequences = vectors(form, padding_value=-1, left=True)
+        assert sequences.starts.tolist() == [2, 8, 8]
+        assert steps_of(sequences) == [X[0, 2:].tolist(), [], X[2].tolist()]
+    given = vectors(X, lengths=[2, 0, 3], left=True)
+    assert steps_of(given) == [X[0, 2:].tolist(), [], X[2, 1:].tolist()]
+    with pytest.raises(ValueError, match="got NaN in sequence 2, step 3, feature 1"):
+        vectors(np.where(np.arange(24).reshape(X.shape) == 23, np.nan, X), [2, 0, 3], left=True)
+
+
+@given(
+    lengths=st.lists(st.integers(0, 4), min_size=1, max_size=5),
+    left=st.booleans(),
+    width=st.integers(1, 3),
+    data=st.data(),
+)
+def test_padding_is_found_on_either_side(lengths, left, width, data):
+    longest = max(lengths) + data.draw(st.integers(0, 2))
+    block = np.full((len(lengths), longest, width), -1)
+    y = np.full((len(lengths), longest), -1)
+    count = 0
+    for row, tags, length in zip(block, y, lengths, strict=True):
+        steps = slice(longest - length, None) if left else slice(length)
+        row[steps] = count + np.arange(length)[:, None]
+        tags[steps] = count + np.arange(length)
+        count += length
+    options = {"padding_value": -1, "left": left}
+    for sequences in (
+        vectors(block, **options),
+        vectors(list(block), **options),
+        vectors(block, lengths=lengths, left=left),
+        ids(block, **options, ids_per_step=None),
+        ids(list(block), **options, ids_per_step=None),
+    ):
+        values = sequences.values.reshape(-1, width)[sequences.rows(), 0]
+        assert values.tolist() == list(range(count))
+        assert sequences.lengths.tolist() == lengths
+        assert y[sequences.mask()].tolist() == list(range(count))
+        back = np.array(sequences.shape_like_input(np.arange(count) + 1))
+        np.testing.assert_array_equal(back, y + 1)
+        if count:
+            at = data.draw(st.integers(0, count - 1))
+            assert y[sequences.locate(at)] == at
+
+
+def test_several_ids_a_step():
+    X = [[[1, 2], [3, 4]], [], [[5, 6]]]
+    sequences = ids(X, ids_per_step=None)
+    assert steps_of(sequences) == X
+    assert ids(X, ids_per_step=2).values.shape == (3, 2)
+    array = np.arange(12).reshape(2, 3, 2)
+    assert steps_of(ids(array, lengths=[1, 2], ids_per_step=None)) == [
+        array[0, :1].tolist(),
+        array[1, :2].tolist(),
+    ]
+    assert ids(np.ones((2, 3, 1), int)).values.shape == (6,)
+    with pytest.raises(
+        ValueError, match=r"X: expected ids of shape \(n, T\), got shape \(2, 3, 2\)"
+    ):
+        ids(array)
+    with pytest.raises(
+        ValueError, match=r"X\[0\]: expected ids of shape \(T, 3\), got shape \(2, 2"
+    ):
+        ids(X, ids_per_step=3)
+    with pytest.raises(ValueError, match="as many ids a step everywhere"):
+        ids([[[1, 2]], [[1]]], ids_per_step=None)
+    with pytest.raises(ValueError, match=r"ids in 0\.\.5, got 6 in sequence 2, step 0"):
+        ids(X, ids_per_step=None, vocabulary_size=6)
+
+
+@pytest.mark.parametrize("form", [list, np.array, tuple])
+def test_one_stream_of_ids(form):
+    sequences = ids(form([3, 1, 2]), may_be_stream=True)
+    assert sequences.stream
+    assert steps_of(sequences) == [[3, 1, 2]]
+    assert sequences.shape_like_input(np.array([5, 6, 7])).tolist() == [5, 6, 7]
+    assert not ids([[3, 1, 2]], may_be_stream=True).stream
+    with pytest.raises(ValueError, match="for one sequence use"):
+        ids(form([3, 1, 2]))
+    with pytest.raises(TypeError, match="expected integer ids"):
+        ids(form([0.5, 1]), may_be_stream=True)
+
+
+def test_text_is_told_from_numbers():
+    for text in ("a", ["a"], [[], ["a"]], np.array(["a"]), [np.array(["a"])], objects(["a", "b"])):
+        assert holds_text(text)
+    for other in ([[1]], [], [[], []], None, 3, [None], np.zeros(3), [np.zeros((2, 2))]):
+        assert not holds_text(other)
 
 
 # Results.
@@ -172,9 +272,9 @@ def test_results_per_step_take_the_form_of_x(X):
 # y.
 
 
-def targets(y, sequences, task="auto", output="auto"):
-    found = read_targets(y, sequences, task=task, output=output)
-    return found.task, found.output, found.values.tolist()
+def targets(y, sequences, task="auto", output="auto", **options):
+    found = read_targets(y, sequences, task=task, output=output, **options)
+    return found.task, "sequence" if found.per_step else "last", found.values.tolist()
 
 
 @pytest.mark.parametrize(
@@ -220,8 +320,8 @@ def test_targets_of_padding_are_left_out(X, form):
     X[0, 2:] = X[1] = -1
     sequences = vectors(form(X), padding_value=-1)
     expected = ("classification", "sequence", [0, 1, 8, 9, 10, 11])
-    for given in (y, list(y), y.tolist(), [y[0, :2], y[1, :0], y[2]]):
-        assert targets(given, sequences) == expected
+    for form in (y, list(y), y.tolist(), [y[0, :2], y[1, :0], y[2]]):
+        assert targets(form, sequences) == expected
 
 
 @pytest.mark.parametrize(
@@ -267,3 +367,197 @@ def test_task_and_output_overrule_the_guess(X):
         square.ravel().tolist(),
     )
     assert targets(square, sequences, task="classification")[1] == "sequence"
+
+
+def test_columns_of_0_and_1_are_several_labels(X):
+    sequences = vectors(X, lengths=[2, 0, 3])
+    y = np.array([[0, 1], [1, 1], [0, 0]])
+    assert targets(y, sequences) == ("classification", "last", y.tolist())
+    assert targets(y.tolist(), sequences) == ("classification", "last", y.tolist())
+    assert targets(y > 0, sequences)[2] == y.tolist()
+    assert targets(y.astype(float), sequences)[0] == "regression"
+    assert targets(y.astype(float), sequences, task="classification")[2] == y.tolist()
+    steps = np.zeros((3, 4, 5), int)
+    assert targets(steps, sequences) == ("classification", "sequence", [[0] * 5] * 5)
+    assert targets([steps[0, :2], [], steps[1, :3]], sequences)[1:] == (
+        "sequence",
+        [[0] * 5] * 5,
+    )
+    with pytest.raises(ValueError, match=r"got \(3, 2\); several labels at once are columns of 0"):
+        targets(y + 1, sequences)
+    with pytest.raises(ValueError, match=r"got \(3, 2\)"):
+        targets(y, sequences, columns=False)
+    with pytest.raises(ValueError, match=r"got \(3, 1\); for a column of labels use y\.ravel\(\)"):
+        targets(y[:, :1], sequences)
+
+
+def test_columns_of_labels_are_not_taken_for_steps(X):
+    y = np.array([[0, 1, 0, 1], [1, 1, 0, 0], [0, 0, 0, 1]])
+    sequences = vectors(X)
+    for form in (y, y.tolist(), list(y)):
+        with pytest.raises(ValueError, match="4 targets for each sequence, or one for each step"):
+            targets(form, sequences)
+        assert targets(form, sequences, output="max")[1:] == ("last", y.tolist())
+        assert targets(form, sequences, output="sequence")[1:] == ("sequence", y.ravel().tolist())
+    assert targets(y, sequences, columns=False)[1] == "sequence"
+    assert targets(y + 1, sequences)[1] == "sequence"
+    assert targets(y, vectors(X, lengths=[1, 2, 3]), output="sequence")[2] == [0, 1, 1, 0, 0, 0]
+
+
+def test_numbers_without_weight_may_be_missing():
+    y = np.array([1.0, np.nan, 3.0])
+    weights = np.array([1.0, 0.0, 2.0])
+    assert check_targets(y, "regression", "y", weights).tolist() == [1, 0, 3]
+    pairs = np.stack([y, y], axis=1)
+    assert check_targets(pairs, "regression", "y", weights).tolist() == [[1, 1], [0, 0], [3, 3]]
+    for given_weights in (None, weights[::-1] + 1):
+        with pytest.raises(ValueError, match="y: expected finite targets, got NaN"):
+            check_targets(y, "regression", "y", given_weights)
+
+
+# Weights.
+
+
+def sample_weight(weights, sequences, per_step):
+    return read_sample_weight(weights, sequences, per_step, "sample_weight").tolist()
+
+
+@pytest.mark.parametrize("form", [lambda X: X, list], ids=["array", "list"])
+def test_weights_of_sequences_and_of_steps(X, form):
+    X[0, 2:] = X[1] = -1
+    sequences = vectors(form(X), padding_value=-1)
+    assert read_sample_weight(None, sequences, True, "sample_weight") is None
+    assert sample_weight([1, 2, 3], sequences, False) == [1, 2, 3]
+    assert sample_weight([1, 2, 3], sequences, True) == [1, 1, 3, 3, 3, 3]
+    steps = np.arange(12).reshape(3, 4)
+    expected = [0, 1, 8, 9, 10, 11]
+    for given_weights in (steps, list(steps), steps.tolist(), [steps[0, :2], [], steps[2]]):
+        assert sample_weight(given_weights, sequences, True) == expected
+    with pytest.raises(ValueError, match=r"sample_weight: expected shape \(3,\), got \(3, 4\)"):
+        sample_weight(steps, sequences, False)
+    with pytest.raises(ValueError, match=r"shape \(3,\) or \(3, 4\) or a list with a weight for"):
+        sample_weight(steps[:, :3], sequences, True)
+
+
+def test_weights_of_a_stream():
+    sequences = ids([4, 5, 6], may_be_stream=True)
+    assert sample_weight([1, 0, 2], sequences, True) == [1, 0, 2]
+    with pytest.raises(ValueError, match=r"sample_weight: expected shape \(3,\), got .*\[1, 2\]"):
+        sample_weight([1, 2], sequences, True)
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "match"),
+    [
+        ([1, -1, 1], ValueError, "expected finite weights >= 0, got -1 in sequence 1"),
+        ([1, 1, np.nan], ValueError, "expected finite weights >= 0, got NaN in sequence 2"),
+        ([0, 0, 0], ValueError, "expected a weight above 0, got zero everywhere"),
+        (["a", "b", "c"], TypeError, "expected numbers, got"),
+        ([1, 1], ValueError, "expected 3 weights, one for each sequence, got 2"),
+    ],
+)
+def test_weights_that_are_none(X, weights, error, match):
+    with pytest.raises(error, match=f"sample_weight: {match}"):
+        sample_weight(weights, vectors(X), False)
+    if len(weights) == 3 and error is ValueError and "zero" not in match:
+        at = match.rsplit(" in ")[0]
+        with pytest.raises(error, match=f"sample_weight: {at} in sequence ., step 0"):
+            sample_weight(np.repeat(weights, 4).reshape(3, 4), vectors(X), True)
+
+
+def test_weights_of_classes_are_scikit_learns():
+    from sklearn.utils.class_weight import compute_class_weight
+
+    codes = np.array([0, 0, 0, 2, 1, 1])
+    classes = np.array(["a", "b", "c"])
+    expected = compute_class_weight("balanced", classes=classes, y=classes[codes])
+    np.testing.assert_allclose(weights_of_classes("balanced", classes, codes), expected)
+    assert weights_of_classes({"a": 2, "c": 0}, classes, codes).tolist() == [2, 1, 0]
+    assert weights_of_classes("balanced", classes, codes[:3]).tolist() == [1 / 3, 0, 0]
+    numbers = np.array([3, 7])
+    assert weights_of_classes({7: 5, 3: 1, 9: 4}, numbers, codes[:3]).tolist() == [1, 5]
+    with pytest.raises(ValueError, match=r"class_weight: expected classes of y, .* 3 too, got 8"):
+        weights_of_classes({7: 5, 8: 1}, numbers, codes[:3])
+    with pytest.raises(ValueError, match="class_weight: expected a weight above 0"):
+        weights_of_classes({3: 0}, numbers, codes[:3])
+
+
+# What a network is trained on.
+
+
+def of_steps(lengths, weights=None):
+    """Join sequences of these lengths, 3 rows apart, with targets that count the rows."""
+    offsets = np.concatenate([[0], np.cumsum(np.array(lengths) + 3)])
+    rows = np.arange(offsets[-1])
+    return Labelled(
+        rows.astype(float), offsets[:-1], np.array(lengths), rows, weights, True, "float64"
+    )
+
+
+def test_next_ids_are_targets():
+    sequences = ids(np.array([[4, 5, 6, 0], [7, 0, 0, 0], [0, 0, 0, 0]]), padding_value=0)
+    weights = np.array([0.1, 0.2, 0.3, 0.4])
+    data = Labelled.of_next_ids(sequences, weights, "float32")
+    assert data.lengths.tolist() == [2, 0, 0]
+    assert data.targets[:2].tolist() == [5, 6]
+    np.testing.assert_allclose(data.weights[:2], [0.2, 0.3], rtol=1e-6)
+    with pytest.raises(ValueError, match="X: expected a sequence of two ids or more, got none"):
+        Labelled.of_next_ids(ids([[1], []]), None, "float32")
+
+
+@given(steps=st.integers(1, 300), count=st.integers(1, 40), shortest=st.integers(1, 70))
+def test_streams_cover_a_sequence_evenly(steps, count, shortest):
+    data = of_steps([steps]).streams(count, shortest)
+    np.testing.assert_array_equal(np.cumsum(data.lengths)[:-1], data.starts[1:])
+    assert data.starts[0] == 0
+    assert data.lengths.sum() == steps
+    assert len(data) <= count
+    assert np.ptp(data.lengths) <= 1
+    assert len(data) == 1 or data.lengths.min() >= shortest
+    assert len(data) == count or steps // (len(data) + 1) < shortest
+
+
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=2, max_size=80),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 9),
+)
+def test_a_split_keeps_the_shares_of_the_classes(labels, fraction, seed):
+    codes = np.array(labels)
+    n = len(codes)
+    data = Labelled(np.zeros((n, 1)), np.arange(n), np.ones(n, int), codes, None, False, "float32")
+    train, held = split(data, fraction, np.random.default_rng(seed), True)
+    assert sorted([*train.starts, *held.starts]) == list(range(n))
+    assert len(held) == min(max(round(fraction * n), 1), n - 1)
+    np.testing.assert_array_equal(train.targets, codes[train.starts])
+    for code in np.unique(codes):
+        share = (codes == code).sum() * len(held) / n
+        assert abs((held.targets == code).sum() - share) <= 1.5
+    again = split(data, fraction, np.random.default_rng(seed), True)[1]
+    np.testing.assert_array_equal(again.starts, held.starts)
+
+
+def test_a_split_takes_sequences_whole_and_the_tail_of_one():
+    train, held = split(of_steps([3, 4, 5, 0]), 0.5, np.random.default_rng(0), False)
+    assert sorted([*train.lengths, *held.lengths]) == [0, 3, 4, 5]
+    assert len(train.targets) == len(held.targets) == 24
+    train, held = split(of_steps([20]), 0.1, np.random.default_rng(0), False)
+    assert (train.starts, train.lengths) == ([0], [18])
+    assert (held.starts, held.lengths) == ([18], [2])
+    single = of_steps([1])
+    with pytest.raises(
+        ValueError, match=r"early_stopping: expected at least 2 sequences, .* got 1"
+    ):
+        split(single, 0.1, np.random.default_rng(0), False)
+
+
+def test_weights_of_classes_reach_the_targets_that_count():
+    data = of_steps([2, 1])
+    codes = np.array([0, 1, 9, 9, 9, 1, 9, 9, 9]).clip(max=2)  # 2 where there is padding
+    data = Labelled(data.values, data.starts, data.lengths, codes, np.ones(9), True, "float32")
+    assert data.counted_codes().tolist() == [0, 1, 1]
+    weighed = data.weighed_by_class(np.array([3.0, 5.0, 7.0]))
+    assert weighed.weights[[0, 1, 5]].tolist() == [3, 5, 5]
+    assert weighed.weights.dtype == np.float32
+    weighed = weighed.weighed_by_class(np.array([0.0, 1.0, 1.0]))
+    assert weighed.counted_codes().tolist() == [1, 1]

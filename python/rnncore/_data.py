@@ -8,13 +8,13 @@ one in the right dtype is not copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects
+from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects, shown
 
 Indexes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -24,15 +24,22 @@ Mask = NDArray[np.bool_]
 class Sequences:
     """Checked sequences.
 
-    values : (N, F) floats, or (N,) int64 ids; C-contiguous, possibly the caller's own memory
-    starts, lengths : (n,) int64; behind the rows of a sequence its padding may follow
-    steps : padded number of steps T, or None when the sequences came as a list
+    values : (N, F) floats, or (N,) or (N, k) int64 ids; C-contiguous, possibly the caller's memory
+    starts, lengths : (n,) int64
+    offsets : (n + 1,) int64; the rows that sequence i came with, padding included, are
+        ``offsets[i] .. offsets[i + 1]``
+    steps : padded number of steps T, or None when the sequences did not come as one array
+    left : whether padding stands before the steps rather than behind them
+    stream : whether X was one long sequence by itself
     """
 
     values: Array
     starts: Indexes
     lengths: Indexes
-    steps: int | None
+    offsets: Indexes
+    steps: int | None = None
+    left: bool = False
+    stream: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -40,7 +47,7 @@ class Sequences:
     @property
     def sizes(self) -> Indexes:
         """Steps that each sequence came with, padding included."""
-        return np.diff(self.starts, append=len(self.values))
+        return np.diff(self.offsets)
 
     @property
     def longest(self) -> int:
@@ -49,9 +56,22 @@ class Sequences:
 
     def rows(self) -> Indexes:
         """Return the row of `values` of every real step, sequence after sequence."""
-        before = np.cumsum(self.lengths) - self.lengths
-        total = int(self.lengths.sum())
-        return np.repeat(self.starts - before, self.lengths) + np.arange(total)
+        return rows_of(self.starts, self.lengths)
+
+    def mask(self) -> Mask:
+        """Return which steps of a padded array (n, `longest`) over these sequences are real."""
+        first = self.starts - self.offsets[:-1]
+        if self.left:
+            first = first + self.longest - self.sizes
+        step = np.arange(self.longest)
+        return (step >= first[:, None]) & (step < (first + self.lengths)[:, None])
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Return (sequence, step) of the real step at `position` among all real steps."""
+        ends = np.cumsum(self.lengths)
+        sequence = int(np.searchsorted(ends, position, side="right"))
+        before = int(ends[sequence] - self.lengths[sequence])
+        return sequence, position - before + int(self.starts[sequence] - self.offsets[sequence])
 
     def spread(self, steps: Array) -> Array:
         """Return `steps`, given for real steps alone, aligned with `values`: zero at the others."""
@@ -63,9 +83,36 @@ class Sequences:
 
     def shape_like_input(self, steps: Array) -> Array | list[Array]:
         """Return per-step results in the form that X had, a list or an array, zero for padding."""
+        full = self.spread(steps)
+        if self.stream:
+            return full
         if self.steps is None:
-            return np.split(self.spread(steps), self.starts[1:])
-        return self.spread(steps).reshape(len(self), self.steps, *steps.shape[1:])
+            return np.split(full, self.offsets[1:-1])
+        return full.reshape(len(self), self.steps, *steps.shape[1:])
+
+
+def rows_of(starts: Indexes, lengths: Indexes) -> Indexes:
+    """Return the rows ``starts[i] .. starts[i] + lengths[i]``, sequence after sequence."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def holds_text(X: object) -> bool:
+    """Return whether `X` is a string, or holds strings, or lists of strings."""
+    X = listed_objects(X)
+    if isinstance(X, str):
+        return True
+    if isinstance(X, list | tuple):
+        filled = (item for item in X if np.ndim(item) == 0 or len(item))
+        first = next(filled, None)
+        if isinstance(first, list | tuple):
+            first = first[0]
+        return isinstance(first, str) or _is_array_of_text(first)
+    return _is_array_of_text(X)
+
+
+def _is_array_of_text(value: object) -> bool:
+    return getattr(getattr(value, "dtype", None), "kind", None) in ("U", "T")
 
 
 def read_vectors(
@@ -75,20 +122,22 @@ def read_vectors(
     padding_value: float | None,
     n_features: int | None,
     dtype: str,
-    names: tuple[str, str] = ("X", "lengths"),
+    left: bool = False,
     finite: bool = True,
+    names: tuple[str, str] = ("X", "lengths"),
 ) -> Sequences:
     """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
 
-    `n_features` is the F that is expected, None while it is not known; `names` are what errors call
-    the first two arguments; `finite` says whether NaN and infinities are refused.
+    `n_features` is the F that is expected, None while it is not known; `left` says on which side of
+    a sequence its padding stands; `names` are what errors call the first two arguments. Numbers
+    that are not `finite` are refused unless told otherwise.
     """
     X = listed_objects(X)
     with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
         if isinstance(X, list | tuple):
-            sequences = _vectors_of_list(X, lengths, padding_value, n_features, dtype, names)
+            sequences = _vectors_of_list(X, lengths, padding_value, n_features, dtype, left, names)
         else:
-            sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, names)
+            sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, left, names)
     if finite:
         _check_finite(names[0], sequences)
     return sequences
@@ -100,6 +149,7 @@ def _vectors_of_list(
     padding_value: float | None,
     n_features: int | None,
     dtype: str,
+    left: bool,
     names: tuple[str, str],
 ) -> Sequences:
     name, wanted = names[0], n_features or "F"
@@ -127,7 +177,7 @@ def _vectors_of_list(
     arrays = [array.reshape(-1, width) for array in arrays]
     values = np.empty((sum(map(len, arrays)), width), dtype)
     np.concatenate(arrays, out=values, casting="same_kind")
-    return _lay_out(values, list(map(len, arrays)), _find_padding(arrays, padding_value))
+    return _lay_out(values, list(map(len, arrays)), _find_padding(arrays, padding_value), left)
 
 
 def _vectors_of_array(
@@ -136,6 +186,7 @@ def _vectors_of_array(
     padding_value: float | None,
     n_features: int | None,
     dtype: str,
+    left: bool,
     names: tuple[str, str],
 ) -> Sequences:
     name, lengths_name = names
@@ -150,7 +201,7 @@ def _vectors_of_array(
     _check_width(name, array.shape[2], n_features)
     padding = _find_padding([array], padding_value) if lengths is None else None
     values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, array.shape[2])
-    return _blocks(lengths_name, values, array.shape[:2], lengths, padding)
+    return _blocks(lengths_name, values, array.shape[:2], lengths, padding, left)
 
 
 def read_ids(
@@ -159,40 +210,102 @@ def read_ids(
     *,
     padding_value: float | None,
     vocabulary_size: int | None,
+    ids_per_step: int | None = 1,
+    left: bool = False,
+    may_be_stream: bool = False,
     names: tuple[str, str] = ("X", "lengths"),
 ) -> Sequences:
-    """Read sequences of integer ids: (n, T), or a list of (T_i,).
+    """Read sequences of integer ids: (n, T), or a list of (T_i,); with several a step (n, T, k).
 
-    `vocabulary_size` is what every id must be below, None while it is not known; `names` are what
-    errors call the first two arguments.
+    `vocabulary_size` is what every id must be below, and `ids_per_step` that k, None while they are
+    not known; `left` says on which side of a sequence its padding stands. With `may_be_stream`
+    also one sequence by itself is read, (T,). `names` are what errors call the first two arguments.
     """
     name, lengths_name = names
     if padding_value is not None and not float(padding_value).is_integer():
         raise ValueError(f"padding_value: expected an integer for ids, got {padding_value}")
     X = listed_objects(X)
-    if isinstance(X, list | tuple):
-        arrays = _read_list(X, lengths, names, _check_integers, "(T,)", "[X]")
-        for index, array in enumerate(arrays):
-            if array.ndim != 1:
-                raise ValueError(
-                    f"{name}[{index}]: expected ids of shape (T,), got shape {array.shape}"
-                )
-        filled = [array for array in arrays if len(array)] or [np.empty(0, np.int64)]
-        values = np.concatenate(filled, dtype=np.int64, casting="unsafe")
-        padding = _find_padding([array[:, None] for array in arrays], padding_value)
-        sequences = _lay_out(values, list(map(len, arrays)), padding)
+    if may_be_stream and _is_one_sequence(X):
+        array = as_array(name, X)
+        _check_integers(name, array)
+        if lengths is not None:
+            raise ValueError(
+                f"{lengths_name}: expected None beside one sequence, got {describe(lengths)}"
+            )
+        values = np.ascontiguousarray(array, np.int64)
+        bounds = np.array([0, len(values)])
+        sequences = Sequences(values, bounds[:1], bounds[1:], bounds, stream=True)
+    elif isinstance(X, list | tuple):
+        sequences = _ids_of_list(X, lengths, padding_value, ids_per_step, left, names)
     else:
         array = as_array(name, X)
-        if array.ndim != 2:
-            hint = "; for one sequence use X[None]" if array.ndim == 1 else ""
-            raise ValueError(f"{name}: expected ids of shape (n, T), got shape {array.shape}{hint}")
+        _check_ids_shape(name, array, 2, "(n, T", ids_per_step)
         _check_integers(name, array)
         _check_not_empty(name, len(array))
-        padding = _find_padding([array[:, :, None]], padding_value) if lengths is None else None
-        values = np.require(array, np.int64, ["C", "ALIGNED"]).reshape(-1)
-        sequences = _blocks(lengths_name, values, array.shape, lengths, padding)
+        columns = array.reshape(*array.shape[:2], -1) if array.size else array[:, :, None]
+        padding = _find_padding([columns], padding_value) if lengths is None else None
+        shape = array.shape[:2]
+        values = _flat_ids(array, shape[0] * shape[1])
+        sequences = _blocks(lengths_name, values, shape, lengths, padding, left)
     _check_ids(name, sequences, vocabulary_size)
     return sequences
+
+
+def _is_one_sequence(X: object) -> bool:
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and all(np.ndim(item) == 0 for item in X[:2])
+    return len(getattr(X, "shape", ())) == 1
+
+
+def _ids_of_list(
+    X: Sequence[Any],
+    lengths: object,
+    padding_value: float | None,
+    ids_per_step: int | None,
+    left: bool,
+    names: tuple[str, str],
+) -> Sequences:
+    name = names[0]
+    arrays = _read_list(X, lengths, names, _check_integers, "(T,)", "[X]")
+    filled = []
+    for index, array in enumerate(arrays):
+        if array.shape != (0,):
+            _check_ids_shape(f"{name}[{index}]", array, 1, "(T", ids_per_step)
+            filled.append(array)
+    widths = {array.shape[1:] for array in filled}
+    if len(widths) > 1:
+        raise ValueError(
+            f"{name}: expected as many ids a step everywhere, got shapes "
+            f"{' and '.join(sorted({str(array.shape) for array in filled})[:2])}"
+        )
+    flat = np.concatenate(filled or [np.empty(0, np.int64)], dtype=np.int64, casting="unsafe")
+    padding = None
+    if padding_value is not None:
+        columns = [array.reshape(len(array), array.size // max(len(array), 1)) for array in arrays]
+        padding = _find_padding(columns, padding_value)
+    return _lay_out(_flat_ids(flat, len(flat)), list(map(len, arrays)), padding, left)
+
+
+def _check_ids_shape(
+    name: str, array: Array, axes: int, shape: str, ids_per_step: int | None
+) -> None:
+    """Check that ids have `axes` axes, or one more for several a step."""
+    found = array.shape[axes] if array.ndim == axes + 1 else 1
+    if array.ndim not in (axes, axes + 1) or found == 0 or ids_per_step not in (None, found):
+        wanted = (
+            f"{shape}, {ids_per_step})"
+            if ids_per_step not in (None, 1)
+            else (f"{shape})" if axes == 2 else f"{shape},)")
+        )
+        hint = "; for one sequence use X[None]" if array.ndim == 1 and axes == 2 else ""
+        raise ValueError(f"{name}: expected ids of shape {wanted}, got shape {array.shape}{hint}")
+
+
+def _flat_ids(array: Array, rows: int) -> Array:
+    """Return ids as (rows,), or (rows, k) for more than one a step."""
+    width = 1 if array.ndim == 1 or rows == 0 else array.size // rows
+    ids = np.require(array, np.int64, ["C", "ALIGNED"])
+    return ids.reshape(rows) if width == 1 else ids.reshape(rows, width)
 
 
 def _read_list(
@@ -230,16 +343,24 @@ def _find_padding(arrays: list[Array], value: float | None) -> Mask | None:
 
 
 def _lay_out(
-    values: Array, sizes: list[int] | Indexes, padding: Mask | None, steps: int | None = None
+    values: Array,
+    sizes: list[int] | Indexes,
+    padding: Mask | None,
+    left: bool,
+    steps: int | None = None,
 ) -> Sequences:
-    """Return sequences of `sizes` rows end to end, each up to its last row that is no `padding`."""
-    ends = np.cumsum(sizes, dtype=np.int64)
-    starts = ends - sizes
+    """Return sequences of `sizes` rows end to end, without the `padding` on one side of each."""
+    offsets = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    starts, ends = offsets[:-1], offsets[1:]
     if padding is not None:
         real = np.flatnonzero(~padding)
-        last = np.concatenate([[-1], real])[np.searchsorted(real, ends)]
-        ends = np.maximum(last + 1, starts)
-    return Sequences(values, starts, ends - starts, steps)
+        if left:
+            first = np.concatenate([real, [len(padding)]])[np.searchsorted(real, starts)]
+            starts = np.minimum(first, ends)
+        else:
+            last = np.concatenate([[-1], real])[np.searchsorted(real, ends)]
+            ends = np.maximum(last + 1, starts)
+    return Sequences(values, starts.copy(), ends - starts, offsets, steps, left)
 
 
 def _blocks(
@@ -248,12 +369,15 @@ def _blocks(
     shape: tuple[int, ...],
     lengths: object,
     padding: Mask | None,
+    left: bool,
 ) -> Sequences:
     count, steps = shape
-    sequences = _lay_out(values, np.full(count, steps, np.int64), padding, steps)
+    sequences = _lay_out(values, np.full(count, steps, np.int64), padding, left, steps)
     if lengths is None:
         return sequences
-    return replace(sequences, lengths=lengths_array(lengths_name, lengths, count, steps))
+    real = lengths_array(lengths_name, lengths, count, steps)
+    starts, offsets = sequences.starts, sequences.offsets
+    return Sequences(values, offsets[1:] - real if left else starts, real, offsets, steps, left)
 
 
 def _check_not_empty(name: str, count: int) -> None:
@@ -277,10 +401,7 @@ def _check_integers(name: str, array: Array) -> None:
 
 def _check_type(name: str, array: Array, kinds: str, expected: str) -> None:
     if array.dtype.kind not in kinds:
-        words = (
-            "; words go in as integer ids, see embedding_dim" if array.dtype.kind in "UT" else ""
-        )
-        raise TypeError(f"{name}: expected {expected}, got {describe(array)}{words}")
+        raise TypeError(f"{name}: expected {expected}, got {describe(array)}")
 
 
 def _advice(shape: tuple[int, ...], n_features: int | None) -> str:
@@ -312,28 +433,24 @@ def _check_finite(name: str, sequences: Sequences) -> None:
     rows = sequences.rows()
     bad = np.flatnonzero(~finite[rows])
     if len(bad):
-        sequence, step = _locate(sequences, int(bad[0]))
+        sequence, step = sequences.locate(int(bad[0]))
         values = sequences.values[rows[bad[0]]]
+        feature = int(np.flatnonzero(~np.isfinite(values))[0])
         raise ValueError(
-            f"{name}: expected finite numbers (in {values.dtype}), got "
-            f"{values[~np.isfinite(values)][0]} in sequence {sequence}, step {step}"
+            f"{name}: expected finite numbers (in {values.dtype}), got {shown(values[feature])} in "
+            f"sequence {sequence}, step {step}, feature {feature}"
         )
 
 
 def _check_ids(name: str, sequences: Sequences, vocabulary_size: int | None) -> None:
     ids: Indexes = sequences.values[sequences.rows()]
     top = np.iinfo(np.int64).max if vocabulary_size is None else vocabulary_size
-    bad = np.flatnonzero(np.logical_or(ids < 0, ids >= top))
+    wrong = np.logical_or(ids < 0, ids >= top)
+    bad = np.flatnonzero(wrong if ids.ndim == 1 else wrong.any(axis=1))
     if len(bad):
-        sequence, step = _locate(sequences, int(bad[0]))
+        sequence, step = sequences.locate(int(bad[0]))
+        found = ids[bad[0]] if ids.ndim == 1 else ids[bad[0]][wrong[bad[0]]][0]
         limits = ">= 0" if vocabulary_size is None else f"in 0..{vocabulary_size - 1}"
         raise ValueError(
-            f"{name}: expected ids {limits}, got {ids[bad[0]]} in sequence {sequence}, step {step}"
+            f"{name}: expected ids {limits}, got {found} in sequence {sequence}, step {step}"
         )
-
-
-def _locate(sequences: Sequences, position: int) -> tuple[int, int]:
-    """Return (sequence, step) of the real step that stands at `position` among all real steps."""
-    ends = np.cumsum(sequences.lengths)
-    sequence = int(np.searchsorted(ends, position, side="right"))
-    return sequence, position - int(ends[sequence] - sequences.lengths[sequence])

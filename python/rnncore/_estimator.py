@@ -2,96 +2,64 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+import copy
+import math
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.metrics import r2_score
-from sklearn.utils import ClassifierTags, RegressorTags
+from sklearn.utils import ClassifierTags, RegressorTags, TransformerTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from rnncore import _core
+from rnncore import _core, optim
 from rnncore._data import Sequences
+from rnncore._fit import Fit
 from rnncore._history import History
-from rnncore._io import to_json, write_file
-from rnncore._options import CHECKS, check_parameters, new_optimizer
+from rnncore._inspect import InspectMixin
+from rnncore._language import LanguageModelMixin
+from rnncore._network import new_network
+from rnncore._options import CHECKS, check_parameters
+from rnncore._parameters import Parameters
 from rnncore._problem import Problem
-from rnncore._progress import Progress
-from rnncore._validate import Array, describe
-from rnncore._words import WordsHere
+from rnncore._state import State
+from rnncore._store import StoreMixin
+from rnncore._stream import StreamMixin
+from rnncore._threads import threads_for
+from rnncore._validate import Array
+from rnncore._words import WordsHere, words_here
 
 # Prediction does not depend on it: large enough that every thread has rows for a full tile.
 _PREDICT_BATCH = 256
 
 
-class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
+class RecurrentEstimator(
+    Parameters,
+    WordsHere,
+    LanguageModelMixin,
+    StreamMixin,
+    InspectMixin,
+    StoreMixin,
+    BaseEstimator,  # type: ignore[misc]
+):
     """What `RNN`, `LSTM` and `GRU` share: everything but the equations."""
 
     _cell: ClassVar[str]
 
-    def __init__(
-        self,
-        hidden_size: int = 64,
-        *,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        task: str = "auto",
-        output: str = "auto",
-        embedding: str | None = None,
-        embedding_dim: int | None = None,
-        vocabulary_size: int | None = None,
-        padding_value: float | None = None,
-        optimizer: str = "adam",
-        learning_rate: float | str = "auto",
-        momentum: float = 0.9,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 1.0,
-        clip_value: float | None = None,
-        max_epochs: int = 100,
-        batch_size: int = 32,
-        shuffle: bool = True,
-        bucket_by_length: bool = True,
-        dtype: str = "float32",
-        n_jobs: int | None = None,
-        random_state: object = None,
-        verbose: int = 0,
-    ) -> None:
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.task = task
-        self.output = output
-        self.embedding = embedding
-        self.embedding_dim = embedding_dim
-        self.vocabulary_size = vocabulary_size
-        self.padding_value = padding_value
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.nesterov = nesterov
-        self.weight_decay = weight_decay
-        self.clip_norm = clip_norm
-        self.clip_value = clip_value
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.bucket_by_length = bucket_by_length
-        self.dtype = dtype
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
-
     # Training.
 
-    def fit(self, X: object, y: object, *, lengths: object = None, eval_set: object = None) -> Self:
+    @words_here
+    def fit(
+        self,
+        X: object,
+        y: object = None,
+        *,
+        lengths: object = None,
+        sample_weight: object = None,
+        eval_set: object = None,
+        resume: bool = False,
+    ) -> Self:
         """Train a new network.
 
         Ctrl-C ends the training and keeps the network as it is then, with a warning.
@@ -100,16 +68,28 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         ----------
         X : array of float (n, T, F), or list of n arrays (T_i, F)
             Sequences of feature vectors. With `embedding_dim` or `embedding`: integer ids, an array
-            (n, T) or a list of n arrays (T_i,). Sequences may have no step at all. A column of
-            objects, as of pandas, is read as a list, here and for y.
-        y : array or list
+            (n, T) or a list of n arrays (T_i,); several ids a step, (n, T, k) or a list of
+            (T_i, k), stand for the sum of their vectors. Or text: a list of strings, or of lists of
+            words. Sequences may have no step at all. A column of objects, as of pandas, is read as
+            a list, here and for y. Language models also take one long stream by itself: ids (T,),
+            or a string.
+        y : array or list, or None for a language model
             One target per sequence: labels or numbers (n,), or k numbers each (n, k). Or one per
-            step: (n, T), (n, T, k), or a list of n arrays (T_i,) or (T_i, k).
+            step: (n, T), (n, T, k), or a list of n arrays (T_i,) or (T_i, k). Several labels at
+            once are columns of 0 and 1, as many as there are labels.
         lengths : array of int (n,), optional
-            Real steps of each sequence of a padded array; what comes after them is never read.
-            The default is `padding_value`'s lengths, or all T.
-        eval_set : tuple (X, y) or (X, y, lengths), optional
-            Data to evaluate after every epoch, see `history_`. It does not affect the training.
+            Real steps of each sequence of a padded array; padding is never read. The default is
+            `padding_value`'s lengths, or all T.
+        sample_weight : array (n,), optional
+            What each sequence counts in loss and metric. With a target per step also (n, T) or a
+            list of arrays (T_i,). A weight of 0 leaves a target out everywhere, and it may be NaN
+            then. The weight of an id is that of predicting it, in a language model.
+        eval_set : tuple (X, y), (X, y, lengths) or (X, y, lengths, sample_weight), optional
+            Data to evaluate after every epoch, see `history_`. Without `early_stopping` it does
+            not affect the training; with it no part of X is kept back.
+        resume : bool
+            Go on from the last checkpoint in `checkpoint_dir`, if there is one, to the same bits as
+            a fit that nothing stopped.
 
         Returns
         -------
@@ -126,115 +106,55 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
             When loss or weights stop being finite; names epoch and batch. The model keeps the last
             finite weights.
         """
-        options = check_parameters(self.get_params(deep=False))
-        optimizer = new_optimizer(options, gated=self._cell != "rnn")._core
-        problem, sequences, targets = Problem.from_data(
-            X,
-            y,
-            lengths,
-            input_kind="embedding" if options["embedding_dim"] else options["embedding"] or "dense",
-            vocabulary_size=options["vocabulary_size"],
-            task=options["task"],
-            output=options["output"],
-            padding_value=options["padding_value"],
-            dtype=options["dtype"],
-        )
-        validation = self._read_eval_set(eval_set, problem, options["padding_value"])
-        rng = options["random_state"]
-        config = self._network_config(options, problem)
-        network = _new_network(config)
-        network.set_parameters(_initial_weights(network, config, rng))
-
-        self._become_fitted(problem, config, network, History())
-        data = _examples(sequences, targets)
-        if self._train(data, validation, optimizer, int(rng.integers(2**63)), options):
-            warnings.warn(
-                f"fit was interrupted in epoch {self.n_epochs_ + 1} of {options['max_epochs']}: "
-                "the model keeps what it had learned by then",
-                stacklevel=2,
-            )
+        options = check_parameters(self.get_params(deep=False), self._cell)
+        fit = Fit(self, options, go_on=options["warm_start"], resume=resume)
+        fit.read(X, y, lengths, sample_weight, eval_set)
+        fit.prepare().fit(fit.checkpoints, fit.found, stacklevel=3)
         return self
 
-    def _train(
+    @words_here
+    def partial_fit(
         self,
-        data: _core.Examples,
-        validation: _core.Examples | None,
-        optimizer: _core.Optimizer,
-        seed: int,
-        options: dict[str, Any],
-    ) -> bool:
-        """Run the training loop; return whether Ctrl-C ended it."""
-        score = "accuracy" if self.task_ == "classification" else "r2"
-        bar: AbstractContextManager[Progress | None] = (
-            Progress(options["max_epochs"], score, lines=options["verbose"] == 2)
-            if options["verbose"]
-            else nullcontext()
-        )
-        use = {"batch_size": options["batch_size"], "n_threads": options["n_jobs"]}
-        try:
-            with bar as progress:
-                for epoch in range(1, options["max_epochs"] + 1):
-                    logs = self._network.train_epoch(
-                        data,
-                        optimizer,
-                        epoch=epoch,
-                        shuffle=options["shuffle"],
-                        bucket_by_length=options["bucket_by_length"],
-                        seed=seed,
-                        on_batch=partial(progress.on_batch, epoch) if progress else None,
-                        **use,
-                    )
-                    del logs["steps"]
-                    if validation is not None:
-                        evaluated = self._network.evaluate(validation, **use)
-                        logs["val_loss"], logs["val_metric"] = evaluated
-                    self._on_epoch(score, progress, epoch, logs)
-        except KeyboardInterrupt:
-            return True
-        return False
+        X: object,
+        y: object = None,
+        *,
+        classes: object = None,
+        lengths: object = None,
+        sample_weight: object = None,
+    ) -> Self:
+        """Train for one epoch more, the first time with a new network.
 
-    def _on_epoch(
-        self, score: str, progress: Progress | None, epoch: int, logs: dict[str, float]
-    ) -> None:
-        figures = {name.replace("metric", score): value for name, value in logs.items()}
-        self.n_epochs_ = epoch
-        self.history_.add_epoch(figures)
-        if progress:
-            progress.on_epoch(epoch, figures)
+        Parameters
+        ----------
+        X, y, lengths, sample_weight
+            As in `fit`; after the first time of the same kind as then.
+        classes : array (n_classes,), optional
+            All labels that there will ever be, the first time; the default is those in y. Not for
+            columns of several labels.
 
-    def _network_config(self, options: dict[str, Any], problem: Problem) -> dict[str, Any]:
-        cell = f"rnn_{options['nonlinearity']}" if self._cell == "rnn" else self._cell
-        return {
-            "cell": cell,
-            "input": problem.input_kind,
-            "input_size": problem.n_features or options["embedding_dim"] or 1,
-            "vocabulary_size": problem.vocabulary_size,
-            "hidden_sizes": [options["hidden_size"]] * options["num_layers"],
-            "dropout": options["dropout"],
-            "bidirectional": options["bidirectional"],
-            "output": problem.output,
-            "n_outputs": problem.n_outputs,
-            "loss": "squared_error" if problem.classes is None else "cross_entropy",
-            "dtype": options["dtype"],
-        }
+        Returns
+        -------
+        self
 
-    def _read_eval_set(
-        self, eval_set: object, problem: Problem, padding_value: float | None
-    ) -> _core.Examples | None:
-        if eval_set is None:
-            return None
-        if not isinstance(eval_set, tuple | list) or len(eval_set) not in (2, 3):
-            raise TypeError(
-                f"eval_set: expected a tuple (X, y) or (X, y, lengths), got {describe(eval_set)}"
-            )
-        lengths = eval_set[2] if len(eval_set) == 3 else None
-        names = ("eval_set[0]", "eval_set[2]")
-        sequences = problem.read(eval_set[0], lengths, padding_value, names)
-        targets = problem.targets_for_training(eval_set[1], sequences, "eval_set[1]")
-        return _examples(sequences, targets)
+        Raises
+        ------
+        ValueError, TypeError, MemoryError, FloatingPointError
+            As in `fit`.
+        """
+        options = check_parameters(self.get_params(deep=False), self._cell)
+        if options["early_stopping"]:
+            raise ValueError("early_stopping: expected False for partial_fit, got True")
+        fit = Fit(self, options, go_on=True)
+        fit.read(X, y, lengths, sample_weight, None, classes)
+        fit.prepare().partial_fit(stacklevel=3)
+        return self
 
     def _become_fitted(
-        self, problem: Problem, config: dict[str, Any], network: _core.Network, history: History
+        self,
+        problem: Problem,
+        config: dict[str, Any],
+        network: _core.Network,
+        history: History | None = None,
     ) -> None:
         """Replace all that an earlier fit left by what is given."""
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
@@ -242,21 +162,27 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         self._problem = problem
         self._config = config
         self._network = network
-        self.history_ = history
-        self.n_epochs_ = len(history.get("loss", ()))
+        self._optimizer: optim.Optimizer | None = None
+        self._state: State | None = None
+        self.history_ = History() if history is None else history
+        self.n_epochs_ = len(self.history_.get("loss", ()))
         self.task_ = problem.task
         self.output_ = problem.output
+        self.loss_ = problem.loss
+        self.n_outputs_ = problem.n_outputs
         if problem.classes is not None:
             self.classes_ = problem.classes
-        if problem.n_features is not None:
-            self.n_features_in_ = problem.n_features
-        if problem.vocabulary_size is not None:
-            self.vocabulary_size_ = problem.vocabulary_size
+        if problem.input.n_features:
+            self.n_features_in_ = problem.input.n_features
+        if problem.input.vocabulary_size:
+            self.vocabulary_size_ = problem.input.vocabulary_size
+        if problem.input.vocabulary is not None:
+            self.vocabulary_ = problem.input.vocabulary
 
     # Use.
 
     def predict(self, X: object, *, lengths: object = None) -> Array | list[Array]:
-        """Predict labels or numbers.
+        """Predict labels or numbers; a language model the most probable id after each step.
 
         Parameters
         ----------
@@ -276,8 +202,10 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         ValueError, TypeError
             When X is not as in `fit`.
         """
-        sequences, outputs = self._outputs(X, lengths)
-        return self._problem.shape_like_input(self._problem.predictions(outputs), sequences)
+        self._check_fitted()
+        sequences = self._read(X, lengths)
+        predictions = self._problem.predictions(self._run(sequences))
+        return self._problem.shape_like_input(predictions, sequences)
 
     def _may_classify(self) -> bool:
         if self._task_if_known() == "regression":
@@ -286,26 +214,32 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     @available_if(_may_classify)  # type: ignore[untyped-decorator]
     def predict_proba(self, X: object, *, lengths: object = None) -> Array | list[Array]:
-        """Predict the probability of every class, in the order of `classes_`.
+        """Predict the probability of every class, in the order of `classes_`, or of every next id.
 
         Parameters and errors are those of `predict`.
 
         Returns
         -------
         array (n, n_classes), or per step: array (n, T, n_classes), list of arrays (T_i, n_classes)
+            Of labels that may come together each has a probability of its own.
         """
-        sequences, outputs = self._outputs(X, lengths)
-        powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
-        probabilities = powers / powers.sum(axis=1, keepdims=True)
+        self._check_fitted()
+        sequences = self._read(X, lengths)
+        probabilities = self._problem.probabilities(self._run(sequences))
         return self._problem.shape_like_input(probabilities, sequences)
 
-    def score(self, X: object, y: object, *, lengths: object = None) -> float:
+    def score(
+        self, X: object, y: object = None, *, lengths: object = None, sample_weight: object = None
+    ) -> float:
         """Return the accuracy for classification, R² (mean over the targets) for regression.
+
+        Where several labels come together all must be right. Of a language model it is the mean
+        log-likelihood of the ids, the greater the better; see `perplexity`.
 
         Parameters
         ----------
-        X, y, lengths
-            As in `fit`. Steps after the end of a sequence do not count.
+        X, y, lengths, sample_weight
+            As in `fit`. Padding does not count.
 
         Returns
         -------
@@ -318,29 +252,101 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
         ValueError, TypeError
             When X or y is not as in `fit`.
         """
-        check_is_fitted(self)
+        self._check_fitted()
+        if self.task_ == "language_model":
+            return -self._mean_loss(X, y, lengths, sample_weight)
         sequences = self._read(X, lengths)
-        targets = self._problem.read_targets(y, sequences)
+        targets, weights = self._problem.read(sequences, y, sample_weight)
         predictions = self._problem.predictions(self._run(sequences))
-        if self.task_ == "classification":
-            return float(np.mean(predictions == targets))
-        return float(r2_score(targets, predictions))
+        if self.task_ == "regression":
+            return float(r2_score(targets, predictions, sample_weight=weights))
+        right = predictions == targets
+        if right.ndim == 2:
+            right = right.all(axis=1)
+        return float(np.average(right, weights=weights))
 
-    def _outputs(self, X: object, lengths: object) -> tuple[Sequences, Array]:
-        check_is_fitted(self)
+    def transform(
+        self, X: object, *, lengths: object = None, output: str = "auto"
+    ) -> Array | list[Array]:
+        """Return hidden states of the last layer, as features for other estimators.
+
+        Parameters
+        ----------
+        X, lengths
+            As in `fit`.
+        output : "auto", "last", "mean", "max" or "sequence"
+            One vector for each sequence, from its last state or from all, or one for each step. The
+            default is the `output_` of the model, what its predictions are made from.
+
+        Returns
+        -------
+        array (n, columns), or per step: array (n, T, columns), list of arrays (T_i, columns)
+            A column for each unit of the last layer, and direction.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before `fit`.
+        ValueError, TypeError
+            When X is not as in `fit`, or there is no such `output`.
+        """
+        self._check_fitted()
+        output = CHECKS["output"]("output", output)
+        if output == "auto":
+            output = self.output_
         sequences = self._read(X, lengths)
-        return sequences, self._run(sequences)
+        states = self._network.features(
+            self._examples(sequences),
+            output=output,
+            batch_size=_PREDICT_BATCH,
+            n_threads=self._n_threads(),
+        )
+        return sequences.shape_like_input(states) if output == "sequence" else states
 
-    def _read(self, X: object, lengths: object) -> Sequences:
-        padding_value = CHECKS["padding_value"]("padding_value", self.padding_value)
-        return self._problem.read(X, lengths, padding_value)
+    def fit_transform(
+        self, X: object, y: object = None, *, lengths: object = None, sample_weight: object = None
+    ) -> Array | list[Array]:
+        """Return ``fit(X, y).transform(X)``; arguments are those of `fit`."""
+        self.fit(X, y, lengths=lengths, sample_weight=sample_weight)
+        return self.transform(X, lengths=lengths)
+
+    # What the methods above, and those of the mixins, are made of.
+
+    def _check_fitted(self) -> None:
+        check_is_fitted(self)
+
+    def _n_threads(self) -> int | None:
+        return threads_for(CHECKS["n_jobs"]("n_jobs", self.n_jobs))
+
+    def _read(
+        self, X: object, lengths: object = None, names: tuple[str, str] = ("X", "lengths")
+    ) -> Sequences:
+        """Read sequences like those of `fit`; `names` are what errors call the two arguments."""
+        return self._problem.input.read(X, lengths, names)
+
+    def _examples(self, sequences: Sequences) -> _core.Examples:
+        """Return sequences without targets as the extension reads them."""
+        return _core.Examples(sequences.values, sequences.starts, sequences.lengths)
+
+    def _labelled(
+        self, X: object, y: object, lengths: object, sample_weight: object = None
+    ) -> tuple[Sequences, _core.Examples]:
+        """Read sequences with targets like those of `fit`."""
+        sequences = self._read(X, lengths)
+        return sequences, self._problem.label(sequences, y, sample_weight).examples()
 
     def _run(self, sequences: Sequences) -> Array:
+        """Return raw outputs, a row for each sequence or each real step."""
         return self._network.predict(
-            _examples(sequences),
-            batch_size=_PREDICT_BATCH,
-            n_threads=CHECKS["n_jobs"]("n_jobs", self.n_jobs),
+            self._examples(sequences), batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
         )
+
+    def _mean_loss(self, X: object, y: object, lengths: object, sample_weight: object) -> float:
+        _, examples = self._labelled(X, y, lengths, sample_weight)
+        loss, _ = self._network.evaluate(
+            examples, batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
+        )
+        return loss
 
     # What scikit-learn asks.
 
@@ -352,100 +358,45 @@ class RecurrentEstimator(BaseEstimator, WordsHere):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        task = self._task_if_known()
-        if task == "classification":
-            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        task, per_step = self._task_if_known(), getattr(self, "output_", self.output) == "sequence"
+        # For scikit-learn a classifier has one target a sample: with one for each step it would
+        # try to stratify by them.
+        if task == "classification" and not per_step:
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_label=True)
         elif task == "regression":
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
-        tags.target_tags.required = True
-        tags.input_tags.two_d_array = self.embedding is not None or self.embedding_dim is not None
-        tags.input_tags.three_d_array = not tags.input_tags.two_d_array
+        tags.transformer_tags = TransformerTags(preserves_dtype=[])
+        tags.target_tags.required = task != "language_model"
+        tags.target_tags.multi_output = True
+        ids = (
+            self.embedding is not None or self.embedding_dim is not None or task == "language_model"
+        )
+        tags.input_tags.one_d_array = task == "language_model"
+        tags.input_tags.two_d_array = ids
+        tags.input_tags.three_d_array = not ids
+        tags.input_tags.string = True
+        tags.input_tags.allow_nan = isinstance(self.padding_value, float) and math.isnan(
+            self.padding_value
+        )
         return tags
 
-    # Files and pickles.
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to a file that `rnncore.load` reads.
-
-        The file is safetensors: weights by torch's names, everything else as JSON in its metadata.
-        It appears whole or not at all. A `random_state` that is no int is not kept.
-
-        Parameters
-        ----------
-        path : path of the file
-            Replaced if it exists.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            Before `fit`.
-        OSError
-            When the file cannot be written.
-        """
-        check_is_fitted(self)
-        parameters = {name: to_json(value) for name, value in self.get_params(deep=False).items()}
-        if not isinstance(parameters["random_state"], int):
-            parameters["random_state"] = None
-        configuration = {
-            "estimator": type(self).__name__,
-            "parameters": parameters,
-            "problem": self._problem.to_json(),
-            "network": self._config,
-            "history": self.history_,
-        }
-        write_file(path, configuration, self._network.parameters())
-
-    @classmethod
-    def _from_configuration(cls, configuration: dict[str, Any], weights: dict[str, Array]) -> Self:
-        """Build the fitted model that `save` described."""
-        model = cls(**configuration["parameters"])
-        config = configuration["network"]
-        network = _core.Network(**config)
-        network.set_parameters(weights)
-        problem = Problem.from_json(configuration["problem"])
-        model._become_fitted(problem, config, network, History(configuration["history"]))
-        return model
+    # Copies and pickles.
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
         if "_network" in state:
-            state["_network"] = state["_network"].parameters()
+            network, optimizer = state["_network"], state["_optimizer"]
+            state["_network"] = network.parameters()
+            if optimizer is not None:
+                state["_optimizer"] = (copy.copy(optimizer), optimizer._core.state(network))
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if "_network" in state:
-            network = _core.Network(**self._config)
-            network.set_parameters(state["_network"])
-            self._network = network
-
-
-def _examples(sequences: Sequences, targets: Array | None = None) -> _core.Examples:
-    return _core.Examples(sequences.values, sequences.starts, sequences.lengths, targets)
-
-
-def _new_network(config: dict[str, Any]) -> _core.Network:
-    try:
-        return _core.Network(**config)
-    except MemoryError as error:
-        sizes = f"hidden_size {config['hidden_sizes'][0]}, num_layers {len(config['hidden_sizes'])}"
-        if config["vocabulary_size"] is not None:
-            sizes += f", vocabulary_size {config['vocabulary_size']} (above every id in X)"
-        raise MemoryError(f"{error}: {sizes}") from None
-
-
-def _initial_weights(
-    network: _core.Network, config: dict[str, Any], rng: np.random.Generator
-) -> dict[str, Array]:
-    """Draw weights as torch does: normal for the embedding, uniform for all else."""
-    weights = {}
-    for name, shape in network.parameter_shapes():
-        if name.startswith("embedding."):
-            values = rng.standard_normal(shape)
-        else:
-            width = config["hidden_sizes"][-1]
-            if name.startswith("head.") and config["bidirectional"]:
-                width *= 2
-            values = rng.uniform(-(width**-0.5), width**-0.5, shape)
-        weights[name] = values.astype(config["dtype"])
-    return weights
+            self._network = new_network(self._config)
+            self._network.set_parameters(state["_network"])
+            if state["_optimizer"] is not None:
+                self._optimizer, buffers = state["_optimizer"]
+                self._optimizer._core.set_state(self._network, buffers)

@@ -2,62 +2,136 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rnncore._estimator import RecurrentEstimator
 
 
 class LSTM(RecurrentEstimator):
-    """A long short-term memory network as a classifier or regressor over sequences.
+    """A long short-term memory network over sequences: classifier, regressor or language model.
 
-    It learns to minimise the cross-entropy of the labels, or the mean squared error of the numbers.
     X and numbers in y are taken as they are: scaled to a size of about 1 they are learned best, for
-    y with `sklearn.compose.TransformedTargetRegressor`.
+    X with `rnncore.preprocessing.StepTransformer`, for y with
+    `sklearn.compose.TransformedTargetRegressor`.
 
     Parameters
     ----------
-    hidden_size : int
-        Units of every recurrent layer.
-    num_layers : int
-        Recurrent layers, each over the outputs of the one before it.
+    hidden_size : int or tuple of int
+        Units of every recurrent layer, or of each.
+    num_layers : int, optional
+        Recurrent layers, each over the outputs of the one before it. The default is 1, or as many
+        as `hidden_size` has sizes.
     bidirectional : bool
         Whether every layer also reads the sequence from its end.
-    dropout : float in [0, 1)
-        Probability with which outputs between two layers are zeroed in training.
-    task : "auto", "classification" or "regression"
+    task : "auto", "classification", "regression" or "language_model"
         With "auto" `fit` decides: floats in y mean regression, other types classification. Name
         the task where scikit-learn should know it before `fit`, as in stratified cross-validation.
-    output : "auto", "last" or "sequence"
-        Whether there is a target for each sequence, read off the last state, or for each of its
-        steps. With "auto" the shape of y decides.
+        A language model learns to predict the next id; it takes no y.
+    output : "auto", "last", "mean", "max" or "sequence"
+        Whether there is a target for each sequence, read off its last state, the mean or the
+        largest of each unit's states; or for each of its steps. With "auto" the shape of y decides
+        between "last" and "sequence".
+    loss : str
+        "cross_entropy" or, for two classes, "binary_cross_entropy", which is also that of several
+        labels at once; "squared_error", "absolute_error" or "huber" for regression. "auto" is the
+        first that suits.
+    huber_delta : float
+        Error from which on the Huber loss is linear.
+    class_weight : dict or "balanced", optional
+        What targets of each class count in the loss: a class that the dict lacks counts 1,
+        "balanced" gives all classes the same sum.
+    embedding : "one-hot" or array (vocabulary_size, embedding_dim), optional
+        For X of integer ids: no learned vectors, or vectors to start from.
     embedding_dim : int, optional
-        Set for X of integer ids: the size of the vector learned for each id.
-    embedding : "one-hot", optional
-        Set for X of integer ids without a learned embedding.
+        For X of integer ids: the size of the vector learned for each id. For text and language
+        models the default is `hidden_size`.
+    freeze_embedding : bool
+        Keep the vectors of ids as they are.
+    tie_embedding : bool
+        Let a language model's outputs have the vectors of ids as weights. They are as long as the
+        last layer is wide.
+    vocabulary : "auto", "word", "char" or rnncore.text.Vocabulary
+        What makes ids of text. "auto" takes words, and characters for a language model. A
+        Vocabulary that has been fitted is used as it is.
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
+    masked_id : int, optional
+        An id whose vector is zero for ever. For text that is the padding's.
     padding_value : float, optional
         Steps at the end of a sequence that consist of this value, which may be NaN, are padding;
         at the start they are data. Not looked for where `lengths` are given.
-    optimizer : "adam" or "sgd"
+    padding_side : "right" or "left"
+        With "left" padding, that of `lengths` too, is at the start.
+    init : "uniform", "xavier_uniform", "xavier_normal" or "orthogonal"
+        How weights are drawn; "uniform" as torch does.
+    forget_bias : float, optional
+        What the bias of an LSTM's forget gate starts from: with 1 or 2 it starts by remembering.
+    learn_initial_state : bool
+        Learn the states before the first step, which are zero otherwise.
+    dropout, input_dropout, output_dropout : float in [0, 1)
+        Probability with which outputs between two layers, features (or elements of the vectors of
+        ids), and what predictions are made from are zeroed in training.
+    locked_dropout : bool
+        Zero the same ones at all steps of a sequence.
+    optimizer : "adam", "adamw", "sgd", "rmsprop", "adagrad" or an object of rnncore.optim
+        An object, of which a copy is used, brings its own rate, decay and clipping.
     learning_rate : float or "auto"
-        "auto" is 0.01 for Adam and 0.1 for SGD; 0.005 and 0.02 for a plain `RNN`.
+        "auto" is 0.01 for Adam and AdamW, 0.1 for SGD, 0.005 for RMSprop and 0.05 for Adagrad; for
+        a plain `RNN` 0.005, 0.02, 0.002 and 0.02.
     momentum : float
         Of SGD.
     nesterov : bool
         Of SGD.
     weight_decay : float
-        Added to the gradient as ``weight_decay * weight``.
+        Added to the gradient as ``weight_decay * weight``; AdamW takes it off the weights.
+    l1 : float
+        Added to the gradient as ``l1 * sign(weight)``.
     clip_norm : float, optional
         The gradient is scaled down to this norm when it is longer.
     clip_value : float, optional
         Each element of the gradient is cut to this size.
+    lr_schedule : str or object of rnncore.schedules, optional
+        How the learning rate changes: "step", "exponential", "cosine", "plateau" or
+        "halve_on_rise", or an object with a schedule's settings.
     max_epochs : int
         Passes over the data.
     batch_size : int
-        Sequences in each step of the optimizer.
+        Sequences in each step of the optimizer. One long stream of a language model is cut into
+        this many, which are read side by side.
+    accumulate_batches : int
+        Batches whose gradients are added up for a step.
     shuffle : bool
         Whether every epoch takes the sequences in a new order.
     bucket_by_length : bool
         Whether a batch is made of sequences of similar length, which saves time.
+    bptt_steps : int or pair of int, optional
+        Truncates backpropagation through time where there is a target for each step. An int is the
+        number of steps after which there is a step of the optimizer, from which the states are
+        carried on; memory does not grow with the length of the sequences. With a pair (k1, k2) the
+        errors of every k1 steps go back to k2 steps before the last of them. The default is 64 for
+        one long stream, and no truncation otherwise.
+    early_stopping : bool
+        Stop when the loss on `eval_set`, or on a part of X that is kept back, has not become
+        smaller for some epochs.
+    validation_fraction : float in (0, 1)
+        Share of the sequences kept back, with the classes' shares unchanged; of a single long
+        sequence its end.
+    n_iter_no_change : int
+        Epochs without an improvement before an early stop.
+    tol : float
+        By how much the loss has to be smaller.
+    restore_best : bool
+        Take back the weights of the best epoch after early stopping.
+    warm_start : bool
+        Let `fit` go on with the network of the last `fit`.
+    callbacks : callable, object or list of them, optional
+        Called after every epoch as ``on_epoch_end(model, logs)``; True stops the training.
+    checkpoint_dir : path, optional
+        Folder for checkpoints, from which ``fit(..., resume=True)`` goes on.
+    checkpoint_epochs : int, optional
+        Epochs between checkpoints.
+    checkpoint_minutes : float, optional
+        Minutes between checkpoints, also within an epoch.
     dtype : "float32" or "float64"
     n_jobs : int, optional
         Threads; -1 stands for all CPUs, None for `rnncore.get_num_threads`. The result is the same
@@ -70,18 +144,25 @@ class LSTM(RecurrentEstimator):
     Attributes
     ----------
     history_ : dict of lists
-        Figures of every epoch: "loss", "accuracy" or "r2", "grad_norm" and "seconds", with an
-        `eval_set` also "val_loss" and "val_accuracy" or "val_r2". ``history_.plot()`` draws them.
+        Figures of every epoch: "loss", "accuracy" or "r2", "grad_norm", "learning_rate", "steps"
+        and "seconds", with validation also "val_loss" and "val_accuracy" or "val_r2".
+        ``history_.plot()`` draws them.
     n_epochs_ : int
         Finished epochs.
-    task_, output_ : str
+    best_epoch_ : int
+        With validation: the epoch with the least loss on it.
+    task_, output_, loss_ : str
         What "auto" stood for.
     classes_ : array (n_classes,)
-        Sorted labels, for classification.
+        Sorted labels, for classification; the columns' numbers for several labels at once.
+    n_outputs_ : int
+        Numbers that the network gives for each target.
     n_features_in_ : int
         F, for X of feature vectors.
     vocabulary_size_ : int
-        For X of ids.
+        For X of ids or text.
+    vocabulary_ : rnncore.text.Vocabulary
+        For X of text.
 
     Examples
     --------
@@ -102,69 +183,22 @@ class GRU(RecurrentEstimator):
     _cell = "gru"
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RNN(RecurrentEstimator):
     """A plain (Elman) recurrent network; parameters, attributes and use are those of `LSTM`.
 
-    Beside them it has ``nonlinearity``, "tanh" or "relu".
+    Beside them it has two of its own.
+
+    Parameters
+    ----------
+    nonlinearity : "tanh", "relu", "leaky_relu", "softsign" or "sigmoid"
+        What the units apply.
+    residual : bool
+        Add the state before a step to that after it: ``h' = f(W x + U h + b) + h``. Gradients then
+        reach far back.
     """
 
     _cell = "rnn"
 
-    def __init__(
-        self,
-        hidden_size: int = 64,
-        *,
-        nonlinearity: str = "tanh",
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        task: str = "auto",
-        output: str = "auto",
-        embedding: str | None = None,
-        embedding_dim: int | None = None,
-        vocabulary_size: int | None = None,
-        padding_value: float | None = None,
-        optimizer: str = "adam",
-        learning_rate: float | str = "auto",
-        momentum: float = 0.9,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        clip_norm: float | None = 1.0,
-        clip_value: float | None = None,
-        max_epochs: int = 100,
-        batch_size: int = 32,
-        shuffle: bool = True,
-        bucket_by_length: bool = True,
-        dtype: str = "float32",
-        n_jobs: int | None = None,
-        random_state: object = None,
-        verbose: int = 0,
-    ) -> None:
-        super().__init__(
-            hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            task=task,
-            output=output,
-            embedding=embedding,
-            embedding_dim=embedding_dim,
-            vocabulary_size=vocabulary_size,
-            padding_value=padding_value,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=momentum,
-            nesterov=nesterov,
-            weight_decay=weight_decay,
-            clip_norm=clip_norm,
-            clip_value=clip_value,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            bucket_by_length=bucket_by_length,
-            dtype=dtype,
-            n_jobs=n_jobs,
-            random_state=random_state,
-            verbose=verbose,
-        )
-        self.nonlinearity = nonlinearity
+    nonlinearity: str = "tanh"
+    residual: bool = False

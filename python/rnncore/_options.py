@@ -1,21 +1,95 @@
-"""The parameters of the estimators: what each may be."""
+"""The parameters of the estimators: what each may be, and which go together."""
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from rnncore import optim
-from rnncore._validate import boolean, choice, dtype_name, generator, integer, real
+from rnncore._parameters import Parameters
+from rnncore._threads import threads_for
+from rnncore._validate import (
+    Array,
+    as_array,
+    boolean,
+    choice,
+    describe,
+    dtype_name,
+    generator,
+    integer,
+    real,
+)
+
+_Check = Callable[[str, Any], Any]
+
+# Steps that a stream of a language model is trained on at a time, unless `bptt_steps` says.
+STREAM_BPTT_STEPS = 64
 
 
-def _or_none(check: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+def _or_none(check: _Check) -> _Check:
     return lambda name, value: None if value is None else check(name, value)
+
+
+def _hidden_size(name: str, value: Any) -> int | tuple[int, ...]:
+    if not isinstance(value, list | tuple):
+        return integer(name, value, 1)
+    if not value:
+        raise ValueError(f"{name}: expected the size of at least one layer, got {value!r}")
+    return tuple(integer(f"{name}[{index}]", size, 1) for index, size in enumerate(value))
+
+
+def _class_weight(name: str, value: Any) -> Mapping[Any, float] | str:
+    if isinstance(value, str):
+        return choice(name, value, ("balanced",))
+    if not isinstance(value, Mapping):
+        raise TypeError(
+            f"{name}: expected None, 'balanced' or a dict of weights by class, "
+            f"got {describe(value)}"
+        )
+    return {label: real(f"{name}[{label!r}]", weight, 0.0) for label, weight in value.items()}
+
+
+def _embedding(name: str, value: Any) -> str | Array:
+    if isinstance(value, str):
+        return choice(name, value, ("one-hot",))
+    array = as_array(name, value)
+    if array.dtype.kind not in "fiu" or array.ndim != 2 or 0 in array.shape:
+        raise ValueError(
+            f"{name}: expected None, 'one-hot' or an array (vocabulary_size, embedding_dim), "
+            f"got {describe(value)}"
+        )
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise ValueError(f"{name}: expected finite numbers, got others in row {row}")
+    return array
+
+
+def _vocabulary(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        return choice(name, value, ("auto", "word", "char"))
+    if not hasattr(value, "transform") or not hasattr(value, "inverse_transform"):
+        raise TypeError(
+            f"{name}: expected 'auto', 'word', 'char' or a rnncore.text.Vocabulary, "
+            f"got {describe(value)}"
+        )
+    return value
+
+
+def _padding_value(name: str, value: Any) -> float:
+    if isinstance(value, float | np.floating) and np.isnan(value):
+        return float(value)
+    return real(name, value)
+
+
+def _optimizer(name: str, value: Any) -> Any:
+    return value if isinstance(value, optim.Optimizer) else choice(name, value, tuple(_RULES))
 
 
 def _learning_rate(name: str, value: Any) -> Any:
@@ -24,10 +98,26 @@ def _learning_rate(name: str, value: Any) -> Any:
     return real(name, value, 0.0, open_minimum=True)
 
 
-def _padding_value(name: str, value: Any) -> float:
-    if isinstance(value, float | np.floating) and np.isnan(value):
-        return float(value)
-    return real(name, value)
+def _bptt_steps(name: str, value: Any) -> int | tuple[int, int]:
+    if not isinstance(value, list | tuple):
+        return integer(name, value, 1)
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected an integer or a pair (k1, k2), got {value!r}")
+    block = integer(f"{name}[0]", value[0], 1)
+    window = integer(f"{name}[1]", value[1], 0)
+    if window < block - 1:
+        raise ValueError(
+            f"{name}: expected a window over all {block} steps of a block, "
+            f"{block - 1} or more before its last, got {window}"
+        )
+    return block, window
+
+
+def _folder(name: str, value: Any) -> str:
+    try:
+        return os.fsdecode(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected the path of a folder, got {describe(value)}") from None
 
 
 def _n_jobs(name: str, value: Any) -> int:
@@ -45,77 +135,238 @@ def _verbose(name: str, value: Any) -> int:
     return int(value) if isinstance(value, bool) else integer(name, value, 0, 2)
 
 
+def _lr_schedule(name: str, value: Any) -> Any:
+    from rnncore import schedules
+
+    return schedules.as_schedule(name, value)
+
+
+def _callbacks(name: str, value: Any) -> list[Any]:
+    from rnncore._callbacks import as_callbacks
+
+    return as_callbacks(name, value)
+
+
 _positive = partial(real, minimum=0.0, open_minimum=True)
-CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "hidden_size": partial(integer, minimum=1),
-    "nonlinearity": partial(choice, options=("tanh", "relu")),
-    "num_layers": partial(integer, minimum=1),
+_count = partial(integer, minimum=1)
+_rate = partial(real, minimum=0.0, maximum=1.0, open_maximum=True)
+_NONLINEARITIES = ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
+_TASKS = ("auto", "classification", "regression", "language_model")
+_OUTPUTS = ("auto", "last", "mean", "max", "sequence")
+_INITS = ("uniform", "xavier_uniform", "xavier_normal", "orthogonal")
+# The losses of each task, that of "auto" first.
+LOSSES = {
+    "classification": ("cross_entropy", "binary_cross_entropy"),
+    "regression": ("squared_error", "absolute_error", "huber"),
+    "language_model": ("cross_entropy",),
+}
+_RULES: dict[str, Any] = {
+    "adam": optim.Adam,
+    "adamw": optim.AdamW,
+    "sgd": optim.SGD,
+    "rmsprop": optim.RMSprop,
+    "adagrad": optim.Adagrad,
+}
+
+CHECKS: dict[str, _Check] = {
+    "hidden_size": _hidden_size,
+    "num_layers": _or_none(_count),
     "bidirectional": boolean,
-    "dropout": partial(real, minimum=0.0, maximum=1.0, open_maximum=True),
-    "task": partial(choice, options=("auto", "classification", "regression")),
-    "output": partial(choice, options=("auto", "last", "sequence")),
-    "embedding": _or_none(partial(choice, options=("one-hot",))),
-    "embedding_dim": _or_none(partial(integer, minimum=1)),
-    "vocabulary_size": _or_none(partial(integer, minimum=1)),
+    "nonlinearity": partial(choice, options=_NONLINEARITIES),
+    "residual": boolean,
+    "task": partial(choice, options=_TASKS),
+    "output": partial(choice, options=_OUTPUTS),
+    "loss": partial(choice, options=("auto", *sum(LOSSES.values(), ())[:-1])),
+    "huber_delta": _positive,
+    "class_weight": _or_none(_class_weight),
+    "embedding": _or_none(_embedding),
+    "embedding_dim": _or_none(_count),
+    "freeze_embedding": boolean,
+    "tie_embedding": boolean,
+    "vocabulary": _vocabulary,
+    "vocabulary_size": _or_none(_count),
+    "masked_id": _or_none(partial(integer, minimum=0)),
     "padding_value": _or_none(_padding_value),
-    "optimizer": partial(choice, options=("adam", "sgd")),
+    "padding_side": partial(choice, options=("right", "left")),
+    "init": partial(choice, options=_INITS),
+    "forget_bias": _or_none(real),
+    "learn_initial_state": boolean,
+    "dropout": _rate,
+    "input_dropout": _rate,
+    "output_dropout": _rate,
+    "locked_dropout": boolean,
+    "optimizer": _optimizer,
     "learning_rate": _learning_rate,
     "momentum": partial(real, minimum=0.0),
     "nesterov": boolean,
     "weight_decay": partial(real, minimum=0.0),
+    "l1": partial(real, minimum=0.0),
     "clip_norm": _or_none(_positive),
     "clip_value": _or_none(_positive),
-    "max_epochs": partial(integer, minimum=1),
-    "batch_size": partial(integer, minimum=1),
+    "lr_schedule": _lr_schedule,
+    "max_epochs": _count,
+    "batch_size": _count,
+    "accumulate_batches": _count,
     "shuffle": boolean,
     "bucket_by_length": boolean,
+    "bptt_steps": _or_none(_bptt_steps),
+    "early_stopping": boolean,
+    "validation_fraction": partial(
+        real, minimum=0.0, maximum=1.0, open_minimum=True, open_maximum=True
+    ),
+    "n_iter_no_change": _count,
+    "tol": partial(real, minimum=0.0),
+    "restore_best": boolean,
+    "warm_start": boolean,
+    "callbacks": _callbacks,
+    "checkpoint_dir": _or_none(_folder),
+    "checkpoint_epochs": _or_none(_count),
+    "checkpoint_minutes": _or_none(_positive),
     "dtype": dtype_name,
     "n_jobs": _or_none(_n_jobs),
     "random_state": generator,
     "verbose": _verbose,
 }
 
-
 # What "auto" stands for, by optimizer and by whether the cell has gates: measured over 30 seeds on
 # short series (speakers, digits, sums), and on sentences with embeddings.
 _LEARNING_RATES = {
-    ("adam", True): 0.01,
-    ("adam", False): 0.005,
-    ("sgd", True): 0.1,
-    ("sgd", False): 0.02,
+    "adam": (0.01, 0.005),
+    "adamw": (0.01, 0.005),
+    "sgd": (0.1, 0.02),
+    "rmsprop": (0.005, 0.002),
+    "adagrad": (0.05, 0.02),
 }
 
+# What an optimizer that is given as an object brings along.
+_OF_THE_OPTIMIZER = (
+    "learning_rate",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "l1",
+    "clip_norm",
+    "clip_value",
+)
+# What ids have no use for when they have no vectors.
+_OF_VECTORS = ("embedding_dim", "freeze_embedding", "tie_embedding", "masked_id", "input_dropout")
+_DEFAULTS = {field.name: field.default for field in fields(Parameters)}
+assert MISSING not in _DEFAULTS.values()
 
-def check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return every parameter in the type that `fit` works with, or raise for one that is wrong."""
+
+def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
+    """Return every parameter in the type that `fit` works with, or raise for one that is wrong.
+
+    Beside them comes "hidden_sizes", the size of every layer. `cell` is "rnn", "lstm" or "gru".
+    """
     options = {name: CHECKS[name](name, value) for name, value in parameters.items()}
-    if options["embedding"] and options["embedding_dim"] is not None:
+    options["n_jobs"] = threads_for(options["n_jobs"])
+    options["hidden_sizes"] = _hidden_sizes(options["hidden_size"], options["num_layers"])
+    _check_embedding(options)
+    _check_task(options)
+    _check_optimizer(options)
+    if options["bidirectional"] and options["bptt_steps"] is not None:
         raise ValueError(
-            f"embedding_dim: expected None with embedding='one-hot', got {options['embedding_dim']}"
+            "bptt_steps: expected None with bidirectional=True, which needs the whole sequence, "
+            f"got {options['bptt_steps']}"
         )
-    ids = options["embedding"] or options["embedding_dim"]
-    if options["vocabulary_size"] is not None and not ids:
+    if cell != "lstm" and options["forget_bias"] is not None:
         raise ValueError(
-            "vocabulary_size: expected None without embedding_dim or embedding='one-hot', "
-            f"got {options['vocabulary_size']}"
+            "forget_bias: expected None but for an LSTM, the one with a forget gate, "
+            f"got {options['forget_bias']:g}"
         )
-    if options["nesterov"] and options["optimizer"] != "sgd":
-        raise ValueError(
-            f"nesterov: expected False with optimizer={options['optimizer']!r}, got True"
-        )
-    if options["dropout"] and options["num_layers"] == 1:
+    if options["dropout"] and len(options["hidden_sizes"]) == 1:
         warnings.warn(
-            "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=3
+            "dropout acts between layers: with one layer it does nothing; "
+            "see input_dropout and output_dropout",
+            stacklevel=4,
         )
     return options
 
 
+def _hidden_sizes(hidden_size: int | tuple[int, ...], num_layers: int | None) -> tuple[int, ...]:
+    if isinstance(hidden_size, int):
+        return (hidden_size,) * (num_layers or 1)
+    if num_layers not in (None, len(hidden_size)):
+        raise ValueError(
+            f"num_layers: expected None or {len(hidden_size)}, since hidden_size has as many "
+            f"sizes, got {num_layers}"
+        )
+    return hidden_size
+
+
+def _check_embedding(options: dict[str, Any]) -> None:
+    embedding, width, size = (
+        options[name] for name in ("embedding", "embedding_dim", "vocabulary_size")
+    )
+    if isinstance(embedding, str):
+        for name in _OF_VECTORS:
+            if options[name] != _DEFAULTS[name]:
+                raise ValueError(
+                    f"{name}: expected {_DEFAULTS[name]} with embedding='one-hot', "
+                    f"got {options[name]}"
+                )
+    elif embedding is not None:
+        for name, value, found in (
+            ("vocabulary_size", size, embedding.shape[0]),
+            ("embedding_dim", width, embedding.shape[1]),
+        ):
+            if value not in (None, found):
+                raise ValueError(f"{name}: expected None or {found}, as embedding has, got {value}")
+        options["embedding_dim"] = embedding.shape[1]
+
+
+def _check_task(options: dict[str, Any]) -> None:
+    task, loss = options["task"], options["loss"]
+    if task != "auto" and loss not in ("auto", *LOSSES[task]):
+        listed = ", ".join(map(repr, ("auto", *LOSSES[task])))
+        raise ValueError(f"loss: expected one of {listed} for {task}, got {loss!r}")
+    if task == "language_model":
+        for name, value, why in (
+            ("output", "sequence", ", which predicts at every step"),
+            ("bidirectional", False, ", whose steps may not see those after them"),
+            ("class_weight", None, ""),
+        ):
+            if options[name] not in (value, _DEFAULTS[name]):
+                raise ValueError(
+                    f"{name}: expected {value!r} for a language model{why}, got {options[name]!r}"
+                )
+    if options["tie_embedding"]:
+        if task != "language_model":
+            raise ValueError("tie_embedding: expected False unless task='language_model', got True")
+        if options["freeze_embedding"]:
+            raise ValueError("freeze_embedding: expected False with tie_embedding=True, got True")
+        last = options["hidden_sizes"][-1]
+        if options["embedding_dim"] not in (None, last):
+            raise ValueError(
+                f"embedding_dim: expected {last} with tie_embedding=True, the size of the last "
+                f"layer, got {options['embedding_dim']}"
+            )
+
+
+def _check_optimizer(options: dict[str, Any]) -> None:
+    optimizer = options["optimizer"]
+    if isinstance(optimizer, optim.Optimizer):
+        for name in _OF_THE_OPTIMIZER:
+            if options[name] != _DEFAULTS[name]:
+                raise ValueError(
+                    f"{name}: expected its default beside an optimizer object, which has its own, "
+                    f"got {options[name]!r}"
+                )
+    elif options["nesterov"] and optimizer != "sgd":
+        raise ValueError(f"nesterov: expected False with optimizer={optimizer!r}, got True")
+
+
 def new_optimizer(options: dict[str, Any], gated: bool) -> optim.Optimizer:
     """Build the optimizer that checked parameters describe, for a `gated` cell or a plain one."""
-    names = ("learning_rate", "weight_decay", "clip_norm", "clip_value")
-    common = {name: options[name] for name in names}
-    if common["learning_rate"] == "auto":
-        common["learning_rate"] = _LEARNING_RATES[options["optimizer"], gated]
-    if options["optimizer"] == "adam":
-        return optim.Adam(**common)
-    return optim.SGD(**common, momentum=options["momentum"], nesterov=options["nesterov"])
+    rule = options["optimizer"]
+    if isinstance(rule, optim.Optimizer):
+        return copy.copy(rule)
+    names = ("learning_rate", "weight_decay", "l1", "clip_norm", "clip_value")
+    chosen = {name: options[name] for name in names}
+    if chosen["learning_rate"] == "auto":
+        chosen["learning_rate"] = _LEARNING_RATES[rule][0 if gated else 1]
+    if rule == "sgd":
+        chosen |= {name: options[name] for name in ("momentum", "nesterov")}
+    optimizer: optim.Optimizer = _RULES[rule](**chosen)
+    return optimizer

@@ -1,4 +1,4 @@
-"""What a fitted estimator knows of its data: kind of input, task, classes, sizes."""
+"""What a fitted estimator knows of its data: input, task, loss, classes, sizes."""
 
 from __future__ import annotations
 
@@ -7,34 +7,45 @@ from typing import Any, Self
 
 import numpy as np
 
-from rnncore._data import Sequences, read_ids, read_vectors
-from rnncore._targets import check_same_kind, encode_labels, read_classes, read_targets
-from rnncore._validate import Array
+from rnncore._data import Sequences
+from rnncore._input import Input
+from rnncore._labelled import Labelled
+from rnncore._options import LOSSES
+from rnncore._targets import (
+    Targets,
+    check_same_kind,
+    check_targets,
+    encode_labels,
+    read_classes,
+    read_targets,
+)
+from rnncore._validate import Array, describe
+from rnncore._weights import read_sample_weight
+
+# What errors call the targets and their weights.
+_NAMES = ("y", "sample_weight")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What `fit` learned about X and y, and reading and writing data by it.
+    """What `fit` learned about X and y, and reading and writing targets by it.
 
-    input_kind : "dense", "embedding" or "one-hot"
-    n_features, vocabulary_size : the one that the input has; the other is None
-    task : "classification" or "regression"
-    output : "last" or "sequence"
-    classes : (n_outputs,) sorted labels, or None for regression
-    n_outputs : classes or targets
-    single : whether a regression target is a number rather than a vector
-    dtype : "float32" or "float64"
+    input : what X is
+    task : "classification", "regression" or "language_model"
+    output : "last", "mean", "max" or "sequence"
+    loss : one of those of the task
+    classes : sorted labels, or None but for classification
+    n_outputs : numbers that the network gives for a target
+    single : whether a target is one label or number rather than a row of them
     """
 
-    input_kind: str
-    n_features: int | None
-    vocabulary_size: int | None
+    input: Input
     task: str
     output: str
+    loss: str
     classes: Array | None
     n_outputs: int
     single: bool
-    dtype: str
 
     @classmethod
     def from_data(
@@ -42,115 +53,171 @@ class Problem:
         X: object,
         y: object,
         lengths: object,
-        *,
-        input_kind: str,
-        vocabulary_size: int | None,
-        task: str,
-        output: str,
-        padding_value: float | None,
-        dtype: str,
-    ) -> tuple[Self, Sequences, Array]:
-        """Find out what the problem is; return it with the sequences and the rows of targets."""
-        n_features = None
-        if input_kind == "dense":
-            sequences = read_vectors(
-                X, lengths, padding_value=padding_value, n_features=None, dtype=dtype
+        sample_weight: object,
+        options: dict[str, Any],
+        classes: object = None,
+    ) -> tuple[Self, Labelled]:
+        """Find out what the problem is, by the checked `options`; return it with the data.
+
+        `classes` are all labels that there will ever be, None for those of `y`.
+        """
+        kind, sequences = Input.from_data(X, lengths, options)
+        if options["task"] == "language_model":
+            problem = cls(
+                input=kind,
+                task="language_model",
+                output="sequence",
+                loss="cross_entropy",
+                classes=None,
+                n_outputs=kind.vocabulary_size,
+                single=True,
             )
-            n_features = sequences.values.shape[1]
-        else:
-            sequences = read_ids(
-                X, lengths, padding_value=padding_value, vocabulary_size=vocabulary_size
-            )
-            if vocabulary_size is None:
-                ids = sequences.values[sequences.rows()]
-                if len(ids) == 0:
-                    raise ValueError("X: expected a sequence with at least one id, got none")
-                vocabulary_size = int(ids.max()) + 1
-        targets = read_targets(y, sequences, task=task, output=output)
-        classes = read_classes(targets.values) if targets.task == "classification" else None
-        single = targets.values.ndim == 1
-        problem = cls(
-            input_kind=input_kind,
-            n_features=n_features,
-            vocabulary_size=vocabulary_size,
-            task=targets.task,
-            output=targets.output,
-            classes=classes,
-            n_outputs=(1 if single else targets.values.shape[1])
-            if classes is None
-            else len(classes),
-            single=single,
-            dtype=dtype,
+            return problem, problem.label(sequences, y, sample_weight)
+        targets = read_targets(
+            y,
+            sequences,
+            task=options["task"],
+            output=options["output"],
+            columns=options["loss"] != "cross_entropy",
         )
-        return problem, sequences, problem._rows_of_targets(targets.values, sequences, "y")
+        labels = _labels(targets, classes)
+        loss = _loss(options["loss"], targets, labels)
+        columns = 1 if targets.values.ndim == 1 else targets.values.shape[1]
+        problem = cls(
+            input=kind,
+            task=targets.task,
+            output="sequence" if targets.per_step else options["output"].replace("auto", "last"),
+            loss=loss,
+            classes=labels,
+            n_outputs=columns if labels is None or loss != "cross_entropy" else len(labels),
+            single=targets.values.ndim == 1,
+        )
+        return problem, problem._join(sequences, targets.values, sample_weight, _NAMES)
+
+    @property
+    def per_step(self) -> bool:
+        """Whether there is a target for each step."""
+        return self.output == "sequence"
+
+    @property
+    def metric(self) -> str:
+        """What the network's metric is called."""
+        return "r2" if self.task == "regression" else "accuracy"
+
+    @property
+    def stratifies(self) -> bool:
+        """Whether every sequence has one label."""
+        return self.classes is not None and self.single and not self.per_step
+
+    # Targets, as they come.
+
+    def label(
+        self,
+        sequences: Sequences,
+        y: object,
+        sample_weight: object,
+        names: tuple[str, str] = _NAMES,
+    ) -> Labelled:
+        """Join sequences with targets of the same kind; `names` are those of the two arguments."""
+        if self.task == "language_model":
+            if y is not None:
+                raise ValueError(
+                    f"{names[0]}: expected None for a language model, whose targets are the ids "
+                    f"that follow, got {describe(y)}"
+                )
+            weights = read_sample_weight(sample_weight, sequences, True, names[1])
+            return Labelled.of_next_ids(sequences, weights, self.input.dtype)
+        return self._join(sequences, self._read(y, sequences, names[0]), sample_weight, names)
 
     def read(
-        self,
-        X: object,
-        lengths: object,
-        padding_value: float | None,
-        names: tuple[str, str] = ("X", "lengths"),
-    ) -> Sequences:
-        """Read more sequences of the same kind; `names` are those of the two arguments."""
-        if self.input_kind == "dense":
-            return read_vectors(
-                X,
-                lengths,
-                padding_value=padding_value,
-                n_features=self.n_features,
-                dtype=self.dtype,
-                names=names,
-            )
-        return read_ids(
-            X,
-            lengths,
-            padding_value=padding_value,
-            vocabulary_size=self.vocabulary_size,
-            names=names,
-        )
+        self, sequences: Sequences, y: object, sample_weight: object
+    ) -> tuple[Array, Array | None]:
+        """Return targets as they are, and weights, for each sequence or each real step."""
+        values = self._read(y, sequences, "y")
+        weights = read_sample_weight(sample_weight, sequences, self.per_step, "sample_weight")
+        return check_targets(values, self.task, "y", weights), weights
 
-    def read_targets(self, y: object, sequences: Sequences, name: str = "y") -> Array:
-        """Read labels or numbers of the same kind, one row per sequence or per real step."""
-        values = read_targets(y, sequences, task=self.task, output=self.output, name=name).values
-        if self.classes is not None:
+    def _read(self, y: object, sequences: Sequences, name: str) -> Array:
+        values = read_targets(
+            y,
+            sequences,
+            task=self.task,
+            output=self.output,
+            columns=not self.single,
+            name=name,
+        ).values
+        if self.classes is not None and self.single:
             check_same_kind(values, self.classes, name)
         elif (values.ndim == 1) != self.single or values[0].size != self.n_outputs:
-            expected = "one number" if self.single else f"{self.n_outputs} numbers"
-            got = "one number" if values.ndim == 1 else f"{values.shape[1]} numbers"
+            what = "number" if self.task == "regression" else "label"
+            expected = f"one {what}" if self.single else f"{self.n_outputs} {what}s"
+            got = f"one {what}" if values.ndim == 1 else f"{values.shape[1]} {what}s"
             raise ValueError(f"{name}: expected {expected} a target as in fit, got {got}")
         return values
 
-    def targets_for_training(self, y: object, sequences: Sequences, name: str) -> Array:
-        """Read targets of the same kind as the training loop wants them."""
-        return self._rows_of_targets(self.read_targets(y, sequences, name), sequences, name)
+    def _join(
+        self,
+        sequences: Sequences,
+        values: Array,
+        sample_weight: object,
+        names: tuple[str, str],
+    ) -> Labelled:
+        weights = read_sample_weight(sample_weight, sequences, self.per_step, names[1])
+        values = check_targets(values, self.task, names[0], weights)
+        rows = self._encode(values, names[0])
+        return Labelled.of(sequences, rows, weights, self.per_step, self.input.dtype)
 
-    def _rows_of_targets(self, values: Array, sequences: Sequences, name: str) -> Array:
-        """Return class indexes, or numbers (rows, n_outputs), per sequence or per row of values."""
-        rows: Array
-        if self.classes is not None:
-            rows = encode_labels(values, self.classes, name)
-        else:
-            with np.errstate(over="ignore"):
-                rows = np.ascontiguousarray(values.reshape(len(values), self.n_outputs), self.dtype)
-            if not np.isfinite(rows).all():
-                largest = np.abs(values).max()
-                raise ValueError(f"{name}: expected numbers that fit {self.dtype}, got {largest}")
-        return sequences.spread(rows) if self.output == "sequence" else rows
+    def _encode(self, values: Array, name: str) -> Array:
+        """Return class indexes, or numbers (rows, n_outputs)."""
+        dtype = self.input.dtype
+        if self.classes is not None and self.single:
+            codes = encode_labels(values, self.classes, name)
+            return codes if self.loss == "cross_entropy" else codes.astype(dtype)[:, None]
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(values.reshape(len(values), self.n_outputs), dtype)
+        if not np.isfinite(rows).all():
+            largest = np.abs(values).max()
+            raise ValueError(f"{name}: expected numbers that fit {dtype}, got {largest}")
+        return rows
+
+    # Results, from raw outputs: one row for each sequence or each real step.
 
     def predictions(self, outputs: Array) -> Array:
-        """Return labels or numbers from raw outputs, one row per sequence or per real step."""
-        if self.classes is not None:
-            labels: Array = self.classes[outputs.argmax(axis=1)]
-            return labels
-        return outputs[:, 0] if self.single else outputs
+        """Return labels, numbers or ids."""
+        if self.task == "regression":
+            return outputs[:, 0] if self.single else outputs
+        if not self.single:
+            return (outputs > 0).astype(np.int64)
+        chosen: Array
+        if self.loss == "cross_entropy":
+            chosen = outputs.argmax(axis=1)
+        else:
+            chosen = (outputs[:, 0] > 0).astype(np.int64)
+        return chosen if self.classes is None else self.classes[chosen]
+
+    def probabilities(self, outputs: Array) -> Array:
+        """Return the probability of every class; `outputs` are overwritten."""
+        if self.loss == "cross_entropy":
+            outputs -= outputs.max(axis=1, keepdims=True)
+            np.exp(outputs, out=outputs)
+            outputs /= outputs.sum(axis=1, keepdims=True)
+            return outputs
+        if self.single:
+            outputs = np.concatenate([-outputs, outputs], axis=1)
+        # The sigmoid, by a function that does not overflow.
+        outputs /= 2
+        np.tanh(outputs, out=outputs)
+        outputs += 1
+        outputs /= 2
+        return outputs
 
     def shape_like_input(self, rows: Array, sequences: Sequences) -> Array | list[Array]:
         """Return rows in the form of X when they belong to steps, unchanged when to sequences."""
-        return sequences.shape_like_input(rows) if self.output == "sequence" else rows
+        return sequences.shape_like_input(rows) if self.per_step else rows
 
     def to_json(self) -> dict[str, Any]:
         """Return all fields as plain values."""
-        fields = dict(self.__dict__)
+        fields = {**self.__dict__, "input": self.input.to_json()}
         if self.classes is not None:
             fields["classes"] = [self.classes.dtype.str, self.classes.tolist()]
         return fields
@@ -162,4 +229,34 @@ class Problem:
         if classes is not None:
             dtype, labels = classes
             classes = np.array(labels, dtype)
-        return cls(**{**fields, "classes": classes})
+        return cls(**{**fields, "input": Input.from_json(fields["input"]), "classes": classes})
+
+
+def _labels(targets: Targets, classes: object) -> Array | None:
+    """Return the sorted labels of a classifier, those of `classes` if there are any."""
+    if targets.task == "regression":
+        if classes is not None:
+            raise ValueError(f"classes: expected None for regression, got {describe(classes)}")
+        return None
+    if targets.values.ndim == 1:
+        if classes is None:
+            return read_classes(check_targets(targets.values, targets.task, "y", None))
+        labels = read_classes(np.asarray(classes), "classes")
+        check_same_kind(targets.values, labels, "y")
+        return labels
+    return np.arange(targets.values.shape[1])
+
+
+def _loss(loss: str, targets: Targets, labels: Array | None) -> str:
+    """Return the loss that `loss` stands for, if it suits the targets."""
+    allowed, what = LOSSES[targets.task], targets.task
+    if labels is not None and targets.values.ndim == 2:
+        allowed, what = ("binary_cross_entropy",), "several labels at once"
+    elif labels is not None and len(labels) > 2:
+        allowed, what = ("cross_entropy",), f"{len(labels)} classes"
+    if loss == "auto":
+        return allowed[0]
+    if loss not in allowed:
+        listed = ", ".join(map(repr, ("auto", *allowed)))
+        raise ValueError(f"loss: expected one of {listed} for {what}, got {loss!r}")
+    return loss

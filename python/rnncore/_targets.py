@@ -9,53 +9,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnncore._data import Sequences
-from rnncore._validate import Array, any_array, describe, listed_objects
+from rnncore._validate import Array, any_array, describe, listed_objects, shown
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Checked targets.
+    """Targets whose values are still to be checked.
 
-    values : (rows,) labels or numbers, or (rows, k) numbers; a row is a sequence, or a real step
+    values : (rows,) labels or numbers, or (rows, k) columns; a row is a sequence, or a real step
     task : "classification" or "regression"
-    output : "last" (a row is a sequence) or "sequence" (a row is a step)
+    per_step : whether a row is a step
     """
 
     values: Array
     task: str
-    output: str
+    per_step: bool
 
 
 def read_targets(
-    y: object, sequences: Sequences, *, task: str, output: str, name: str = "y"
+    y: object,
+    sequences: Sequences,
+    *,
+    task: str,
+    output: str,
+    columns: bool = True,
+    name: str = "y",
 ) -> Targets:
     """Read y: (n,), (n, k), (n, T), (n, T, k), or a list with one array for each sequence.
 
-    With `task` "auto", floats mean regression, other types classification. With `output` "auto" the
+    With `task` "auto", floats mean regression, other types classification; columns of a classifier
+    are 0 or 1, a label each, and `columns` says whether there may be any. With `output` "auto" the
     shape tells whether a target belongs to a sequence or to a step.
     """
+    if y is None:
+        raise ValueError(
+            f"{name}: training and scoring requires y to be passed, but the target y is None; only "
+            "task='language_model' goes without"
+        )
     y = listed_objects(y)
-    readings, given = _readings(y, sequences, name)
+    readings, given = targets_by_kind(y, sequences, name)
     if task == "auto":
         task = "regression" if given.dtype.kind == "f" else "classification"
+    kind = {"auto": "auto", "sequence": "step"}.get(output, "sequence")
     fitting = {
-        kind: values
-        for kind, values in readings.items()
-        # A label is a single value, so only numbers may have columns.
-        if output in ("auto", kind) and (task == "regression" or values.ndim == 1)
+        found: values
+        for found, values in readings.items()
+        if kind in ("auto", found)
+        and (values.ndim == 1 or task == "regression" or (columns and _are_labels(values)))
     }
     if not fitting:
-        raise ValueError(_mismatch(y, given, sequences, task, output, name))
+        raise ValueError(_mismatch(y, given, sequences, task, kind, name))
     if len(fitting) == 2 and given.shape[1] > 1:
         raise ValueError(
             f"{name}: shape {given.shape} could be {given.shape[1]} targets for each sequence, or "
             "one for each step; output: expected 'last' or 'sequence' to say which, got 'auto'"
         )
-    found = next(iter(fitting))
-    if found == "sequence" and len(fitting[found]) == 0:
+    found, values = next(iter(fitting.items()))
+    if len(values) == 0:
         raise ValueError(f"{name}: expected at least one step with a target, got none")
-    _check_values(fitting[found], task, name)
-    return Targets(fitting[found], task, found)
+    return Targets(values, task, found == "step")
+
+
+def check_targets(values: Array, task: str, name: str, weights: Array | None) -> Array:
+    """Return targets that are of the right type, and finite; zero for numbers without weight."""
+    if task == "regression" and values.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected numbers for regression, got {describe(values)}")
+    if values.dtype.kind != "f":
+        return values
+    bad = ~np.isfinite(values)
+    if bad.any() and weights is not None and task == "regression":
+        values = np.where((weights > 0).reshape(-1, *[1] * (values.ndim - 1)), values, 0)
+        bad = ~np.isfinite(values)
+    if bad.any():
+        raise ValueError(f"{name}: expected finite targets, got {shown(values[bad][0])}")
+    if task == "classification" and not (values == np.floor(values)).all():
+        wrong = values[values != np.floor(values)][0]
+        raise ValueError(
+            f"{name}: expected labels for classification, got the continuous number {wrong:g}"
+        )
+    return values
+
+
+def _are_labels(values: Array) -> bool:
+    """Return whether columns are labels that a row has or not."""
+    return (
+        values.ndim == 2
+        and values.shape[1] > 1
+        and values.dtype.kind in "iubf"
+        and bool(np.isin(values, (0, 1)).all())
+    )
 
 
 def read_classes(values: Array, name: str = "y") -> Array:
@@ -63,7 +105,7 @@ def read_classes(values: Array, name: str = "y") -> Array:
     classes = np.unique(values)
     if len(classes) < 2:
         raise ValueError(
-            f"{name}: expected labels of at least 2 classes, got only {classes.tolist()[0]!r}"
+            f"{name}: expected labels of at least 2 classes, got one class, {classes.tolist()[0]!r}"
         )
     return classes
 
@@ -88,13 +130,19 @@ def encode_labels(values: Array, classes: Array, name: str) -> NDArray[np.int64]
     return codes.astype(np.int64)
 
 
-def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Array], Array]:
-    """Return the ways to read `y`, "last" first, and `y` as an array, joined if it is ragged."""
+def targets_by_kind(
+    y: object, sequences: Sequences, name: str, what: str = "targets"
+) -> tuple[dict[str, Array], Array]:
+    """Return the ways to read `y`, and `y` as an array, joined if it is ragged.
+
+    What is read as one target (or row of them) per "sequence" comes first, then per "step", where
+    only real steps have rows. `what` is what an error calls them.
+    """
     count = len(sequences)
-    readings = {}
+    readings: dict[str, Array] = {}
     if isinstance(y, list | tuple) and y and all(map(_has_items, y)):
         arrays = [_label_array(f"{name}[{index}]", item) for index, item in enumerate(y)]
-        _check_count(name, len(arrays), count)
+        _check_count(name, len(arrays), count, what)
         # Without the empty ones: an empty list became an array of floats.
         filled = [array for array in arrays if len(array)]
         if len({array.shape[1:] for array in filled}) > 1:
@@ -104,20 +152,19 @@ def _readings(y: object, sequences: Sequences, name: str) -> tuple[dict[str, Arr
         given = np.concatenate(filled) if filled else arrays[0]
         steps = given
         if len({len(array) for array in arrays}) == 1 and given.size and given.ndim == 1:
-            given = readings["last"] = np.stack(arrays)
+            given = readings["sequence"] = np.stack(arrays)
         sizes = [len(array) for array in arrays]
         if steps.ndim <= 2 and sizes == sequences.lengths.tolist():
-            readings["sequence"] = steps
+            readings["step"] = steps
         elif steps.ndim <= 2 and sizes == sequences.sizes.tolist():
-            readings["sequence"] = steps[sequences.rows()]
+            readings["step"] = steps[sequences.rows()]
         return readings, given
     given = _label_array(name, y)
-    _check_count(name, len(given) if given.ndim else 0, count)
+    _check_count(name, len(given) if given.ndim else 0, count, what)
     if given.ndim == 1 or (given.ndim == 2 and given.shape[1]):
-        readings["last"] = given
+        readings["sequence"] = given
     if given.ndim in (2, 3) and given.shape[1] == sequences.longest:
-        real = np.arange(sequences.longest) < sequences.lengths[:, None]
-        readings["sequence"] = given[real]
+        readings["step"] = given[sequences.mask()]
     return readings, given
 
 
@@ -150,36 +197,23 @@ def _check_not_mixed(name: str, items: Iterable[object]) -> None:
         )
 
 
-def _check_count(name: str, found: int, expected: int) -> None:
+def _check_count(name: str, found: int, expected: int, what: str) -> None:
     if found != expected:
-        raise ValueError(f"{name}: expected {expected} targets, one for each sequence, got {found}")
-
-
-def _check_values(values: Array, task: str, name: str) -> None:
-    if task == "regression" and values.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected numbers for regression, got {describe(values)}")
-    if values.dtype.kind != "f":
-        return
-    if not np.isfinite(values).all():
-        bad = values[~np.isfinite(values)][0]
-        raise ValueError(f"{name}: expected finite targets, got {bad}")
-    if task == "classification" and not (values == np.floor(values)).all():
-        bad = values[values != np.floor(values)][0]
-        raise ValueError(f"{name}: expected labels for classification, got the number {bad:g}")
+        raise ValueError(f"{name}: expected {expected} {what}, one for each sequence, got {found}")
 
 
 def _mismatch(
-    y: object, given: Array, sequences: Sequences, task: str, output: str, name: str
+    y: object, given: Array, sequences: Sequences, task: str, kind: str, name: str
 ) -> str:
     n, steps = len(sequences), sequences.longest
     shapes = {
-        "last": [f"({n},)", f"({n}, k)"],
-        "sequence": [f"({n}, {steps})", f"({n}, {steps}, k)"],
+        "sequence": [f"({n},)", f"({n}, k)"],
+        "step": [f"({n}, {steps})", f"({n}, {steps}, k)"],
     }
     accepted = [
         shape
-        for kind, pair in shapes.items()
-        if output in ("auto", kind)
+        for found, pair in shapes.items()
+        if kind in ("auto", found)
         for shape in (pair if task == "regression" else pair[:1])
     ]
     message = f"{name}: expected shape {' or '.join(accepted)} for {task}"
@@ -191,17 +225,16 @@ def _mismatch(
                 f"{message}, or a list with a target for each step; "
                 f"got {len(item)} in {name}[{index}], where there are {length} steps"
             )
-    return f"{message}, got a list of {given.ndim}-D arrays"
+    return f"{message}, got a list of {given.ndim}-D arrays{_advice(given, task)}"
 
 
 def _advice(given: Array, task: str) -> str:
     """Say what makes columns labels, where their number or values tell."""
-    if task != "classification" or given.ndim != 2:
+    if task != "classification" or given.ndim < 2:
         return ""
-    if given.shape[1] == 1:
-        return "; for a column of labels use y.ravel()"
-    one_hot = np.isin(given, (0, 1)).all() and (given.sum(axis=1) == 1).all()
-    return "; for one-hot labels use y.argmax(axis=1)" if one_hot else ""
+    if given.shape[-1] == 1:
+        return f"; for a column of labels use y{'.ravel()' if given.ndim == 2 else '[..., 0]'}"
+    return "; several labels at once are columns of 0 and 1"
 
 
 def _listed(labels: Iterable[object]) -> str:

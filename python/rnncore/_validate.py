@@ -36,6 +36,11 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
+def shown(number: float) -> str:
+    """Write a number of the data in an error message."""
+    return "NaN" if math.isnan(number) else f"{number:g}"
+
+
 def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST_SIZE) -> int:
     """Return `value` as an int in ``minimum..=maximum``; booleans and floats are refused."""
     limits = f"an integer >= {minimum}" if maximum == _LARGEST_SIZE else f"{minimum}..{maximum}"

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
-from typing import Self
+from collections.abc import Callable
+from typing import ParamSpec, Self, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # Words of other libraries, and what they are called here.
 _WORDS_HERE = {
@@ -19,7 +24,17 @@ _WORDS_HERE = {
     **dict.fromkeys(("threads", "n_threads", "num_threads"), "n_jobs"),
     **dict.fromkeys(("vocab_size", "num_embeddings"), "vocabulary_size"),
     **dict.fromkeys(("embedding_size", "output_dim"), "embedding_dim"),
-    **dict.fromkeys(("mask_value", "padding_idx", "pad_value"), "padding_value"),
+    **dict.fromkeys(("mask_value", "pad_value"), "padding_value"),
+    **dict.fromkeys(("validation_data", "validation_set", "X_val"), "eval_set"),
+    **dict.fromkeys(("validation_split", "test_size"), "validation_fraction"),
+    **dict.fromkeys(("weights", "sample_weights"), "sample_weight"),
+    **dict.fromkeys(("scheduler", "schedule", "lr_scheduler"), "lr_schedule"),
+    **dict.fromkeys(("patience", "n_iter_no_improvement"), "n_iter_no_change"),
+    **dict.fromkeys(("recurrent_initializer", "kernel_initializer", "initializer"), "init"),
+    **dict.fromkeys(("truncated_bptt_steps", "bptt", "bptt_truncate"), "bptt_steps"),
+    "padding_idx": "masked_id",
+    "restore_best_weights": "restore_best",
+    "criterion": "loss",
     **dict.fromkeys(("gamma", "drop"), "factor"),
     **dict.fromkeys(("eta_min", "min_lr"), "minimum"),
     "T_max": "epochs",
@@ -28,6 +43,14 @@ _WORDS_HERE = {
     "return_sequences": "output",
     "activation": "nonlinearity",
 }
+
+
+def _word_here(name: str, known: list[str]) -> str | None:
+    """Return what is called `name` elsewhere, or was misspelt so, if that is in `known`."""
+    word = _WORDS_HERE.get(name)
+    if word in known:
+        return word
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
 class WordsHere:
@@ -40,9 +63,31 @@ class WordsHere:
         for name in arguments:
             if name in known:
                 continue
-            word = _WORDS_HERE.get(name)
-            if word not in known:
-                word = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
+            word = _word_here(name, known)
             hint = f"expected {word!r}" if word else f"expected some of {', '.join(known)}"
             raise TypeError(f"{cls.__name__}: {hint}, got the unknown argument {name!r}")
         return super().__new__(cls)
+
+
+def words_here(method: Callable[P, R]) -> Callable[P, R]:
+    """Let a method answer arguments that it lacks, but that its class's constructor may have."""
+    known = list(inspect.signature(method).parameters)[1:]
+
+    @functools.wraps(method)
+    def answering(*args: P.args, **arguments: P.kwargs) -> R:
+        for name in arguments:
+            if name not in known:
+                raise TypeError(_answer(type(args[0]), method.__name__, name, known))
+        return method(*args, **arguments)
+
+    return answering
+
+
+def _answer(cls: type, method: str, name: str, known: list[str]) -> str:
+    got = f"got the unknown argument {name!r}"
+    constructor = list(inspect.signature(cls).parameters)
+    for here, where in ((known, ""), (constructor, f" in the constructor {cls.__name__}(...)")):
+        word = name if name in here else _word_here(name, here)
+        if word:
+            return f"{cls.__name__}.{method}: expected {word!r}{where}, {got}"
+    return f"{cls.__name__}.{method}: expected some of {', '.join(known)}, {got}"

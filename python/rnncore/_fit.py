@@ -1,0 +1,235 @@
+"""From the arguments of `fit` to a training that may begin: all checks, then all changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncore import _core, optim
+from rnncore._checkpoint import Checkpoint, Checkpoints, digest
+from rnncore._labelled import Labelled, split
+from rnncore._network import initial_weights, network_config, new_network
+from rnncore._options import STREAM_BPTT_STEPS, new_optimizer
+from rnncore._problem import Problem
+from rnncore._state import State
+from rnncore._training import Trainer
+from rnncore._validate import Array, boolean, describe
+from rnncore._weights import weights_of_classes
+
+if TYPE_CHECKING:
+    from rnncore._estimator import RecurrentEstimator
+
+# Parameters that another process may change when it goes on from a checkpoint.
+_MAY_DIFFER = {
+    "max_epochs",
+    "n_jobs",
+    "verbose",
+    "callbacks",
+    "checkpoint_dir",
+    "checkpoint_epochs",
+    "checkpoint_minutes",
+    "warm_start",
+    "vocabulary",  # the ids that it made are compared
+}
+
+
+class Fit:
+    """One call of `fit` or `partial_fit`: `read`, then `prepare`, which changes the model.
+
+    Parameters
+    ----------
+    model : estimator
+    options : dict
+        Its parameters, checked.
+    go_on : bool
+        Whether to train the network that there is already, if there is one.
+    resume : bool
+        Whether to go on from a checkpoint.
+    """
+
+    checkpoints: Checkpoints | None = None
+    found: Checkpoint | None = None
+
+    def __init__(
+        self,
+        model: RecurrentEstimator,
+        options: dict[str, Any],
+        *,
+        go_on: bool,
+        resume: object = False,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._go_on = go_on and model.__sklearn_is_fitted__()
+        self._resume = boolean("resume", resume)
+        if self._resume and options["checkpoint_dir"] is None:
+            raise ValueError("resume: expected False without a checkpoint_dir, got True")
+        if self._resume and go_on:
+            raise ValueError("resume: expected False with warm_start=True, got True")
+        self._optimizer = new_optimizer(options, gated=model._cell != "rnn")
+
+    def read(
+        self,
+        X: object,
+        y: object,
+        lengths: object,
+        sample_weight: object,
+        eval_set: object,
+        classes: object = None,
+    ) -> None:
+        """Read the data, and find out what there is to learn."""
+        options = self._options
+        if self._go_on:
+            self._problem = self._model._problem
+            _check_classes(classes, self._problem)
+            sequences = self._problem.input.read(X, lengths)
+            data = self._problem.label(sequences, y, sample_weight)
+        else:
+            self._problem, data = Problem.from_data(X, y, lengths, sample_weight, options, classes)
+        validation = self._read_eval_set(eval_set)
+        if options["bptt_steps"] is not None and not self._problem.per_step:
+            raise ValueError(
+                "bptt_steps: expected None without a target for each step, "
+                f"got {options['bptt_steps']}"
+            )
+        if options["class_weight"] is not None:
+            if self._problem.classes is None or not self._problem.single:
+                raise ValueError(
+                    "class_weight: expected None unless each target is one label, "
+                    f"got {options['class_weight']!r}"
+                )
+            weights = weights_of_classes(
+                options["class_weight"], self._problem.classes, data.counted_codes()
+            )
+            data = data.weighed_by_class(weights)
+            validation = validation and validation.weighed_by_class(weights)
+        if options["checkpoint_dir"] is not None:
+            print_of_all = self._fingerprint(data, validation)
+            self.checkpoints = Checkpoints(options["checkpoint_dir"], print_of_all)
+            self.found = self.checkpoints.find() if self._resume else None
+        self._state = self._state_to_train_from()
+        if options["early_stopping"] and validation is None:
+            data, validation = split(
+                data,
+                options["validation_fraction"],
+                np.random.default_rng([self._state.seed, 1]),
+                self._problem.stratifies,
+            )
+        if data.stream:
+            options["bptt_steps"] = options["bptt_steps"] or STREAM_BPTT_STEPS
+            layout = options["batch_size"], int(np.max(options["bptt_steps"]))
+            data = data.streams(*layout)
+            validation = validation and validation.streams(*layout)
+        self._data, self._validation = data, validation
+
+    def prepare(self) -> Trainer:
+        """Give the model its network, and return what will train it."""
+        model, options, problem = self._model, self._options, self._problem
+        config = network_config(options, problem, model._cell)
+        network = new_network(config)
+        optimizer = self._optimizer
+        if self._go_on:
+            self._take_over(network, optimizer)
+        else:
+            rng = np.random.default_rng(self._state.seed)
+            network.set_parameters(initial_weights(network, options, rng))
+        train = self._data.examples()
+        validation = None if self._validation is None else self._validation.examples()
+        model._become_fitted(problem, config, network, self._state.history)
+        model._optimizer, model._state = optimizer, self._state
+        return Trainer(
+            model,
+            network,
+            optimizer._core,
+            self._state,
+            options=options,
+            metric=problem.metric,
+            train=train,
+            validation=validation,
+        )
+
+    def _take_over(self, network: _core.Network, optimizer: optim.Optimizer) -> None:
+        """Give weights, and what the optimizer keeps, of the model's network to a new one."""
+        model = self._model
+        before, after = model._network.parameter_shapes(), network.parameter_shapes()
+        if before != after:
+            raise ValueError(
+                "warm_start: expected parameters that give the network as many weights as it has, "
+                f"{dict(before)}, got {dict(after)}"
+            )
+        network.set_parameters(model._network.parameters())
+        if isinstance(model._optimizer, type(optimizer)):
+            state = model._optimizer._core.state(model._network)
+            optimizer._core.set_state(network, state)
+
+    def _state_to_train_from(self) -> State:
+        if self.found is not None:
+            return State(self.found.state.seed)
+        if self._go_on and self._model._state is not None:
+            return self._model._state
+        return State(int(self._options["random_state"].integers(2**63)))
+
+    def _read_eval_set(self, eval_set: object) -> Labelled | None:
+        if eval_set is None:
+            return None
+        fewest = 1 if self._problem.task == "language_model" else 2
+        if not isinstance(eval_set, tuple | list) or not fewest <= len(eval_set) <= 4:
+            raise TypeError(
+                "eval_set: expected a tuple (X, y), (X, y, lengths) or "
+                f"(X, y, lengths, sample_weight), got {describe(eval_set)}"
+            )
+        X, y, lengths, sample_weight = (*eval_set, None, None, None)[:4]
+        sequences = self._problem.input.read(X, lengths, ("eval_set[0]", "eval_set[2]"))
+        names = ("eval_set[1]", "eval_set[3]")
+        return self._problem.label(sequences, y, sample_weight, names)
+
+    def _fingerprint(self, data: Labelled, validation: Labelled | None) -> dict[str, Any]:
+        """Return what makes two fits the same, by the names that the caller knows."""
+        model = self._model
+        parts: dict[str, Any] = {"estimator": type(model).__name__}
+        for name, value in model.get_params(deep=False).items():
+            if name == "random_state" and not isinstance(value, int | np.integer):
+                continue
+            if name == "dtype":
+                value = self._options["dtype"]
+            if name not in _MAY_DIFFER:
+                parts[name] = _plain(value)
+        parts["X"] = digest(data.values, data.starts, data.lengths)
+        parts["y"] = digest(data.targets)
+        parts["sample_weight"] = digest(data.weights)
+        if validation is not None:
+            parts["eval_set"] = digest(
+                validation.values,
+                validation.starts,
+                validation.lengths,
+                validation.targets,
+                validation.weights,
+            )
+        return parts
+
+
+def _plain(value: Any) -> Any:
+    """Return a parameter as JSON gives it back; what JSON has no form for, in words."""
+    if isinstance(value, np.ndarray):
+        return digest(value)
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, Mapping):
+        return sorted([repr(key), _plain(item)] for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _check_classes(classes: object, problem: Problem) -> None:
+    if classes is None:
+        return
+    known: Array | None = problem.classes
+    if known is None or not np.array_equal(np.unique(np.asarray(classes)), known):
+        raise ValueError(
+            f"classes: expected None or those of the first partial_fit, got {describe(classes)}"
+        )
