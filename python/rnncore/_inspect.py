@@ -19,7 +19,8 @@ _BATCH = 256
 def _sigmoid(x: Array) -> Array:
     # Halves of tanh: never overflows.
     half = np.asarray(0.5, x.dtype)
-    return half * np.tanh(half * x) + half
+    halves: Array = half * np.tanh(half * x) + half
+    return halves
 
 
 _NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
@@ -39,17 +40,18 @@ class InspectMixin(Fitted):
     ) -> Any:
         """Return how strongly every step's state acts on the loss, or on the final state.
 
-        That is the norm of the gradient with respect to the state that a step leaves, h and an
-        LSTM's c together. Where it vanishes towards the beginning of a sequence, the network
-        cannot learn from there.
+        That is the norm of the gradient with respect to the state that a step leaves to the next,
+        h and an LSTM's c together. Where it vanishes towards the beginning of a sequence, the
+        network cannot learn from there.
 
         Parameters
         ----------
         X, lengths
             As in `fit`.
         y : as in `fit`, optional
-            With it the gradient is that of the sum of all targets' losses; without, that of the sum
-            of the final state's units. Language models make it from X.
+            With it the gradient is that of each sequence's loss, the mean over its steps where each
+            has a target; without, that of the sum of the final state's units. Language models make
+            it from X.
         layer : int
             -1 is the last.
 
@@ -63,7 +65,8 @@ class InspectMixin(Fitted):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError, TypeError
-            When X or y is not as in `fit`, or there is no such layer.
+            When X or y is not as in `fit`, there is no such layer, or the network also reads from
+            the end (`bidirectional`).
         """
         sequences, rows = self._gradient_rows(X, y, lengths, layer)
         return sequences.shape_like_input(rows)
@@ -74,6 +77,11 @@ class InspectMixin(Fitted):
         """Return the norms of `gradient_flow` for all real steps, sequence after sequence."""
         self._check_fitted()
         layer = self._layer(layer)
+        if self._config["bidirectional"]:
+            raise ValueError(
+                "gradient_flow: expected a network that reads forwards alone, "
+                "got bidirectional=True"
+            )
         if self._task_if_known() == "language_model":
             sequences, examples = self._labelled(X, y, lengths)
             # The last id has no target, and is not read.

@@ -184,8 +184,10 @@ def _draw(
     outputs: Array, numbers: Array, temperature: float, top_k: int | None, top_p: float | None
 ) -> Array:
     """Return an id for each row of outputs (n, V), as a number (n,) in [0, 1) chooses."""
+    drawn: Array
     if temperature == 0:
-        return outputs.argmax(axis=1)
+        drawn = outputs.argmax(axis=1)
+        return drawn
     if top_k is not None and top_k < outputs.shape[1]:
         least = np.partition(outputs, -top_k, axis=1)[:, -top_k, None]
         outputs = np.where(outputs >= least, outputs, -np.inf)
@@ -199,7 +201,8 @@ def _draw(
         np.put_along_axis(probabilities, order, np.where(before < top_p, ordered, 0), axis=1)
     sums = probabilities.cumsum(axis=1)
     # The first id whose sum is above the number; it has a probability above zero itself.
-    return (sums > numbers[:, None] * sums[:, -1:]).argmax(axis=1)
+    drawn = (sums > numbers[:, None] * sums[:, -1:]).argmax(axis=1)
+    return drawn
 
 
 def _joined(given: Any, ids: Array, added: Array, vocabulary: Vocabulary | None) -> Any:

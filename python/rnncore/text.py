@@ -193,13 +193,13 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             When X holds no ids of words.
         """
         check_is_fitted(self)
+        words = list(self.vocabulary_)
         X = listed_objects(X)
-        if isinstance(X, list | tuple) and not (X and np.ndim(X[0]) == 0):
-            return [self._text(f"X[{index}]", item) for index, item in enumerate(X)]
-        array = as_array("X", X)
-        if array.ndim == (3 if self.affixes else 2):
-            return [self._text(f"X[{index}]", item) for index, item in enumerate(array)]
-        return self._text("X", array)  # type: ignore[no-any-return]
+        if not isinstance(X, list | tuple) or (X and np.ndim(X[0]) == 0):
+            X = as_array("X", X)
+            if X.ndim < (3 if self.affixes else 2):
+                return self._text("X", X, words)  # type: ignore[no-any-return]
+        return [self._text(f"X[{index}]", item, words) for index, item in enumerate(X)]
 
     def split(self, text: str) -> list[str]:
         """Cut a string into words, as `analyzer` says; unknown ones are among them.
@@ -399,7 +399,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
                 columns.append(np.fromiter(column, np.int64, len(words)))
         return columns
 
-    def _text(self, name: str, ids: object) -> Any:
+    def _text(self, name: str, ids: object, words: list[str]) -> Any:
         array = as_array(name, ids)
         if array.size == 0:
             array = array.astype(np.int64)
@@ -409,16 +409,15 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             array = array[:, 0]
         if array.ndim != 1:
             raise ValueError(f"{name}: expected ids of shape (T,), got {array.shape}")
-        listed = list(self.vocabulary_)
-        outside = array[(array < 0) | (array >= len(listed))]
+        outside = array[(array < 0) | (array >= len(words))]
         if len(outside):
             raise ValueError(
-                f"{name}: expected ids of words, in 0..{len(listed) - 1}, got {outside[0]}"
+                f"{name}: expected ids of words, in 0..{len(words) - 1}, got {outside[0]}"
             )
-        words = [listed[index] for index in array.tolist() if index != PADDING]
+        known = [words[index] for index in array.tolist() if index != PADDING]
         if self.tokenized_ or not isinstance(self.analyzer, str):
-            return words
-        return ("" if self.analyzer == "char" else " ").join(words)
+            return known
+        return ("" if self.analyzer == "char" else " ").join(known)
 
     def _check_parameters(self) -> None:
         if not callable(self.analyzer) and self.analyzer is not None:
