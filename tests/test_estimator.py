@@ -248,15 +248,44 @@ def test_threads_and_seed_reach_the_loop(monkeypatch, rng):
         ({}, {"nonlinearity": "relu"}),
         ({}, {"max_epochs": 3}),
         ({}, {"dtype": "float64"}),
+        ({}, {"hidden_size": (4, 4)}),
+        ({}, {"output": "mean"}),
+        ({}, {"output": "max"}),
+        ({}, {"loss": "absolute_error"}),
+        ({"loss": "huber"}, {"huber_delta": 0.1}),
+        ({}, {"padding_value": 0.0, "padding_side": "left"}),
+        ({"padding_value": 0.0}, {"padding_side": "left"}),
+        ({}, {"init": "xavier_uniform"}),
+        ({}, {"init": "orthogonal"}),
+        ({}, {"learn_initial_state": True}),
+        ({}, {"input_dropout": 0.5}),
+        ({}, {"output_dropout": 0.5}),
+        ({"input_dropout": 0.5}, {"locked_dropout": True}),
+        ({}, {"optimizer": "adamw", "weight_decay": 0.1}),
+        ({}, {"optimizer": "rmsprop"}),
+        ({}, {"optimizer": "adagrad"}),
+        ({}, {"l1": 0.1}),
+        ({}, {"lr_schedule": "cosine"}),
+        ({}, {"accumulate_batches": 2}),
+        ({}, {"early_stopping": True}),
+        ({"early_stopping": True}, {"validation_fraction": 0.5}),
+        (
+            {"early_stopping": True, "max_epochs": 9},
+            {"n_iter_no_change": 1, "tol": 1e3, "restore_best": False},
+        ),
+        ({}, {"residual": True}),
+        ({}, {"nonlinearity": "softsign"}),
     ],
     ids=str,
 )
 def test_every_option_has_an_effect(base, change, rng):
     X = ragged(rng, 60)
     y = [x[0, 0] for x in X]
+    X[0][:2] = X[1][-2:] = 0
     base = {"max_epochs": 2, "batch_size": 8, "random_state": 0, **base}
-    before = rnncore.RNN(4, **base).fit(X, y).predict(X)
-    assert not np.array_equal(rnncore.RNN(4, **{**base, **change}).fit(X, y).predict(X), before)
+    base = {"hidden_size": 4, **base}
+    before = rnncore.RNN(**base).fit(X, y).predict(X)
+    assert not np.array_equal(rnncore.RNN(**{**base, **change}).fit(X, y).predict(X), before)
 
 
 # Progress, history, interruption.

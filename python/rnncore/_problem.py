@@ -79,6 +79,7 @@ class Problem:
             task=options["task"],
             output=options["output"],
             columns=options["loss"] != "cross_entropy",
+            prefer_steps=options["bptt_steps"] is not None,
         )
         labels = _labels(targets, classes)
         loss = _loss(options["loss"], targets, labels)

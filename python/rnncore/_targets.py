@@ -33,13 +33,15 @@ def read_targets(
     task: str,
     output: str,
     columns: bool = True,
+    prefer_steps: bool = False,
     name: str = "y",
 ) -> Targets:
     """Read y: (n,), (n, k), (n, T), (n, T, k), or a list with one array for each sequence.
 
     With `task` "auto", floats mean regression, other types classification; columns of a classifier
     are 0 or 1, a label each, and `columns` says whether there may be any. With `output` "auto" the
-    shape tells whether a target belongs to a sequence or to a step.
+    shape tells whether a target belongs to a sequence or to a step; where it may be both,
+    `prefer_steps` decides or else there is an error.
     """
     if y is None:
         raise ValueError(
@@ -59,6 +61,8 @@ def read_targets(
     }
     if not fitting:
         raise ValueError(_mismatch(y, given, sequences, task, kind, name))
+    if len(fitting) == 2 and prefer_steps:
+        del fitting["sequence"]
     if len(fitting) == 2 and given.shape[1] > 1:
         raise ValueError(
             f"{name}: shape {given.shape} could be {given.shape[1]} targets for each sequence, or "
