@@ -103,6 +103,9 @@ impl Pool {
         parallel::for_each(workers, items, |(range, rows): (Range<usize>, _)| {
             for step in 0..steps.longest() {
                 let running = steps.count(step).clamp(range.start, range.end);
+                if running == range.start {
+                    break; // all of these have ended
+                }
                 let first = (steps.offset(step) + range.start) * stride;
                 let from = y[first..].chunks_exact(stride);
                 for (row, y) in rows[..running - range.start].iter_mut().zip(from) {

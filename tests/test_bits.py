@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rnncore
 from rnncore import nn, optim
 
 from .layers import (
@@ -345,3 +346,21 @@ def test_a_refused_gradient_leaves_the_tape(layer, call):
     with pytest.raises(ValueError, match="d_state"):
         layer.backward(tape, call.d_output, call.d_states[0][:-1])
     assert_same_bits(named(output, state, *call.backward(layer, tape)), want)
+
+
+@pytest.mark.parametrize("output", ["last", "mean", "max"])
+def test_threads_pool_a_ragged_batch_alike(output):
+    """Sequences that have ended before others leave a thread without work at the last steps."""
+    rng = np.random.default_rng(0)
+    X = [rng.standard_normal((length, 3)) for length in [150] * 9 + [2] * 40]
+    y = rng.standard_normal(len(X))
+    found = [
+        rnncore.GRU(
+            64, bidirectional=True, output=output, max_epochs=2, n_jobs=n_jobs, random_state=0
+        )
+        .fit(X, y)
+        .predict(X)
+        for n_jobs in (1, 2, 3)
+    ]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
