@@ -55,6 +55,20 @@ def test_padding_is_neither_fitted_on_nor_changed(seed, kind, narrow):
         np.testing.assert_array_equal(row[length:], 0.0 if value is None else value)
 
 
+def test_padding_on_the_left():
+    X = ragged(np.random.default_rng(0), 5, shortest=1)
+    padded, lengths = pad(X, fill=np.nan)
+    left = np.stack([np.roll(x, len(x) - n, axis=0) for x, n in zip(padded, lengths, strict=True)])
+    expected = StepTransformer(StandardScaler(), padding_value=np.nan).fit_transform(padded)
+    scaler = StepTransformer(StandardScaler(), padding_value=np.nan, padding_side="left")
+    for options in ({}, {"lengths": lengths}):
+        got = scaler.fit_transform(left, **options)
+        for row, want, length in zip(got, expected, lengths, strict=True):
+            np.testing.assert_array_equal(np.roll(row, length - len(row), axis=0), want)
+    with pytest.raises(ValueError, match="padding_side: expected one of 'right', 'left'"):
+        StepTransformer(StandardScaler(), padding_side="top").fit(X)
+
+
 def test_doubles_stay_doubles_and_integers_become_them(X):
     doubles = [x.astype(np.float64) for x in X]
     assert StepTransformer(StandardScaler()).fit_transform(doubles)[0].dtype == np.float64

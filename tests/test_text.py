@@ -81,6 +81,8 @@ def test_columns_of_strings_are_lists():
     for column in (np.array(TEXTS), np.array(TEXTS, object)):
         for a, b in zip(vocabulary.transform(column), vocabulary.transform(TEXTS), strict=True):
             np.testing.assert_array_equal(a, b, strict=True)
+    words = np.array([["the", "cat"], ["dog", "<pad>"]])
+    assert [ids.tolist() for ids in Vocabulary().fit_transform(words)] == [[4, 2], [3, 0]]
 
 
 def test_affixes_stand_beside_their_word():

@@ -43,6 +43,9 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         Steps at the end of a sequence that consist of this value, which may be NaN, are padding,
         before and after: the same as the estimator's `padding_value`. NaN is the one value that no
         real step can take on when it is transformed.
+    padding_side : "right" or "left"
+        Whether padding, found so or left over by `lengths`, stands behind the real steps or
+        before them.
 
     Attributes
     ----------
@@ -60,9 +63,16 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
            [ 0.        ]]), array([[1.22474487]])]
     """
 
-    def __init__(self, transformer: Any, *, padding_value: float | None = None) -> None:
+    def __init__(
+        self,
+        transformer: Any,
+        *,
+        padding_value: float | None = None,
+        padding_side: str = "right",
+    ) -> None:
         self.transformer = transformer
         self.padding_value = padding_value
+        self.padding_side = padding_side
 
     def fit(self, X: object, y: object = None, *, lengths: object = None) -> Self:
         """Fit a clone of the transformer on all real steps.
@@ -152,6 +162,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
             padding_value=CHECKS["padding_value"]("padding_value", self.padding_value),
             n_features=n_features,
             dtype="float32" if kept else "float64",
+            left=CHECKS["padding_side"]("padding_side", self.padding_side) == "left",
             finite=False,
         )
 

@@ -448,7 +448,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
 def _listed(X: object) -> list[Any]:
     """Return texts as a list, from an array or a table's column too."""
     X = listed_objects(X)
-    if isinstance(X, np.ndarray) and X.dtype.kind in "UT" and X.ndim == 1:
+    if isinstance(X, np.ndarray) and X.dtype.kind in "UT" and X.ndim in (1, 2):
         return list(X.tolist())
     if not isinstance(X, list | tuple):
         raise TypeError(f"X: expected a list of strings or of lists of words, got {describe(X)}")
