@@ -80,8 +80,43 @@ def test_a_classifier_comes_back_whole(model, path, X):
         ),
         (rnncore.LSTM(4, max_epochs=1), np.ones((3, 2, 1)), np.array([[1.0], [2.0], [3.0]])),
         (rnncore.LSTM(4, max_epochs=1), np.ones((3, 2, 1)), np.ones((3, 2, 5))),
+        (
+            rnncore.RNN((4, 2), nonlinearity="softsign", residual=True, max_epochs=1, output="max"),
+            np.ones((4, 2, 1)),
+            [[0, 1, 0], [1, 1, 0], [0, 0, 1], [0, 0, 0]],
+        ),
+        (
+            rnncore.LSTM(4, learn_initial_state=True, loss="binary_cross_entropy", max_epochs=1),
+            np.ones((4, 2, 1)),
+            ["a", "b", "a", "b"],
+        ),
+        (
+            rnncore.GRU(4, embedding_dim=3, max_epochs=1),
+            [["one", "word"], ["two"], []],
+            [["A", "B"], ["A"], []],
+        ),
+        (
+            rnncore.LSTM(4, embedding_dim=4, task="language_model", tie_embedding=True),
+            [[0, 1, 2], [2, 1]],
+            None,
+        ),
+        (
+            rnncore.LSTM(4, loss="huber", huber_delta=2.0, output="mean", max_epochs=1),
+            np.ones((3, 2, 1)),
+            [1.0, 2.0, 3.0],
+        ),
     ],
-    ids=["embedding", "one-hot tagging", "regression", "regression per step"],
+    ids=[
+        "embedding",
+        "one-hot tagging",
+        "regression",
+        "regression per step",
+        "several labels",
+        "two classes, one output",
+        "words",
+        "language model",
+        "Huber",
+    ],
 )
 def test_all_kinds_come_back(estimator, X, y, tmp_path):
     estimator.fit(X, y).save(tmp_path / "model")

@@ -120,6 +120,12 @@ def test_texts_are_cut_as_the_model_cuts_them():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "1"]
 
 
+def test_sequences_without_steps_are_named(model):
+    for draw in (plot.hidden_states, plot.gates):
+        with pytest.raises(ValueError, match="sequence: expected at least one step, got none"):
+            draw(model, np.empty((0, 2)))
+
+
 def test_no_models_are_named(X):
     with pytest.raises(ValueError, match="models: expected at least one fitted estimator"):
         plot.gradient_flow([], X)

@@ -117,6 +117,7 @@ def hidden_states(
     """
     pyplot = _pyplot("hidden_states")
     (states,) = model.hidden_states([sequence], layer=layer)
+    _check_steps(len(states))
     ax = pyplot.subplots(figsize=_size(len(states)))[1] if ax is None else ax
     _heat_map(ax, states, "hidden state", signed=True)
     _label_steps(ax, _labels(model, sequence, labels, len(states)))
@@ -155,6 +156,7 @@ def gates(
     if gate is not None:
         found = {gate: found[choice("gate", gate, tuple(found))]}
     steps = len(next(iter(found.values())))
+    _check_steps(steps)
     if ax is None:
         width, height = _size(steps)
         figure, panels = pyplot.subplots(
@@ -210,6 +212,11 @@ def _mean_by_step(model: Any, X: object, y: object, lengths: object, layer: int)
     counts: Array = sequences.lengths
     step = np.concatenate([np.arange(count) for count in counts])
     return np.bincount(step, rows) / np.bincount(step)
+
+
+def _check_steps(steps: int) -> None:
+    if not steps:
+        raise ValueError("sequence: expected at least one step, got none")
 
 
 def _heat_map(ax: Axes, steps: Array, name: str, *, signed: bool) -> None:
