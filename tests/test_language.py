@@ -171,6 +171,7 @@ def test_perplexity_falls_with_training(characters):
         (("a", 1, {"top_p": 0.0}), "top_p: expected a finite number > 0 and <= 1, got 0"),
         (("a", 1, {"random_state": "x"}), "random_state: expected None, an integer"),
         (([[0, 99]], 1), r"prompt: expected ids in 0..\d+, got 99"),
+        ((["a", [1]], 1), r"prompt\[1\]: expected a string, got list"),
         ((3.5, 1), "prompt"),
     ],
 )

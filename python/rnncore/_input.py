@@ -147,7 +147,7 @@ class Input:
             return self._read_vectors(X, lengths, self.n_features, names)
         if self.vocabulary is not None:
             if holds_text(X):
-                X = self.vocabulary.transform(self._texts(X, names[0]))
+                X = self.vocabulary._transform(self._texts(X, names[0]), names[0])
         elif holds_text(X):
             raise TypeError(f"{names[0]}: expected integer ids, as in fit, got text; {describe(X)}")
         return self._read_ids(X, lengths, self.vocabulary_size, self.ids_per_step, names)

@@ -37,7 +37,8 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
     Returns
     -------
     rnncore.RNN, rnncore.LSTM or rnncore.GRU
-        Fitted, with the parameters, weights and history it was saved with.
+        Fitted, with the parameters, weights and history it was saved with; and ready to be trained
+        on as it was, if ``include_optimizer=True`` saved that too.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
         When there is no such file.
     ValueError
         When the file is truncated or altered, was written by a later version, or holds no model
-        of rnncore.
+        of rnncore (but a checkpoint, say).
     """
     from rnncore import _models
 

@@ -165,8 +165,12 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         ValueError, TypeError
             When X is not as described.
         """
+        return self._transform(X, "X")
+
+    def _transform(self, X: object, name: str) -> list[Ids] | Ids:
+        """Return what `transform` does; `name` is what errors call X."""
         check_is_fitted(self)
-        words, codes, _ = self._coded(X)
+        words, codes, _ = self._coded(X, name)
         return self._ids(X, words, codes)
 
     def inverse_transform(self, X: object) -> list[Any] | str:
@@ -303,24 +307,24 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
     # From texts to codes: the distinct words, and for each text where its words stand among them.
     # What is costly is then done once a distinct word.
 
-    def _coded(self, X: object) -> tuple[list[str], list[Ids], bool]:
+    def _coded(self, X: object, name: str = "X") -> tuple[list[str], list[Ids], bool]:
         """Return distinct words as they stand in X, their indexes by text, and if X held lists."""
         self._check_parameters()
-        texts = [X] if isinstance(X, str) else _listed(X)
+        texts = [X] if isinstance(X, str) else _listed(X, name)
         tokenized = bool(texts) and not isinstance(texts[0], str)
         code: defaultdict[str, int] = defaultdict()
         code.default_factory = code.__len__  # a new word gets the next number
         codes = []
         for index, text in enumerate(texts):
-            words = self._words(f"X[{index}]", text, tokenized)
+            words = self._words(f"{name}[{index}]", text, tokenized)
             try:
                 codes.append(np.fromiter(map(code.__getitem__, words), np.int64, len(words)))
             except TypeError:  # what cannot be looked up
-                raise TypeError(_not_a_word(f"X[{index}]", words)) from None
+                raise TypeError(_not_a_word(f"{name}[{index}]", words)) from None
         for word in code:
             if not isinstance(word, str):
                 where = next(i for i, found in enumerate(codes) if (found == code[word]).any())
-                raise TypeError(_not_a_word(f"X[{where}]", [word]))
+                raise TypeError(_not_a_word(f"{name}[{where}]", [word]))
         return list(code), codes, tokenized
 
     def _words(self, name: str, text: object, tokenized: bool) -> list[str]:
@@ -445,13 +449,15 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         return tags
 
 
-def _listed(X: object) -> list[Any]:
-    """Return texts as a list, from an array or a table's column too."""
+def _listed(X: object, name: str) -> list[Any]:
+    """Return texts as a list, from an array or a table's column too; errors call them `name`."""
     X = listed_objects(X)
     if isinstance(X, np.ndarray) and X.dtype.kind in "UT" and X.ndim in (1, 2):
         return list(X.tolist())
     if not isinstance(X, list | tuple):
-        raise TypeError(f"X: expected a list of strings or of lists of words, got {describe(X)}")
+        raise TypeError(
+            f"{name}: expected a list of strings or of lists of words, got {describe(X)}"
+        )
     return list(X)
 
 
