@@ -1,5 +1,6 @@
 """Training in parts, parameters that shape it, and models as features and in searches."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -44,6 +45,24 @@ def test_partial_fit_is_fit_in_parts(optimizer, rng):
     again = rnncore.LSTM(5, max_epochs=2, warm_start=True, **options).fit(X, y).fit(X, y)
     assert_same_bits(again, whole)
     assert again.n_epochs_ == 4
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy])
+def test_training_a_copy_leaves_the_model_alone(duplicate, rng):
+    X = rng.standard_normal((10, 4, 2))
+    model = rnncore.LSTM(5, random_state=0).partial_fit(X, [0, 1] * 5)
+    before = model.predict_proba(X)
+    twin = duplicate(model).partial_fit(X, [0, 1] * 5)
+    assert (twin.n_epochs_, len(twin.history_["loss"])) == (2, 2)
+    assert (model.n_epochs_, len(model.history_["loss"])) == (1, 1)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert_same_bits(model.partial_fit(X, [0, 1] * 5), twin)
+
+
+def test_partial_fit_keeps_no_checkpoints(rng, tmp_path):
+    X = rng.standard_normal((10, 4, 2))
+    rnncore.LSTM(5, checkpoint_dir=tmp_path / "kept").partial_fit(X, [0, 1] * 5)
+    assert not (tmp_path / "kept").exists()
 
 
 def test_partial_fit_knows_classes_that_come_later(rng):

@@ -376,3 +376,6 @@ def test_a_stream_is_cut_and_its_tail_kept_back(monkeypatch):
     assert held.tolist() == [50] * 4
     assert [*starts, *held_starts] == [0, 200, 400, 600, 800, 850, 900, 950]
     assert model.history_["steps"] == [800]
+    cuts.clear()
+    model.set_params(early_stopping=False).fit(ids, eval_set=([[1, 2, 3], [4, 5]],))
+    assert [part.tolist() for _, part in cuts] == [[250] * 4, [2, 1]]

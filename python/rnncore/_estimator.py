@@ -107,7 +107,7 @@ class RecurrentEstimator(
             finite weights.
         """
         options = check_parameters(self.get_params(deep=False), self._cell)
-        fit = Fit(self, options, go_on=options["warm_start"], resume=resume)
+        fit = Fit(self, options, resume=resume)
         fit.read(X, y, lengths, sample_weight, eval_set)
         fit.prepare().fit(fit.checkpoints, fit.found, stacklevel=3)
         return self
@@ -144,7 +144,7 @@ class RecurrentEstimator(
         options = check_parameters(self.get_params(deep=False), self._cell)
         if options["early_stopping"]:
             raise ValueError("early_stopping: expected False for partial_fit, got True")
-        fit = Fit(self, options, go_on=True)
+        fit = Fit(self, options, partial=True)
         fit.read(X, y, lengths, sample_weight, None, classes)
         fit.prepare().partial_fit(stacklevel=3)
         return self
@@ -388,6 +388,9 @@ class RecurrentEstimator(
         if "_network" in state:
             network, optimizer = state["_network"], state["_optimizer"]
             state["_network"] = network.parameters()
+            if state["_state"] is not None:  # training changes it, and a copy has one of its own
+                state["_state"] = copy.deepcopy(state["_state"])
+                state["history_"] = state["_state"].history
             if optimizer is not None:
                 state["_optimizer"] = (copy.copy(optimizer), optimizer._core.state(network))
         return state

@@ -43,8 +43,9 @@ class Fit:
     model : estimator
     options : dict
         Its parameters, checked.
-    go_on : bool
-        Whether to train the network that there is already, if there is one.
+    partial : bool
+        Whether this is `partial_fit`, which trains the network that there is, if there is one, and
+        keeps no checkpoints.
     resume : bool
         Whether to go on from a checkpoint.
     """
@@ -57,11 +58,13 @@ class Fit:
         model: RecurrentEstimator,
         options: dict[str, Any],
         *,
-        go_on: bool,
+        partial: bool = False,
         resume: object = False,
     ) -> None:
+        go_on = partial or options["warm_start"]
         self._model = model
         self._options = options
+        self._partial = partial
         self._go_on = go_on and model.__sklearn_is_fitted__()
         self._resume = boolean("resume", resume)
         if self._resume and options["checkpoint_dir"] is None:
@@ -105,9 +108,9 @@ class Fit:
             )
             data = data.weighed_by_class(weights)
             validation = validation and validation.weighed_by_class(weights)
-        if options["checkpoint_dir"] is not None:
-            print_of_all = self._fingerprint(data, validation)
-            self.checkpoints = Checkpoints(options["checkpoint_dir"], print_of_all)
+        if options["checkpoint_dir"] is not None and not self._partial:
+            fingerprint = self._fingerprint(data, validation)
+            self.checkpoints = Checkpoints(options["checkpoint_dir"], fingerprint)
             self.found = self.checkpoints.find() if self._resume else None
         self._state = self._state_to_train_from()
         if options["early_stopping"] and validation is None:
@@ -119,10 +122,7 @@ class Fit:
             )
         if data.stream:
             options["bptt_steps"] = options["bptt_steps"] or STREAM_BPTT_STEPS
-            layout = options["batch_size"], int(np.max(options["bptt_steps"]))
-            data = data.streams(*layout)
-            validation = validation and validation.streams(*layout)
-        self._data, self._validation = data, validation
+        self._data, self._validation = self._cut(data), validation and self._cut(validation)
 
     def prepare(self) -> Trainer:
         """Give the model its network, and return what will train it."""
@@ -149,6 +149,13 @@ class Fit:
             train=train,
             validation=validation,
         )
+
+    def _cut(self, data: Labelled) -> Labelled:
+        """Cut one long stream into those that are read side by side."""
+        if not data.stream:
+            return data
+        shortest = int(np.max(self._options["bptt_steps"] or STREAM_BPTT_STEPS))
+        return data.streams(self._options["batch_size"], shortest)
 
     def _take_over(self, network: _core.Network, optimizer: optim.Optimizer) -> None:
         """Give weights, and what the optimizer keeps, of the model's network to a new one."""
