@@ -278,9 +278,9 @@ def test_real_reviews_take_seconds(shared_data):
 
     with gzip.open(shared_data / "imdb_train.tsv.gz", "rt", encoding="utf-8", newline="\n") as file:
         texts = [line.rstrip("\n").split("\t")[3] for line in file][:5000]
-    start = time.perf_counter()
+    start = time.process_time()  # of this process alone, whatever else runs
     vocabulary = Vocabulary(lowercase=True, min_count=2)
     ids = vocabulary.fit_transform(texts)
-    assert time.perf_counter() - start < 10  # takes half a second on an idle machine
+    assert time.process_time() - start < 10  # takes half a second on an idle machine
     assert sum(map(len, ids)) > 1_000_000
     assert list(vocabulary.vocabulary_)[2:6] == [".", "the", ",", "a"]
