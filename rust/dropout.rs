@@ -11,6 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::kernel::pack::Columns;
+use crate::parallel;
 use crate::simd::Real;
 use crate::steps::Steps;
 
@@ -52,22 +53,39 @@ pub(crate) fn apply<E: Real>(rows: &mut [E], columns: Columns, steps: &Steps, ma
     } else {
         E::ZERO
     };
-    let mut factors = vec![E::ZERO; columns.real()];
-    for (row, (&sequence, &length)) in steps.order().iter().zip(steps.lengths()).enumerate() {
+    // Each sequence's rows, step after step.
+    let mut sequences: Vec<(usize, Vec<&mut [E]>)> = steps
+        .order()
+        .iter()
+        .zip(steps.lengths())
+        .map(|(&sequence, &length)| (sequence, Vec::with_capacity(length)))
+        .collect();
+    let mut all = rows.chunks_exact_mut(columns.stride());
+    for step in 0..steps.longest() {
+        let running = sequences.iter_mut().take(steps.count(step));
+        for ((_, rows), row) in running.zip(&mut all) {
+            rows.push(row);
+        }
+    }
+    /// Draws that take about as long as starting a second thread.
+    const WORTHWHILE: usize = 1 << 14;
+    let draws = steps.rows().saturating_mul(columns.real());
+    let workers = (1 + draws / WORTHWHILE).min(parallel::num_threads().unwrap_or(1));
+    parallel::for_each(workers, sequences, |(sequence, rows)| {
         let mut random = ChaCha8Rng::seed_from_u64(mask.drawn.seed);
         random.set_stream(mask.stream << 32 | sequence as u64);
         if !mask.locked {
             // A number takes a word of the stream.
             random.set_word_pos(mask.drawn.first as u128 * columns.real() as u128);
         }
-        for step in 0..length {
+        let mut factors = vec![E::ZERO; columns.real()];
+        for (step, row) in rows.into_iter().enumerate() {
             if step == 0 || !mask.locked {
                 factors.fill_with(|| match u64::from(random.next_u32()) < threshold {
                     true => E::ZERO,
                     false => kept,
                 });
             }
-            let row = &mut rows[(steps.offset(step) + row) * columns.stride()..];
             let segments = row.chunks_exact_mut(columns.padded);
             for (segment, factors) in segments.zip(factors.chunks_exact(columns.width.max(1))) {
                 for (x, &factor) in segment.iter_mut().zip(factors) {
@@ -75,7 +93,7 @@ pub(crate) fn apply<E: Real>(rows: &mut [E], columns: Columns, steps: &Steps, ma
                 }
             }
         }
-    }
+    });
 }
 
 #[cfg(test)]
