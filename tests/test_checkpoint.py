@@ -38,7 +38,7 @@ def fit(folder, *, events=None, resume=False, fingerprint=FINGERPRINT, **options
     checkpoints = found = None
     if folder is not None:
         checkpoints = Checkpoints(folder, fingerprint)
-        found = checkpoints.find() if resume else None
+        found = checkpoints.find(made._options["max_epochs"]) if resume else None
     made.found = found
     with suppress(KilledError):
         made.fit(checkpoints, found)
@@ -87,7 +87,7 @@ def test_a_killed_fit_goes_on_to_the_same_bits(options, where, tmp_path):
 def test_it_goes_on_in_the_middle_of_an_epoch(tmp_path):
     options = {"checkpoint_minutes": 1e-6, "checkpoint_epochs": None}
     fit(tmp_path, events=stop_at(2, 3), **options)
-    found = Checkpoints(tmp_path, FINGERPRINT).find()
+    found = Checkpoints(tmp_path, FINGERPRINT).find(9)
     assert (found.state.epoch, found.position["done"], found.seconds > 0) == (1, 3, True)
     again = fit(tmp_path, resume=True, **options)
     assert again.network.calls[0]["position"]["done"] == 3
@@ -99,7 +99,7 @@ def test_a_long_interval_does_not_pause(tmp_path):
     made = fit(tmp_path, checkpoint_minutes=10, checkpoint_epochs=None)
     assert len(made.network.calls) == 6
     assert 590 < made.network.calls[0]["pause_after"] <= 600
-    assert Checkpoints(tmp_path, FINGERPRINT).find().state.epoch == 6
+    assert Checkpoints(tmp_path, FINGERPRINT).find(9).state.epoch == 6
 
 
 def test_a_finished_fit_is_only_read(tmp_path):
@@ -118,9 +118,7 @@ def test_max_epochs_may_grow_and_not_shrink(tmp_path):
     again = fit(tmp_path, resume=True, max_epochs=6)
     assert [call["epoch"] for call in again.network.calls] == [3, 4, 5, 6]
     assert results(again) == results(fit(None))
-    with pytest.raises(
-        ValueError, match=r"max_epochs: expected at least the 6 of the check.*got 5"
-    ):
+    with pytest.raises(ValueError, match=r"max_epochs: expected at least 6, as in .*got 5"):
         fit(tmp_path, resume=True, max_epochs=5)
 
 
@@ -140,7 +138,7 @@ def test_without_resume_a_fit_begins_anew(tmp_path):
 def test_the_seed_of_the_checkpoint_is_kept(tmp_path):
     fit(tmp_path, events=stop_at(3, 0))
     checkpoints = Checkpoints(tmp_path, FINGERPRINT)
-    found = checkpoints.find()
+    found = checkpoints.find(9)
     network = FakeNetwork(val_losses=VAL_LOSSES)
     made = trainer(network, state=State(seed=99), validation=True, max_epochs=6)
     made.fit(checkpoints, found)
@@ -172,7 +170,7 @@ def test_a_warm_start_keeps_its_own_epochs(tmp_path):
     parts["network"].events = stop_at(6, 2)
     warm(**parts)
     network = FakeNetwork(val_losses=VAL_LOSSES)
-    found = Checkpoints(tmp_path, {}).find()
+    found = Checkpoints(tmp_path, {}).find(9)
     assert (found.state.begin, found.state.epoch) == (2, 5)
     again = warm(network, FakeOptimizer(), State(0), found)
     assert results(again) == results(want)
@@ -193,7 +191,7 @@ def test_everything_comes_back(tmp_path):
     )
     checkpoints = Checkpoints(tmp_path, {})
     checkpoints.write(checkpoint)
-    found = checkpoints.find()
+    found = checkpoints.find(9)
     assert found.state == checkpoint.state
     assert (found.max_epochs, found.seconds) == (9, 0.1 + 0.2)
     assert found.position["deep"][1]["x"].dtype == np.uint64

@@ -1,4 +1,4 @@
-"""Killed processes and Ctrl-C in a terminal: real ones, with real networks."""
+"""Resumed fits and callbacks with real networks; killed processes; Ctrl-C in a terminal."""
 
 import json
 import os
@@ -12,7 +12,130 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+import rnncore
+
+from .models import assert_same_bits
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+X = [np.random.default_rng(n).standard_normal((n, 2)) for n in (3, 1, 0, 7, 5, 5, 2, 9, 4, 6)]
+Y = [int(len(x) > 4) for x in X]
+IDS = np.random.default_rng(0).integers(0, 9, 400)
+FEW = {"max_epochs": 4, "batch_size": 3, "random_state": 0}
+
+
+class StopError(Exception):
+    pass
+
+
+def raise_in_epoch(epoch):
+    def stop(model, logs):
+        if logs["epoch"] == epoch:
+            raise StopError
+
+    return stop
+
+
+# In this process.
+
+
+@pytest.mark.parametrize(
+    ("options", "data"),
+    [
+        ({"random_state": None}, (X, Y)),
+        ({"early_stopping": True, "validation_fraction": 0.3}, (X, Y)),
+        ({"lr_schedule": rnncore.schedules.WarmUp(2, "plateau"), "optimizer": "sgd"}, (X, Y)),
+        ({"optimizer": rnncore.optim.RMSprop(0.01, momentum=0.5)}, (X, [float(y) for y in Y])),
+        ({"task": "language_model", "embedding_dim": 3, "checkpoint_minutes": 1e-9}, (IDS,)),
+        ({"task": "language_model", "embedding_dim": 3}, ("to be or not to be, " * 9,)),
+        ({"class_weight": "balanced", "dropout": 0.5, "num_layers": 2}, (X, Y)),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_resumed_fit_is_that_which_nothing_stopped(options, data, tmp_path):
+    options = {**FEW, **options, "checkpoint_dir": tmp_path / "a"}
+    model = rnncore.GRU(4, callbacks=raise_in_epoch(3), **options)
+    with pytest.raises(StopError):
+        model.fit(*data)
+    resumed = rnncore.GRU(4, **options).fit(*data, resume=True)
+    # The first two epochs come from the file; without a seed there is no other to compare with.
+    np.testing.assert_array_equal(resumed.history_["loss"][:2], model.history_["loss"][:2])
+    assert resumed.n_epochs_ == 4
+    if options["random_state"] is None:
+        return
+    whole = rnncore.GRU(4, **{**options, "checkpoint_dir": tmp_path / "b"}).fit(*data, resume=True)
+    assert_same_bits(resumed, whole)
+    for name in set(whole.history_) - {"seconds"}:
+        np.testing.assert_array_equal(resumed.history_[name], whole.history_[name])
+    # A finished fit, with more epochs.
+    resumed.set_params(max_epochs=6).fit(*data, resume=True)
+    more = rnncore.GRU(4, **{**options, "max_epochs": 6, "checkpoint_dir": None}).fit(*data)
+    assert_same_bits(resumed, more)
+
+
+@pytest.mark.parametrize(
+    ("change", "data", "message"),
+    [
+        ({"hidden_size": 5}, (X, Y), r"checkpoint.safetensors: .* hidden_size 4 there and 5 here"),
+        ({"random_state": 1}, (X, Y), "random_state 0 there and 1 here"),
+        ({"batch_size": 4, "dtype": "float64"}, (X, Y), "batch_size .*, dtype .float32. there"),
+        ({"lr_schedule": "step"}, (X, Y), "lr_schedule null there and .step. here"),
+        ({}, ([x + 1e-6 for x in X], Y), "with another X "),
+        ({}, (X[:-1], Y[:-1]), "with another X, another y "),
+        ({}, (X, Y[::-1]), "with another y "),
+        ({"max_epochs": 3}, (X, Y), "max_epochs: expected at least 4, .* got 3"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_another_fit_is_not_resumed(change, data, message, tmp_path):
+    model = rnncore.GRU(4, **FEW, checkpoint_dir=tmp_path).fit(X, Y)
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match=message):
+        model.set_params(**change).fit(*data, resume=True)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_a_fit_with_other_validation_data_is_not_resumed(tmp_path):
+    model = rnncore.GRU(4, **FEW, checkpoint_dir=tmp_path).fit(X, Y)
+    with pytest.raises(ValueError, match="got one with another eval_set "):
+        model.fit(X, Y, eval_set=(X, Y), resume=True)
+
+
+def test_what_may_differ_does(tmp_path):
+    rnncore.GRU(4, **FEW, checkpoint_dir=tmp_path).fit(X, Y)
+    model = rnncore.GRU(
+        4, **FEW, checkpoint_dir=tmp_path, checkpoint_epochs=2, n_jobs=1, callbacks=print
+    )
+    assert model.fit(X, Y, resume=True).n_epochs_ == 4
+
+
+def test_callbacks_use_the_model(tmp_path):
+    seen = []
+
+    class Callback:
+        def on_fit_begin(self, model):
+            seen.append(model.predict(X))
+
+        def on_epoch_end(self, model, logs):
+            seen.append(model.score(X, Y))
+            assert logs["val_accuracy"] == seen[-1]
+            model.save(tmp_path / f"{logs['epoch']}.safetensors", include_optimizer=True)
+            return logs["epoch"] == 3
+
+        def on_fit_end(self, model):
+            seen.append(model.best_epoch_)
+
+    model = rnncore.GRU(4, **FEW, callbacks=Callback()).fit(X, Y, eval_set=(X, Y))
+    assert model.n_epochs_ == 3
+    assert len(seen) == 5
+    assert seen[-1] == int(np.argmin(model.history_["val_loss"])) + 1
+    assert_same_bits(rnncore.load(tmp_path / "3.safetensors"), model)
+    # What was saved in between can be trained on, to the same.
+    second = rnncore.load(tmp_path / "2.safetensors").set_params(warm_start=True, max_epochs=1)
+    assert_same_bits(second.fit(X, Y), model)
+
+
+# Killed processes.
 
 # Trains in one process after the other, each a fork of this one. Those with a number above 0 are
 # killed at the n-th time that a file or a folder is about to be written through, which for odd n is
@@ -75,6 +198,7 @@ def compare(got: Path, want: Path) -> None:
             np.testing.assert_array_equal(got[name], want[name], err_msg=name)
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "kills"),
@@ -97,6 +221,7 @@ def test_killed_and_resumed_is_uninterrupted(options, kills, tmp_path):
     compare(tmp_path / "b", tmp_path / "a")
 
 
+@posix
 @pytest.mark.slow
 def test_killed_at_any_time(tmp_path):
     """As above, but from outside, at times that nothing in the process knows of."""
@@ -116,6 +241,8 @@ def test_killed_at_any_time(tmp_path):
     compare(tmp_path / "b", tmp_path / "a")
 
 
+# Ctrl-C.
+
 INTERRUPTED = """
 import sys, warnings
 import numpy as np
@@ -130,6 +257,7 @@ print("KEPT", model.n_epochs_, np.isfinite(model.predict(X[:5])).all(), flush=Tr
 """
 
 
+@posix
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"early_stopping": True}], ids=str)
 def test_ctrl_c_in_a_terminal(options):

@@ -62,14 +62,14 @@ class Checkpoints:
             with suppress(OSError):
                 left.unlink()
 
-    def find(self) -> Checkpoint | None:
+    def find(self, max_epochs: int) -> Checkpoint | None:
         """Return the checkpoint in the folder; None where there is none.
 
         Raises
         ------
         ValueError
             When the file is damaged, altered or of a later version, or when it is of a fit with
-            other parameters or data; names those.
+            other parameters or data, or with more epochs than `max_epochs`; names what differs.
         """
         if not self._path.exists():
             return None
@@ -84,6 +84,11 @@ class Checkpoints:
                 f"{self._path}: expected a checkpoint, got one that does not fit: {error!r}"
             ) from error
         self._compare(fingerprint)
+        if max_epochs < checkpoint.max_epochs:
+            raise ValueError(
+                f"max_epochs: expected at least {checkpoint.max_epochs}, as in {self._path}, "
+                f"got {max_epochs}"
+            )
         return checkpoint
 
     def _compare(self, fingerprint: dict[str, str]) -> None:

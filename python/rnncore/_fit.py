@@ -111,7 +111,8 @@ class Fit:
         if options["checkpoint_dir"] is not None and not self._partial:
             fingerprint = self._fingerprint(data, validation)
             self.checkpoints = Checkpoints(options["checkpoint_dir"], fingerprint)
-            self.found = self.checkpoints.find() if self._resume else None
+            if self._resume:
+                self.found = self.checkpoints.find(options["max_epochs"])
         self._state = self._state_to_train_from()
         if options["early_stopping"] and validation is None:
             data, validation = split(

@@ -102,8 +102,6 @@ class Trainer:
 
         Raises
         ------
-        ValueError
-            When `found` is of a fit with more epochs.
         FloatingPointError
             When loss or weights stop being finite; names epoch and batch.
         """
@@ -120,11 +118,6 @@ class Trainer:
         self._run("partial_fit", self._state.epoch + 1, stacklevel + 1)
 
     def _go_on_from(self, found: Checkpoint) -> None:
-        if self._options["max_epochs"] < found.max_epochs:
-            raise ValueError(
-                f"max_epochs: expected at least the {found.max_epochs} of the checkpoint, "
-                f"got {self._options['max_epochs']}"
-            )
         vars(self._state).update(vars(found.state))
         self._network.set_parameters(found.weights)
         self._optimizer.set_state(self._network, found.optimizer)

@@ -153,7 +153,8 @@ class Cosine(Schedule):
     ----------
     epochs : int >= 1, optional
         The epochs until `minimum`, where the rate then stays. The default is all that the training
-        has: `max_epochs`, less those of a `WarmUp`.
+        has: `max_epochs`, less those of a `WarmUp`. (So a fit that is resumed with a larger
+        `max_epochs` is not quite the one that had so many from the start; with `epochs` it is.)
     minimum : float, >= 0
         A rate, not a factor.
     """
