@@ -35,7 +35,7 @@
 //! An update that would leave a weight or the state not finite is not made.
 
 use crate::error::{Error, Result};
-use crate::simd::Real;
+use crate::simd::{Isa, Real};
 pub use state::State;
 use update::{norm, not_finite, update};
 
@@ -247,6 +247,17 @@ impl Optimizer {
         gradients: &[E],
         state: &mut State<E>,
     ) -> Result<f64> {
+        self.step_by(Isa::current()?, weights, gradients, state)
+    }
+
+    /// [`Optimizer::step`] by an instruction set that the CPU has.
+    fn step_by<E: Real>(
+        &self,
+        isa: Isa,
+        weights: &mut [E],
+        gradients: &[E],
+        state: &mut State<E>,
+    ) -> Result<f64> {
         self.validate()?;
         if gradients.len() != weights.len() {
             return Err(Error::shape(
@@ -256,17 +267,18 @@ impl Optimizer {
             ));
         }
         state.prepare(self.rule, weights.len())?;
-        let norm = norm(gradients);
+        let norm = norm(isa, gradients);
         if !norm.is_finite() {
             return Err(not_finite("the norm of the gradients"));
         }
         let slope = self.slope(norm);
+        // All closures own what they use: numbers behind references would not stay in registers.
         let number = |x: f64| E::from_f64(x);
         let rate = number(self.learning_rate);
         let t = (state.steps + 1) as f64;
         match self.rule {
             Rule::Sgd { momentum: 0.0, .. } => {
-                update(weights, gradients, state.buffers(), |w, g, []| {
+                update(isa, weights, gradients, state.buffers(), move |w, g, []| {
                     (w - rate * slope(w, g), [])
                 })
             }
@@ -283,11 +295,17 @@ impl Optimizer {
                 } else {
                     (E::ZERO, E::ONE)
                 };
-                update(weights, gradients, state.buffers(), |w, g, [b]| {
-                    let g = slope(w, g);
-                    let b = mu * b + fresh * g;
-                    (w - rate * (ahead * g + along * b), [b])
-                })
+                update(
+                    isa,
+                    weights,
+                    gradients,
+                    state.buffers(),
+                    move |w, g, [b]| {
+                        let g = slope(w, g);
+                        let b = mu * b + fresh * g;
+                        (w - rate * (ahead * g + along * b), [b])
+                    },
+                )
             }
             Rule::Adam { beta1, beta2, eps } | Rule::AdamW { beta1, beta2, eps } => {
                 let (rest1, rest2) = (number(1.0 - beta1), number(1.0 - beta2));
@@ -299,13 +317,19 @@ impl Optimizer {
                 } else {
                     1.0
                 });
-                update(weights, gradients, state.buffers(), |w, g, [m, v]| {
-                    let g = slope(w, g);
-                    let m = m + rest1 * (g - m);
-                    let v = beta2_t * v + rest2 * (g * g);
-                    let change = m / (v.sqrt() / correction + eps);
-                    (kept * w - rate * change, [m, v])
-                })
+                update(
+                    isa,
+                    weights,
+                    gradients,
+                    state.buffers(),
+                    move |w, g, [m, v]| {
+                        let g = slope(w, g);
+                        let m = m + rest1 * (g - m);
+                        let v = beta2_t * v + rest2 * (g * g);
+                        let change = m / (v.sqrt() / correction + eps);
+                        (kept * w - rate * change, [m, v])
+                    },
+                )
             }
             Rule::RmsProp {
                 alpha,
@@ -315,8 +339,8 @@ impl Optimizer {
             } => {
                 let (mu, eps) = (number(momentum), number(eps));
                 let (alpha, rest) = (number(alpha), number(1.0 - alpha));
-                let square = |v: E, g: E| alpha * v + rest * (g * g);
-                let mean = |a: E, g: E| a + rest * (g - a);
+                let square = move |v: E, g: E| alpha * v + rest * (g * g);
+                let mean = move |a: E, g: E| a + rest * (g - a);
                 // Rounding may take the variance of gradients that hardly vary beneath 0.
                 let variance = |v: E, a: E| {
                     let variance = v - a * a;
@@ -327,40 +351,68 @@ impl Optimizer {
                     }
                 };
                 match (centered, momentum != 0.0) {
-                    (false, false) => update(weights, gradients, state.buffers(), |w, g, [v]| {
-                        let g = slope(w, g);
-                        let v = square(v, g);
-                        (w - rate * (g / (v.sqrt() + eps)), [v])
-                    }),
-                    (false, true) => update(weights, gradients, state.buffers(), |w, g, [v, b]| {
-                        let g = slope(w, g);
-                        let v = square(v, g);
-                        let b = mu * b + g / (v.sqrt() + eps);
-                        (w - rate * b, [v, b])
-                    }),
-                    (true, false) => update(weights, gradients, state.buffers(), |w, g, [v, a]| {
-                        let g = slope(w, g);
-                        let (v, a) = (square(v, g), mean(a, g));
-                        (w - rate * (g / (variance(v, a).sqrt() + eps)), [v, a])
-                    }),
-                    (true, true) => {
-                        update(weights, gradients, state.buffers(), |w, g, [v, a, b]| {
+                    (false, false) => update(
+                        isa,
+                        weights,
+                        gradients,
+                        state.buffers(),
+                        move |w, g, [v]| {
+                            let g = slope(w, g);
+                            let v = square(v, g);
+                            (w - rate * (g / (v.sqrt() + eps)), [v])
+                        },
+                    ),
+                    (false, true) => update(
+                        isa,
+                        weights,
+                        gradients,
+                        state.buffers(),
+                        move |w, g, [v, b]| {
+                            let g = slope(w, g);
+                            let v = square(v, g);
+                            let b = mu * b + g / (v.sqrt() + eps);
+                            (w - rate * b, [v, b])
+                        },
+                    ),
+                    (true, false) => update(
+                        isa,
+                        weights,
+                        gradients,
+                        state.buffers(),
+                        move |w, g, [v, a]| {
+                            let g = slope(w, g);
+                            let (v, a) = (square(v, g), mean(a, g));
+                            (w - rate * (g / (variance(v, a).sqrt() + eps)), [v, a])
+                        },
+                    ),
+                    (true, true) => update(
+                        isa,
+                        weights,
+                        gradients,
+                        state.buffers(),
+                        move |w, g, [v, a, b]| {
                             let g = slope(w, g);
                             let (v, a) = (square(v, g), mean(a, g));
                             let b = mu * b + g / (variance(v, a).sqrt() + eps);
                             (w - rate * b, [v, a, b])
-                        })
-                    }
+                        },
+                    ),
                 }
             }
             Rule::Adagrad { lr_decay, eps, .. } => {
                 let rate = number(self.learning_rate / (1.0 + (t - 1.0) * lr_decay));
                 let eps = number(eps);
-                update(weights, gradients, state.buffers(), |w, g, [v]| {
-                    let g = slope(w, g);
-                    let v = v + g * g;
-                    (w - rate * (g / (v.sqrt() + eps)), [v])
-                })
+                update(
+                    isa,
+                    weights,
+                    gradients,
+                    state.buffers(),
+                    move |w, g, [v]| {
+                        let g = slope(w, g);
+                        let v = v + g * g;
+                        (w - rate * (g / (v.sqrt() + eps)), [v])
+                    },
+                )
             }
         }?;
         state.steps += 1;

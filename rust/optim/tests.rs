@@ -357,7 +357,7 @@ fn parts_that_no_update_leaves_are_refused() {
 
 /// Of weights that fill several pieces, the last of them in part.
 #[test]
-fn threads_change_no_bit() {
+fn threads_and_instruction_sets_change_no_bit() {
     let rules = [
         sgd(0.0, 0.0, false),
         adam(0.9, 0.999, 1e-8),
@@ -370,17 +370,20 @@ fn threads_change_no_bit() {
     ];
     for rule in rules {
         let optimizer = settings(rule, 0.01, 0.1, Some(1.0), None);
-        let run = |threads| {
+        let run = |isa, threads| {
             let mut weights: Vec<f32> = (0..100_003).map(|i| (i as f32).sin()).collect();
             let gradients: Vec<f32> = (0..100_003).map(|i| (i as f32 * 0.7).cos()).collect();
             let mut state = State::default();
-            let step = || optimizer.step(&mut weights, &gradients, &mut state);
+            let step = || optimizer.step_by(isa, &mut weights, &gradients, &mut state);
             let norm = parallel::with_threads(threads, step).unwrap();
             (norm, weights, state)
         };
-        let alone = run(1);
-        assert_eq!(alone, run(2));
-        assert_eq!(alone, run(5));
+        let alone = run(Isa::Portable, 1);
+        for &isa in Isa::available() {
+            for threads in [1, 2, 5] {
+                assert_eq!(alone, run(isa, threads));
+            }
+        }
     }
 }
 

@@ -279,6 +279,44 @@ pub trait Op<V: Vector> {
     unsafe fn run(self);
 }
 
+/// Plain code for which [`compiled_for`] chooses the instruction set.
+pub(crate) trait Plain {
+    /// What the code gives.
+    type Output;
+    /// The code. Implementations are `#[inline(always)]`, so that they are compiled with the
+    /// instruction set of the caller.
+    fn run(self) -> Self::Output;
+}
+
+/// Runs plain code, out of line, compiled for an instruction set. Its loops are vectorised as far
+/// as the compiler can, and give the same bits on all of them.
+///
+/// # Panics
+/// When the CPU lacks the instruction set.
+pub(crate) fn compiled_for<P: Plain>(isa: Isa, plain: P) -> P::Output {
+    struct Call<'a, P: Plain>(P, &'a mut Option<P::Output>);
+    impl<V: Vector, P: Plain> Op<V> for Call<'_, P> {
+        #[inline(always)]
+        unsafe fn run(self) {
+            *self.1 = Some(self.0.run());
+        }
+    }
+    assert!(Isa::available().contains(&isa), "{isa:?} is not there");
+    let mut output = None;
+    let call = Call(plain, &mut output);
+    // SAFETY: the CPU has the instruction set, and the call asks for nothing else.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => avx512::F32x16::invoke(call),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::F32x8::invoke(call),
+            _ => portable::F32x4::invoke(call),
+        }
+    }
+    output.expect("the call was made")
+}
+
 /// Asks for the cache line at `p`; any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<E>(p: *const E) {
