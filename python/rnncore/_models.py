@@ -121,15 +121,20 @@ class LSTM(RecurrentEstimator):
     tol : float
         By how much the loss has to be smaller.
     restore_best : bool
-        Take back the weights of the best epoch after early stopping.
+        With `early_stopping`: take back the weights of the epoch with the least validation loss,
+        however the training ends.
     warm_start : bool
         Let `fit` go on with the network of the last `fit`.
     callbacks : callable, object or list of them, optional
-        Called after every epoch as ``on_epoch_end(model, logs)``; True stops the training.
+        Functions of (model, logs), called after every epoch, or objects with any of
+        ``on_fit_begin(model)``, ``on_epoch_end(model, logs)`` and ``on_fit_end(model)``. `logs` has
+        the epoch's figures by the names of `history_`, and "epoch", counted from 1. The training
+        ends when one returns True; what one raises passes, and the model keeps what it has learned.
     checkpoint_dir : path, optional
-        Folder for checkpoints, from which ``fit(..., resume=True)`` goes on.
+        Folder for a checkpoint, from which ``fit(..., resume=True)`` goes on; any other `fit`
+        begins anew and replaces it.
     checkpoint_epochs : int, optional
-        Epochs between checkpoints.
+        Epochs between checkpoints; None for one at the end, and by `checkpoint_minutes`.
     checkpoint_minutes : float, optional
         Minutes between checkpoints, also within an epoch.
     dtype : "float32" or "float64"
@@ -146,7 +151,7 @@ class LSTM(RecurrentEstimator):
     history_ : dict of lists
         Figures of every epoch: "loss", "accuracy" or "r2", "grad_norm", "learning_rate", "steps"
         and "seconds", with validation also "val_loss" and "val_accuracy" or "val_r2".
-        ``history_.plot()`` draws them.
+        ``history_.plot()`` draws them, ``history_.to_pandas()`` makes a table of them.
     n_epochs_ : int
         Finished epochs.
     best_epoch_ : int
