@@ -70,7 +70,7 @@ impl<E: Real, F: Fn(E, E, [E; N]) -> (E, [E; N]), const N: usize> Plain for Look
             *all = &buffer[..len];
         }
         let mut finite = true;
-        // Loops over `k`, for what `std::array::from_fn` calls is not inlined here.
+        // Loops over `k`: not every build inlines what `std::array::from_fn` calls.
         for i in 0..len {
             let mut state = [E::ZERO; N];
             for k in 0..N {
