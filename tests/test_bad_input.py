@@ -139,7 +139,7 @@ FIT_CASES = [
     # y
     case(ValueError, r"y: expected 4 targets, one for each sequence, got 3", X, Y[:3]),
     case(ValueError, r"y: expected a target|y: expected 4 targets", X, []),
-    case(ValueError, r"y: .* requires y to be passed, but the target y is None; only", X, None),
+    case(ValueError, r"y: .* requires y to be passed, but the target y is None: only", X, None),
     case(TypeError, r"y\[2\]: expected numbers or strings, got None", X, [0, 1, None, 1]),
     case(TypeError, r"y\[0\]\[1\]: expected numbers or strings, got None", X, [[0, None, 1]] * 4),
     case(

@@ -19,7 +19,7 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_learns_to_classify(estimator, optimizer, rng):
     X = ragged(rng, 600)
@@ -83,6 +83,64 @@ def test_learns_from_ids(options, rng):
     model = rnncore.GRU(32, max_epochs=40, random_state=0, **options).fit(X[:400], y[:400])
     assert model.vocabulary_size_ == 20
     assert model.score(X[400:], y[400:]) > 0.95
+
+
+@pytest.mark.parametrize("output", ["mean", "max"])
+def test_learns_what_stands_anywhere(output, rng):
+    """The label is whether an 11 is among the ids: a pooled output sees it at once."""
+    X = [rng.integers(0, 40, length) for length in rng.integers(20, 50, 600)]
+    y = np.array([11 in x for x in X])
+    model = rnncore.LSTM(16, embedding_dim=8, output=output, max_epochs=30, random_state=0)
+    assert model.fit(X[:400], y[:400]).score(X[400:], y[400:]) > 0.95
+
+
+def test_learns_several_labels_of_a_sequence(rng):
+    X = ragged(rng, 600)
+    y = np.array([[x[0, 0] > 0, x[0, 1] > 0.5, x[-1, 0] > 0] for x in X])
+    model = rnncore.GRU(48, max_epochs=60, random_state=0).fit(X[:400], y[:400])
+    assert model.loss_ == "binary_cross_entropy"
+    assert model.score(X[400:], y[400:]) > 0.8
+    assert (model.predict(X[400:]) == y[400:]).mean() > 0.92
+
+
+def test_learns_rare_classes_that_weigh_more(rng):
+    X = ragged(rng, 900, features=1)
+    y = np.array([int(x[0, 0] > 1.6) for x in X])  # one in twenty
+    rare = y[600:] == 1
+    found = {}
+    for class_weight in (None, "balanced"):
+        model = rnncore.GRU(16, class_weight=class_weight, max_epochs=8, random_state=0)
+        model.fit(X[:600], y[:600])
+        found[class_weight] = model.predict(X[600:])[rare].mean()
+    assert found["balanced"] > 0.9
+    assert found["balanced"] > found[None]
+
+
+@pytest.mark.parametrize("loss", ["absolute_error", "huber"])
+def test_learns_numbers_among_wild_ones(loss, rng):
+    X = ragged(rng, 600)
+    y = np.array([np.tanh(x[:3, 0].sum()) for x in X])
+    noisy = y.copy()
+    noisy[rng.choice(400, 40, replace=False)] = 30
+    options = {"max_epochs": 20, "random_state": 0}
+    robust = rnncore.GRU(32, loss=loss, **options).fit(X[:400], noisy[:400])
+    assert robust.score(X[400:], y[400:]) > 0.6
+    squared = rnncore.GRU(32, **options).fit(X[:400], noisy[:400])
+    assert squared.score(X[400:], y[400:]) < 0
+
+
+@pytest.mark.parametrize("bptt_steps", [None, 8, (1, 6)])
+def test_learns_what_comes_next(bptt_steps, rng):
+    """After "a" comes what stood before it: the state has to carry it."""
+    text = "".join(f"{c}a{c}" for c in rng.choice(list("bcdef"), 1500))
+    model = rnncore.GRU(
+        24, task="language_model", bptt_steps=bptt_steps, max_epochs=30, random_state=0
+    )
+    batches = {"batch_size": 8} if isinstance(bptt_steps, int | None) else {}
+    pieces = [text[at : at + 60] for at in range(0, len(text), 60)]
+    model.set_params(**batches).fit(text if batches else pieces)
+    entropy = np.log(5) / 3  # of one letter in three
+    assert -model.score(text) < 1.1 * entropy + 0.05
 
 
 @pytest.mark.parametrize("estimator", [rnncore.LSTM, rnncore.GRU])

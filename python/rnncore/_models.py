@@ -76,8 +76,8 @@ class LSTM(RecurrentEstimator):
     optimizer : "adam", "adamw", "sgd", "rmsprop", "adagrad" or an object of rnncore.optim
         An object, of which a copy is used, brings its own rate, decay and clipping.
     learning_rate : float or "auto"
-        "auto" is 0.01 for Adam and AdamW, 0.1 for SGD, 0.005 for RMSprop and 0.05 for Adagrad; for
-        a plain `RNN` 0.005, 0.02, 0.002 and 0.02.
+        "auto" is 0.01 for Adam and AdamW, 0.1 for SGD and Adagrad, 0.005 for RMSprop; for a plain
+        `RNN` 0.005, 0.02, 0.05 and 0.003.
     momentum : float
         Of SGD.
     nesterov : bool

@@ -45,8 +45,8 @@ def read_targets(
     """
     if y is None:
         raise ValueError(
-            f"{name}: training and scoring requires y to be passed, but the target y is None; only "
-            "task='language_model' goes without"
+            f"{name}: expected targets, got None; this task requires y to be passed, but the "
+            "target y is None: only task='language_model' goes without"
         )
     y = listed_objects(y)
     readings, given = targets_by_kind(y, sequences, name)
