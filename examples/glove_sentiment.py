@@ -60,7 +60,7 @@ def main() -> None:
         freeze_embedding=True,
         optimizer="sgd",
         momentum=0.9,
-        learning_rate=0.02,
+        learning_rate=0.005,
         clip_norm=None,
         clip_value=1.0,
         batch_size=128,
