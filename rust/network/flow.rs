@@ -198,7 +198,7 @@ impl<E: Element> Network<E> {
         };
         let mut score = Score::new(self.config.loss, self.config.n_outputs);
         let stride = self.output_stride();
-        self.learn(seen, &mut Gradients::new(self), |block, outputs| {
+        self.learn_head(seen, &mut Gradients::new(self), |block, outputs| {
             let (rows, owners) = (&rows[block.clone()], &owners[block]);
             examples.judge(self, rows, outputs, 1.0, &mut score);
             for (row, &owner) in outputs.chunks_exact_mut(stride).zip(owners) {

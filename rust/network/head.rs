@@ -53,7 +53,7 @@ impl<E: Element> Network<E> {
 
     /// The same for training: `judge` replaces outputs by their gradient. Turns `seen` into its
     /// gradient, and adds the head's.
-    pub(crate) fn learn(
+    pub(super) fn learn_head(
         &self,
         seen: &mut [E],
         gradients: &mut Gradients<E>,

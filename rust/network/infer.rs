@@ -12,7 +12,7 @@ use crate::sequence::Element;
 use crate::train::Stopped;
 
 /// Steps of all sequences that a piece of a pass has, about.
-const PIECE: usize = 1 << 13;
+pub(crate) const PIECE: usize = 1 << 13;
 
 /// The hidden states that are asked for.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,8 @@ mod pass;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use pass::{Gradients, Span};
+pub(crate) use infer::PIECE;
+pub(crate) use pass::{Gradients, Run, Seen, Span};
 
 use crate::buffer::Arena;
 use crate::cell::CellKind;

@@ -76,6 +76,7 @@ pub(crate) struct Seen<E> {
     pool: Option<Pool>,
     /// How the rows lie.
     steps: Steps,
+    drawn: Option<Drawn>,
 }
 
 /// Gradients of all weights on their way to an update: those of one or more passes, added.
@@ -85,6 +86,25 @@ pub(crate) struct Gradients<E> {
     part: Vec<E>,
     has_head: bool,
     has_rest: bool,
+}
+
+impl<E: Element> Seen<E> {
+    /// The rows of some of the steps that it is of, counted from its first one.
+    pub fn part(&self, network: &Network<E>, steps: Range<usize>) -> Self {
+        let stride = network.seen_columns().stride();
+        let at = |step: usize| self.steps.offset(step.min(self.steps.longest())) * stride;
+        let from = &self.rows[at(steps.start)..at(steps.end)];
+        let mut rows = network.stack.arena().take(from.len());
+        rows.copy_from_slice(from);
+        let lengths = self.steps.lengths().iter();
+        let lengths = lengths.map(|&length| length.min(steps.end).saturating_sub(steps.start));
+        Seen {
+            rows,
+            pool: None,
+            steps: Steps::new(&lengths.collect::<Vec<_>>()),
+            drawn: None,
+        }
+    }
 }
 
 impl<E: Element> Gradients<E> {
@@ -208,9 +228,9 @@ impl<E: Element> Network<E> {
         }
     }
 
-    fn drop_seen(&self, seen: &mut Seen<E>, drawn: Option<Drawn>) {
+    fn drop_seen(&self, seen: &mut Seen<E>) {
         let rate = self.config.output_dropout;
-        if let Some(drawn) = drawn.filter(|_| rate > 0.0) {
+        if let Some(drawn) = seen.drawn.filter(|_| rate > 0.0) {
             let stream = self.config.stack.num_layers();
             let lie = (self.seen_columns(), &seen.steps);
             self.drop_out(&mut seen.rows, lie, (rate, stream), drawn);
@@ -241,6 +261,7 @@ impl<E: Element> Network<E> {
     /// What the head sees of a run of a span.
     pub(crate) fn see(&self, sequences: &Sequences<E>, span: &Span, run: &Run<E>) -> Seen<E> {
         let (arena, columns) = (self.stack.arena(), self.seen_columns());
+        let drawn = |first| run.seed.map(|seed| Drawn { seed, first });
         let mut seen = if self.config.output == Output::Sequence {
             let steps = span.count(sequences, &span.judged);
             let (start, end) = judged_rows(span, &run.pass.steps);
@@ -251,6 +272,7 @@ impl<E: Element> Network<E> {
                 rows,
                 pool: None,
                 steps,
+                drawn: drawn(span.judged.start),
             }
         } else {
             let batch = span.batch.len();
@@ -262,18 +284,23 @@ impl<E: Element> Network<E> {
                 rows,
                 pool: Some(pool),
                 steps: Steps::new(&vec![1; batch]),
+                drawn: drawn(0),
             }
         };
-        self.drop_seen(&mut seen, self.drawn_above(span, run.seed));
+        self.drop_seen(&mut seen);
         seen
     }
 
-    fn drawn_above(&self, span: &Span, seed: Option<u64>) -> Option<Drawn> {
-        let first = match self.config.output {
-            Output::Sequence => span.judged.start,
-            _ => 0,
-        };
-        seed.map(|seed| Drawn { seed, first })
+    /// Turns what the head saw into its gradient, and adds the head's: `judge` replaces the outputs
+    /// of some of its rows by their gradient.
+    pub(crate) fn learn(
+        &self,
+        seen: &mut Seen<E>,
+        gradients: &mut Gradients<E>,
+        judge: impl FnMut(Range<usize>, &mut [E]),
+    ) {
+        self.learn_head(&mut seen.rows, gradients, judge);
+        self.drop_seen(seen);
     }
 
     /// Adds the gradients of all weights beneath the head, given that of what the head saw.
@@ -281,12 +308,11 @@ impl<E: Element> Network<E> {
         &self,
         span: &Span,
         run: Run<E>,
-        mut seen: Seen<E>,
+        seen: Seen<E>,
         gradients: &mut Gradients<E>,
     ) {
         let arena = self.stack.arena();
         let Run { pass, ids, seed } = run;
-        self.drop_seen(&mut seen, self.drawn_above(span, seed));
         let steps = pass.steps.clone();
         let (dy, dh) = match &seen.pool {
             None => {

@@ -24,7 +24,8 @@ pub(super) struct PyStream {
     inner: Either<Mutex<Stream<f32>>, Mutex<Stream<f64>>>,
 }
 
-/// Waits for other threads' steps; to be called without the interpreter.
+/// Waits for other threads' steps; to be called without the interpreter, and with the network at
+/// hand already: who trains it and asks for the stream must not wait for one that waits for it.
 fn locked<T>(stream: &Mutex<T>) -> MutexGuard<'_, T> {
     stream.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -65,8 +66,8 @@ fn step<'py, E: Held>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let take = |values: Values<E>| {
         py.detach(|| {
-            let mut stream = locked(stream);
             let model = model.read()?;
+            let mut stream = locked(stream);
             let mut outputs = vec![E::ZERO; stream.batch_size() * config.n_outputs];
             stream.step(&model, values, &mut outputs)?;
             crate::Result::Ok(outputs)
@@ -112,8 +113,8 @@ fn get_state<'py, E: Held>(
     config: &NetworkConfig,
 ) -> PyResult<Bound<'py, PyDict>> {
     let state = py.detach(|| {
-        let stream = locked(stream);
-        crate::Result::Ok(stream.state(&*model.read()?))
+        let model = model.read()?;
+        crate::Result::Ok(locked(stream).state(&model))
     })?;
     let dict = PyDict::new(py);
     for (name, part) in [("h", state.hidden), ("c", state.memory)] {
@@ -139,8 +140,9 @@ fn set_state<E: Held>(
 ) -> PyResult<()> {
     // What there is says which arrays are expected, and of which shapes.
     let (mut state, batch) = py.detach(|| {
+        let model = model.read()?;
         let stream = locked(stream);
-        crate::Result::Ok((stream.state(&*model.read()?), stream.batch_size()))
+        crate::Result::Ok((stream.state(&model), stream.batch_size()))
     })?;
     let item = |name: &str| {
         let found = dict.get_item(name)?;
@@ -196,8 +198,8 @@ fn set_state<E: Held>(
         return Err(Error::value("state", expected, dict.len()).into());
     }
     Ok(py.detach(|| {
-        let mut stream = locked(stream);
-        stream.set_state(&*model.read()?, &state);
+        let model = model.read()?;
+        locked(stream).set_state(&model, &state);
         crate::Result::Ok(())
     })?)
 }
@@ -214,8 +216,8 @@ impl PyStream {
         let width = config.stack.hidden_sizes.last().map_or(0, |&size| size);
         both!(self, (model, stream) => {
             let features = py.detach(|| {
-                let stream = locked(stream);
-                crate::Result::Ok(stream.features(&*model.read()?))
+                let model = model.read()?;
+                crate::Result::Ok(locked(stream).features(&model))
             })?;
             table(py, features, width)
         })
@@ -235,8 +237,8 @@ impl PyStream {
         let rows = rows.map(|rows| indexes("rows", rows)).transpose()?;
         both!(self, (model, stream) => {
             Ok(py.detach(|| {
-                let mut stream = locked(stream);
-                stream.reset(&*model.read()?, rows.as_deref())
+                let model = model.read()?;
+                locked(stream).reset(&model, rows.as_deref())
             })?)
         })
     }

@@ -11,7 +11,7 @@ use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::loss::Score;
-use crate::network::{Gradients, Network, Output, Span};
+use crate::network::{self, Gradients, Network, Output, PIECE, Seen, Span};
 use crate::optim::{Optimizer, State};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
@@ -303,7 +303,7 @@ impl<'a, E: Element> Run<'a, E> {
                         Some(Some(states)) => states.copied(network.arena()),
                         _ => network.initial(span.batch.len()),
                     };
-                    let next = nexts[i].as_ref().map(|next| (usize::MAX, next.batch.len()));
+                    let next = nexts[i].as_ref().map(|next| next.batch.len());
                     after = work.pass(&span, before, seed, next)?;
                     observe().map_err(Stopped::Observer)?;
                 }
@@ -337,24 +337,32 @@ struct Work<'a, E: 'static> {
 }
 
 impl<E: Element> Work<'_, E> {
-    /// Adds the gradients of a span and its score. Returns the states after some of its steps, for
-    /// so many sequences, if asked for; an error without them if the loss is not finite.
+    /// Adds the gradients of a span and its score. Returns the states in which it ends for so many
+    /// sequences, if asked for.
     fn pass(
         &mut self,
         span: &Span,
         states: States<E>,
         seed: u64,
-        wanted: Option<(usize, usize)>,
+        wanted: Option<usize>,
     ) -> Result<Option<States<E>>> {
         let _flush = FlushDenormals::begin();
+        let network = self.network;
+        let run = network.run(&self.examples.sequences, span, states, true, Some(seed));
+        let seen = self.judge(span, &run)?;
+        let states = wanted.map(|rows| network.states_after(&run.pass, usize::MAX, rows));
+        network.backward(span, run, seen, self.gradients);
+        Ok(states)
+    }
+
+    /// The gradient of what the head sees of a span; adds the head's, and the score.
+    fn judge(&mut self, span: &Span, run: &network::Run<E>) -> Result<Seen<E>> {
         let (network, examples) = (self.network, self.examples);
-        let sequences = &examples.sequences;
-        let run = network.run(sequences, span, states, true, Some(seed));
-        let mut seen = network.see(sequences, span, &run);
-        let rows = network.target_rows(sequences, span);
+        let mut seen = network.see(&examples.sequences, span, run);
+        let rows = network.target_rows(&examples.sequences, span);
         let config = network.config();
         let mut score = Score::new(config.loss, config.n_outputs);
-        network.learn(&mut seen.rows, self.gradients, |block, outputs| {
+        network.learn(&mut seen, self.gradients, |block, outputs| {
             examples.judge(network, &rows[block], outputs, self.scale, &mut score);
         });
         if !score.loss().is_finite() && score.weight() > 0.0 {
@@ -362,12 +370,13 @@ impl<E: Element> Work<'_, E> {
             return Err(Error::NotFinite { what });
         }
         self.score.merge(&score);
-        let states = wanted.map(|(most, rows)| network.states_after(&run.pass, most, rows));
-        network.backward(span, run, seen, self.gradients);
-        Ok(states)
+        Ok(seen)
     }
 
     /// Adds the gradients of the windows of a batch and their score.
+    ///
+    /// The head is run once for many windows: what it sees of a step does not depend on how far
+    /// back the step's error goes.
     fn windows<X>(
         &mut self,
         batch: &[usize],
@@ -375,28 +384,58 @@ impl<E: Element> Work<'_, E> {
         seed: u64,
         observe: &mut impl FnMut() -> std::result::Result<(), X>,
     ) -> std::result::Result<(), Stopped<X>> {
-        let sequences = &self.examples.sequences;
+        let (network, sequences) = (self.network, &self.examples.sequences);
         let longest = Span::whole(sequences, batch).steps.end;
-        let span = |number: usize| {
+        let piece = |start: usize| {
+            let each = (PIECE / batch.len().max(1)).max(1).next_multiple_of(block);
+            let steps = start..longest.min(start.saturating_add(each));
+            Span::part(sequences, batch, steps.clone(), steps)
+        };
+        let window = |number: usize| {
             let start = number.saturating_mul(block);
             let end = start.saturating_add(block);
-            let judged = start..end.min(longest);
+            let judged = start..end.min(longest).max(start);
             let steps = (end - 1).saturating_sub(reach)..judged.end;
             Span::part(sequences, batch, steps, judged)
         };
-        let mut current = span(0);
-        let mut states = self.network.initial(current.batch.len());
-        for number in 1.. {
-            let next = span(number);
-            // The next window begins within this one, or where it ends.
-            let most = next.steps.start - current.steps.start;
-            let wanted = (!next.batch.is_empty()).then_some((most, next.batch.len()));
-            let after = self.pass(&current, states, seed, wanted)?;
-            observe().map_err(Stopped::Observer)?;
-            let Some(after) = after else { break };
-            (current, states) = (next, after);
+        let (mut span, mut current) = (piece(0), window(0));
+        let mut number = 0;
+        let mut ends = network.initial(span.batch.len());
+        let mut states = network.initial(current.batch.len());
+        loop {
+            let steps = span.judged.clone();
+            let rest = piece(steps.end);
+            let seen = {
+                let _flush = FlushDenormals::begin();
+                let run = network.run(sequences, &span, ends, false, Some(seed));
+                ends = network.states_after(&run.pass, usize::MAX, rest.batch.len());
+                self.judge(&span, &run)?
+            };
+            loop {
+                number += 1;
+                let next = window(number);
+                {
+                    let _flush = FlushDenormals::begin();
+                    let run = network.run(sequences, &current, states, true, Some(seed));
+                    // The next window begins within this one, or where it ends.
+                    let most = next.steps.start - current.steps.start;
+                    states = network.states_after(&run.pass, most, next.batch.len());
+                    let judged = &current.judged;
+                    let part = judged.start - steps.start..judged.end - steps.start;
+                    let part = seen.part(network, part);
+                    network.backward(&current, run, part, self.gradients);
+                }
+                observe().map_err(Stopped::Observer)?;
+                current = next;
+                if current.judged.start >= steps.end {
+                    break;
+                }
+            }
+            if steps.end >= longest {
+                return Ok(());
+            }
+            span = rest;
         }
-        Ok(())
     }
 }
 
