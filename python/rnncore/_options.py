@@ -228,9 +228,9 @@ CHECKS: dict[str, _Check] = {
     "verbose": _verbose,
 }
 
-# What "auto" stands for, by optimizer, with gates in the cell and without. Measured over 30 seeds for
-# Adam and SGD, on short series (speakers, digits, sums) and on sentences with embeddings; over 3 for
-# the others, on series, digits and tags.
+# What "auto" stands for, by optimizer, with gates in the cell and without: measured on short series
+# (speakers, digits, sums) and on sentences with embeddings, 30 times for Adam and SGD and 3 times
+# for the others.
 _LEARNING_RATES = {
     "adam": (0.01, 0.005),
     "adamw": (0.01, 0.005),
