@@ -112,6 +112,20 @@ def test_early_stopping_keeps_sequences_back(rng):
         clone(model).fit(X[:1], [1.0])
 
 
+def test_parts_without_a_target_are_refused(rng):
+    model = rnncore.GRU(3, task="language_model", max_epochs=1, random_state=0)
+    with pytest.raises(ValueError, match="X: expected a target that weighs something, got none"):
+        model.fit([[1, 2], [3, 4]], sample_weight=[[1, 0], [2, 0]])
+    with pytest.raises(ValueError, match="eval_set: expected a target that weighs something, got"):
+        model.fit([[1, 2], [3, 4]], eval_set=([[1, 2]], None, None, [[1, 0]]))
+    model.set_params(early_stopping=True, random_state=1)
+    with pytest.raises(ValueError, match=r"early_stopping: expected a target that .* kept back"):
+        model.fit([[1, 2]] + [[1]] * 999)
+    X = rng.standard_normal((6, 3, 2))
+    with pytest.raises(ValueError, match="X: expected a target that weighs something, got none"):
+        rnncore.GRU(class_weight={0: 0}).fit(X, [0, 1] * 3, sample_weight=[1, 0] * 3)
+
+
 def test_truncated_errors_of_a_long_series(rng):
     x = rng.standard_normal((5000, 1))
     y = np.convolve(x[:, 0], [0.5, 0.3, 0.2])[:5000]

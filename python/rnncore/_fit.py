@@ -114,13 +114,20 @@ class Fit:
             if self._resume:
                 self.found = self.checkpoints.find(options["max_epochs"])
         self._state = self._state_to_train_from()
-        if options["early_stopping"] and validation is None:
+        kept = options["early_stopping"] and validation is None
+        if kept:
             data, validation = split(
                 data,
                 options["validation_fraction"],
                 np.random.default_rng([self._state.seed, 1]),
                 self._problem.stratifies,
             )
+        for part, name in ((data, "X"), (validation, "early_stopping" if kept else "eval_set")):
+            if part is not None and len(part.counted()) == 0:
+                where = " in the part kept back" if kept and part is validation else ""
+                raise ValueError(
+                    f"{name}: expected a target that weighs something{where}, got none"
+                )
         if data.stream:
             options["bptt_steps"] = options["bptt_steps"] or STREAM_BPTT_STEPS
         self._data, self._validation = self._cut(data), validation and self._cut(validation)

@@ -75,13 +75,16 @@ class Labelled:
             weights *= self.weights
         return replace(self, weights=weights.astype(self.dtype))
 
-    def counted_codes(self) -> Indexes:
-        """Return the class indexes of the targets that weigh something."""
-        codes, weights = self._codes(), self.weights
+    def counted(self) -> Indexes:
+        """Return the rows of the targets that weigh something."""
+        rows = np.arange(len(self))
         if self.per_step:
             rows = rows_of(self.starts, self.lengths)
-            codes, weights = codes[rows], None if weights is None else weights[rows]
-        return codes if weights is None else codes[weights > 0]
+        return rows if self.weights is None else rows[self.weights[rows] > 0]
+
+    def counted_codes(self) -> Indexes:
+        """Return the class indexes of the targets that weigh something."""
+        return self._codes()[self.counted()]
 
     def _codes(self) -> Indexes:
         return self.targets.reshape(len(self.targets)).astype(np.int64, copy=False)

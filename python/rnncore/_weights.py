@@ -79,7 +79,4 @@ def weights_of_classes(
         raise ValueError(
             f"class_weight: expected classes of y, which has {missing[0]!r} too, got {unknown[0]!r}"
         )
-    weights = np.array([float(class_weight.get(label, 1.0)) for label in labels])
-    if not weights[codes].any():
-        raise ValueError("class_weight: expected a weight above 0 for a class of y, got none")
-    return weights
+    return np.array([float(class_weight.get(label, 1.0)) for label in labels])
