@@ -213,7 +213,9 @@ def test_truncated_backpropagation_updates_after_each_piece(stepwise, steps, tog
     stepwise.check()
 
 
-@pytest.mark.parametrize(("block", "reach"), [(1, 4), (1, 0), (3, 2), (3, 5), (4, 9), (2, 40)])
+@pytest.mark.parametrize(
+    ("block", "reach"), [(1, 4), (1, 0), (3, 2), (3, 5), (4, 9), (2, 2**64 - 1)]
+)
 def test_windows_reach_so_far_back(stepwise, block, reach):
     log = stepwise.train(bptt_steps=block, bptt_window=reach)
     norms = []

@@ -36,7 +36,7 @@ impl Bptt {
             (None, None) => Ok(Bptt::Full),
             (Some(0), _) => Err(Error::value("bptt_steps", "an integer >= 1", 0)),
             (Some(steps), None) => Ok(Bptt::Truncated(steps)),
-            (Some(block), Some(reach)) if reach + 1 >= block => Ok(Bptt::Windowed { block, reach }),
+            (Some(block), Some(reach)) if reach >= block - 1 => Ok(Bptt::Windowed { block, reach }),
             (Some(block), Some(reach)) => {
                 let expected = format!("an integer >= {}, so that it holds the block", block - 1);
                 Err(Error::value("bptt_window", expected, reach))

@@ -73,7 +73,7 @@ impl<'a, E: Element> Run<'a, E> {
         let most = match options.bptt {
             Bptt::Full => usize::MAX,
             Bptt::Truncated(steps) => steps,
-            Bptt::Windowed { reach, .. } => reach + 1,
+            Bptt::Windowed { reach, .. } => reach.saturating_add(1),
         };
         network.check_room(&lengths, options.batch_size, most, true)?;
         let plan = BatchPlan::new(
