@@ -289,3 +289,17 @@ def test_searches_over_several_labels(rng):
     model = rnncore.GRU(16, task="classification", output="mean", max_epochs=60, random_state=0)
     scores = cross_val_score(model, X, y, cv=3, scoring="f1_macro", error_score="raise")
     assert scores.mean() > 0.6
+
+
+@pytest.mark.slow
+def test_searches_in_parallel_find_what_one_process_finds(rng):
+    X = ragged(rng, 60)
+    y = ["up" if x[0, 0] > 0 else "down" for x in X]
+    choices = {"hidden_size": [4, (8, 4)], "optimizer": ["adam", optim.SGD(0.1, momentum=0.9)]}
+    model = rnncore.GRU(task="classification", max_epochs=8, random_state=0)
+    found = [
+        GridSearchCV(model, choices, cv=3, n_jobs=n_jobs, error_score="raise").fit(X, y)
+        for n_jobs in (1, 2)
+    ]
+    np.testing.assert_array_equal(*(f.cv_results_["mean_test_score"] for f in found))
+    assert_same_bits(*(f.best_estimator_ for f in found))
