@@ -223,8 +223,9 @@ def test_twenty_steps_of_every_rule(rule, data, seed):
     options = data.draw(drawn(rule))
     l1, clip_norm, clip_value = data.draw(st.tuples(DECAY, limits, limits))
     options["learning_rate"] = data.draw(rates) / (1 if rule is optim.SGD else 10)
-    # A variance is a difference of two numbers that may be nearly equal.
-    near = 1e-9 if options.get("centered") else 1e-12
+    # A variance is a difference of two numbers that may be nearly equal; and a gradient by its own
+    # size, which Adam takes, has no fewer wrong digits than the gradient has.
+    near = 1e-9 if options.get("centered") else 1e-11
     check_twenty_steps(rule, seed, "float64", near, l1, clip_norm, clip_value, **options)
 
 
