@@ -225,6 +225,21 @@ def test_left_padding_does_not_change_a_bit(rng):
             assert not row[: longest - len(x)].any()
 
 
+@pytest.mark.parametrize("estimator", [rnncore.RNN, rnncore.LSTM, rnncore.GRU])
+def test_padding_has_no_gradient(estimator):
+    """Four sentences of four or five words: the vector of what pads them never moves."""
+    X = np.array([[1, 2, 3, 4, 0], [1, 5, 3, 4, 0], [1, 6, 5, 3, 4], [1, 6, 2, 3, 4]])
+
+    def vectors(learning_rate):
+        model = estimator(3, embedding_dim=2, padding_value=0, max_epochs=3, random_state=0)
+        model.set_params(optimizer="sgd", learning_rate=learning_rate)
+        return model.fit(X, [1, 0, 1, 0])._network.parameters()["embedding.weight"]
+
+    moved = vectors(1.0) != vectors(1e-30)
+    assert moved.all(axis=1).tolist() == [False, *[True] * 6]
+    assert not moved[0].any()
+
+
 def test_vectors_of_ids_may_be_given(rng):
     table = rng.standard_normal((6, 3)).astype(np.float32)
     X = [rng.integers(0, 6, n) for n in rng.integers(1, 9, 40)]
