@@ -161,7 +161,7 @@ class Network:
         *,
         output: str,
         batch_size: int,
-        layer: int = -1,
+        layer: int = ...,
         n_threads: int | None = None,
     ) -> _Array: ...
     def gradient_flow(
