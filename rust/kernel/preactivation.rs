@@ -104,9 +104,9 @@ unsafe fn accumulate<V: Vector, const ROWS: usize, const PANELS: usize>(
             }
             for (r, sums) in sums.iter_mut().enumerate() {
                 let a = V::splat(*from.at.add(r * from.stride + k));
-                for (sums, w) in sums.iter_mut().zip(&w) {
+                for (p, sums) in sums.iter_mut().enumerate() {
                     for s in 0..count {
-                        sums[first + s] = sums[first + s].add_product(a, w[s]);
+                        sums[first + s] = sums[first + s].add_product(a, w[p][s]);
                     }
                 }
             }

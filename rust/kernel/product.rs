@@ -52,8 +52,8 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Elemen
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let a = V::splat(*a.add(r * of.a_row + k));
-                        for (sum, &w) in sums.iter_mut().zip(&w) {
-                            *sum = sum.add_product(a, w);
+                        for (p, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add_product(a, w[p]);
                         }
                     }
                     weights = weights.add(V::LANES);

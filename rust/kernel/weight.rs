@@ -76,13 +76,13 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                 let mut x = piece.x;
                 for _ in 0..piece.rows {
                     let mut columns = [V::splat(V::Element::default()); PANELS];
-                    for (column, position) in columns.iter_mut().zip(positions) {
-                        *column = V::load(x.add(position));
+                    for (p, column) in columns.iter_mut().enumerate() {
+                        *column = V::load(x.add(positions[p]));
                     }
                     for (u, sums) in sums.iter_mut().enumerate() {
                         let gradient = V::splat(*slots.add(u));
-                        for (sum, &column) in sums.iter_mut().zip(&columns) {
-                            *sum = sum.add_product(gradient, column);
+                        for (p, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add_product(gradient, columns[p]);
                         }
                     }
                     slots = slots.add(piece.slot_row);
@@ -90,7 +90,8 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                 }
             }
             for (u, sums) in sums.iter().enumerate() {
-                for (sum, panel) in sums.iter().zip(panels) {
+                for (p, sum) in sums.iter().enumerate() {
+                    let panel = panels[p];
                     let to = of.out.add(u * of.width + panel.column);
                     if panel.count == V::LANES {
                         let sum = if of.add { V::load(to).add(*sum) } else { *sum };
