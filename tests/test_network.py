@@ -548,6 +548,23 @@ def test_weights_and_targets_that_cannot_be_are_refused_by_name():
         problem.network.predict(singles, batch_size=3)
 
 
+def test_arrays_that_have_changed_since_are_refused_or_not_seen():
+    problem = Problem(weighted=True)
+    nowhere = problem.starts[3]
+    problem.weights[nowhere], problem.targets[nowhere] = 0, -1
+    examples = problem.examples()
+    want = problem.network.evaluate(examples, batch_size=3)
+    problem.weights[nowhere] = 1  # the class there is none
+    assert problem.network.evaluate(examples, batch_size=3) == want
+    for name, value in [("dtype", np.dtype(np.uint8)), ("shape", (problem.values.size,))]:
+        before = getattr(problem.values, name)
+        setattr(problem.values, name, value)
+        with pytest.raises(TypeError, match="`values`: expected a float64 array with 2 dimensions"):
+            problem.network.evaluate(examples, batch_size=3)
+        setattr(problem.values, name, before)
+    assert problem.network.evaluate(examples, batch_size=3) == want
+
+
 def test_nothing_that_weighs_counts_changes_nothing():
     problem = Problem(weighted=True)
     problem.weights[:] = 0

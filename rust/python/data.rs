@@ -1,14 +1,11 @@
 //! `Examples`: sequences, targets and weights, as Python hands them over.
 //!
 //! Numbers are read where they lie, without the interpreter: who changes them meanwhile gets other
-//! numbers. Identifiers, classes and places are indexes, so they are copied while the interpreter
-//! is held, and what was checked is what is used.
+//! numbers. Identifiers, classes and places are indexes, and weights of 0 let classes pass that are
+//! none, so these are copied while the interpreter is held, and what was checked is what is used.
 
 use ndarray::{Ix1, Ix2, IxDyn};
-use numpy::{
-    PyArray, PyArrayDescrMethods, PyArrayMethods, PyReadonlyArray, PyUntypedArray,
-    PyUntypedArrayMethods,
-};
+use numpy::{PyArray, PyArrayDescrMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -127,11 +124,15 @@ impl PyExamples {
             starts: indexes("starts", starts)?,
             lengths: indexes("lengths", lengths)?,
             targets: targets.transpose()?,
-            weights: weights
-                .map(|weights| floats("weights", weights))
-                .transpose()?,
+            weights: weights.map(copied).transpose()?,
         })
     }
+}
+
+/// A copy of weights, as they say which targets are looked at.
+fn copied(weights: &Bound<'_, PyAny>) -> PyResult<Floats<Ix1>> {
+    floats::<Ix1>("weights", weights)?;
+    floats("weights", &weights.call_method0("copy")?)
 }
 
 /// Examples whose arrays of numbers are lent to Rust.
@@ -159,9 +160,8 @@ fn lend<'py, E: Held, D: ndarray::Dimension>(
             "`{argument}`: expected a {expected} array as the network's, got a {actual} array"
         )));
     };
-    let lent = array.bind(py).try_readonly();
-    lent.map(Some)
-        .map_err(|error| PyValueError::new_err(format!("`{argument}`: {error}")))
+    // Whoever else holds the array may have given it another type or shape since.
+    borrow(argument, array.bind(py)).map(Some)
 }
 
 impl PyExamples {
