@@ -1,5 +1,8 @@
 """Every option of a network and its training against the same computation written with torch."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -630,3 +633,22 @@ def test_what_runs_during_training_is_told_that_it_cannot():
         problem.train(on_batch=on_batch)
     assert len(heard) == 1
     assert stream.step(np.ones((1, FEATURES))).shape == (1, OUTPUTS)
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_that_waits_for_training_does_not_hold_it_up():
+    problem = Problem(lengths=(50,) * 4000, hidden_sizes=[64])
+    stream, x, heard = problem.network.stream(1), np.ones((1, FEATURES)), []
+    other = threading.Thread(target=lambda: heard.append(stream.step(x)), daemon=True)
+
+    def on_batch(logs):
+        other.start()
+        time.sleep(0.2)  # by then it waits
+        with pytest.raises(RuntimeError, match="in use"):
+            stream.step(x)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        problem.train(on_batch=on_batch)
+    other.join()
+    assert heard[0].shape == (1, OUTPUTS)
