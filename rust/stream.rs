@@ -246,8 +246,11 @@ impl<E: Element> Stream<E> {
                 })
                 .collect::<Vec<_>>()
         };
+        let has_memory = network.config().stack.cell.signature().has_memory();
+        let memories = if has_memory { network.state_count() } else { 0 };
         assert_eq!(state.hidden.len(), network.state_count());
-        let memory = (!state.memory.is_empty()).then(|| padded(&state.memory));
+        assert_eq!(state.memory.len(), memories);
+        let memory = has_memory.then(|| padded(&state.memory));
         self.states = Some(States {
             hidden: Some(padded(&state.hidden)),
             memory,

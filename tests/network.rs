@@ -336,6 +336,22 @@ fn windows_are_the_errors_of_each_step_by_itself() {
     );
 }
 
+#[test]
+fn pieces_and_windows_that_cannot_be_are_refused() {
+    let data = Data::new();
+    let config = plain(CellKind::Gru, Output::Sequence);
+    let (network, examples) = (network(&config), data.examples(&config, 1, false));
+    for (bptt, name) in [
+        (Bptt::Truncated(0), "`bptt_steps`"),
+        (Bptt::Windowed { block: 0, reach: 0 }, "`bptt_steps`"),
+        (Bptt::Windowed { block: 3, reach: 1 }, "`bptt_window`"),
+    ] {
+        let run = Run::new(&network, examples.clone(), options(2, bptt));
+        let message = run.map(|_| ()).unwrap_err().to_string();
+        assert!(message.starts_with(name), "{message}");
+    }
+}
+
 /// A network with everything that draws.
 fn dropping(output: Output) -> NetworkConfig {
     let mut config = plain(CellKind::Lstm, output);

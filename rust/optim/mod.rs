@@ -275,7 +275,7 @@ impl Optimizer {
         // All closures own what they use: numbers behind references would not stay in registers.
         let number = |x: f64| E::from_f64(x);
         let rate = number(self.learning_rate);
-        let t = (state.steps + 1) as f64;
+        let t = state.steps as f64 + 1.0;
         match self.rule {
             Rule::Sgd { momentum: 0.0, .. } => {
                 update(isa, weights, gradients, state.buffers(), move |w, g, []| {
@@ -415,7 +415,7 @@ impl Optimizer {
                 )
             }
         }?;
-        state.steps += 1;
+        state.steps = state.steps.saturating_add(1);
         Ok(norm)
     }
 

@@ -328,6 +328,16 @@ fn parts_go_on_as_the_state_did() {
 }
 
 #[test]
+fn as_many_updates_as_a_number_can_say_are_followed_by_one_more() {
+    let rule = adam(0.9, 0.999, 1e-8);
+    let mut state = State::from_parts(rule, 3, u64::MAX, vec![vec![0.0; 3]; 2]).unwrap();
+    let mut weights = WEIGHTS;
+    let step = Optimizer::new(rule, 0.1).step(&mut weights, &GRADIENTS[0], &mut state);
+    assert!(step.is_ok() && weights != WEIGHTS);
+    assert_eq!(state.to_parts().0, u64::MAX);
+}
+
+#[test]
 fn parts_that_no_update_leaves_are_refused() {
     let rule = adam(0.9, 0.999, 1e-8);
     let (zeros, one_less) = (vec![0.0; 3], vec![0.0; 2]);

@@ -32,20 +32,29 @@ impl Bptt {
     /// # Errors
     /// [`Error::Value`] naming `bptt_steps` or `bptt_window`.
     pub fn new(steps: Option<usize>, window: Option<usize>) -> Result<Self> {
-        match (steps, window) {
-            (None, None) => Ok(Bptt::Full),
-            (Some(0), _) => Err(Error::value("bptt_steps", "an integer >= 1", 0)),
-            (Some(steps), None) => Ok(Bptt::Truncated(steps)),
-            (Some(block), Some(reach)) if reach >= block - 1 => Ok(Bptt::Windowed { block, reach }),
-            (Some(block), Some(reach)) => {
+        let bptt = match (steps, window) {
+            (None, None) => Bptt::Full,
+            (Some(steps), None) => Bptt::Truncated(steps),
+            (Some(block), Some(reach)) => Bptt::Windowed { block, reach },
+            (None, Some(reach)) => {
+                let expected = "nothing without bptt_steps";
+                return Err(Error::value("bptt_window", expected, reach));
+            }
+        };
+        bptt.check()?;
+        Ok(bptt)
+    }
+
+    fn check(self) -> Result<()> {
+        match self {
+            Bptt::Truncated(0) | Bptt::Windowed { block: 0, .. } => {
+                Err(Error::value("bptt_steps", "an integer >= 1", 0))
+            }
+            Bptt::Windowed { block, reach } if reach < block - 1 => {
                 let expected = format!("an integer >= {}, so that it holds the block", block - 1);
                 Err(Error::value("bptt_window", expected, reach))
             }
-            (None, Some(reach)) => Err(Error::value(
-                "bptt_window",
-                "nothing without bptt_steps",
-                reach,
-            )),
+            _ => Ok(()),
         }
     }
 }

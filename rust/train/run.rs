@@ -452,6 +452,7 @@ fn check<E: Element>(network: &Network<E>, options: &EpochOptions) -> Result<()>
             return Err(Error::value("rates", "finite numbers >= 0", rate));
         }
     }
+    options.bptt.check()?;
     let config = network.config();
     if options.bptt == Bptt::Full {
         return Ok(());
