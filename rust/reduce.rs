@@ -19,8 +19,9 @@ pub fn reduce<E: Copy, A: Copy>(
     let mut partial = [start; LANES];
     let (blocks, rest) = values.as_chunks::<LANES>();
     for block in blocks {
-        for (sum, &value) in partial.iter_mut().zip(block) {
-            *sum = step(*sum, value);
+        // Not zipped, as in `kernel`.
+        for (lane, sum) in partial.iter_mut().enumerate() {
+            *sum = step(*sum, block[lane]);
         }
     }
     for (sum, &value) in partial.iter_mut().zip(rest) {
