@@ -148,11 +148,10 @@ impl Pool {
                 }
                 continue;
             }
+            let share = |d: &E| E::from_f64(d.to_f64() / seen.steps as f64);
+            let share: Vec<E> = d.iter().map(share).collect();
             for step in 0..seen.steps {
-                let to = &mut dy[(steps.offset(step) + row) * stride..][..stride];
-                for (to, &d) in to.iter_mut().zip(d) {
-                    *to = E::from_f64(d.to_f64() / seen.steps as f64);
-                }
+                dy[(steps.offset(step) + row) * stride..][..stride].copy_from_slice(&share);
             }
         }
         dy

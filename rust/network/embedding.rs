@@ -73,14 +73,17 @@ impl<E: Element> Network<E> {
     }
 
     /// Adds the gradients of the rows `dx`, each read at as many of `ids` as the next, to those of
-    /// the vectors; a masked one's is zero afterwards.
+    /// the vectors, which are taken as zeros if they are fresh.
     ///
     /// Each thread has vectors of its own, so that every sum is in the order of the rows.
-    pub(super) fn scatter(&self, dx: &[E], ids: &[u32], gradients: &mut [E]) {
+    pub(super) fn scatter(&self, dx: &[E], ids: &[u32], gradients: &mut [E], is_fresh: bool) {
         let columns = self.stack.input_columns();
         let (stride, width) = (columns.stride(), columns.width);
         let rows = dx.len() / stride;
         if rows == 0 {
+            if is_fresh {
+                gradients.fill(E::ZERO);
+            }
             return;
         }
         let each = ids.len() / rows;
@@ -102,6 +105,9 @@ impl<E: Element> Network<E> {
             }
         }
         parallel::for_each(workers, parts, |(range, part)| {
+            if is_fresh {
+                part.fill(E::ZERO);
+            }
             for (from, ids) in dx.chunks_exact(stride).zip(ids.chunks_exact(each)) {
                 for id in ids.iter().filter(|id| range.contains(id)) {
                     let to = &mut part[(id - range.start) as usize * width..][..width];

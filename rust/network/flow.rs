@@ -6,6 +6,7 @@ use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::loss::Score;
+use crate::params::reserve;
 use crate::pass::States;
 use crate::pool::Pool;
 use crate::sequence::Element;
@@ -42,12 +43,13 @@ impl<E: Element> Network<E> {
         let lengths = sequences.lengths();
         self.check_room(&lengths, BATCH, usize::MAX, true)?;
         let mut firsts = Vec::with_capacity(lengths.len());
-        let mut total = 0;
+        let mut total = 0_usize;
         for &length in &lengths {
             firsts.push(total);
-            total += length;
+            total = total.saturating_add(length);
         }
-        let mut norms = vec![E::ZERO; total];
+        let mut norms = reserve(total, "numbers of the result")?;
+        norms.resize(total, E::ZERO);
         let plan = BatchPlan::new(lengths, BATCH, false, true, 0)?;
         for batch in plan.batches(0) {
             self.flow_of_batch(examples, &batch, layer, &mut observe, |row, step, norm| {

@@ -372,10 +372,8 @@ impl<E: Element> Network<E> {
             self.drop_input(&mut dx, &steps, seed.map(|seed| Drawn { seed, first }));
             let table = &mut gradients.total[self.places.embedding.clone()];
             // One that is the head's weight has that gradient already.
-            if is_first && self.places.head.start > self.places.embedding.start {
-                table.fill(E::ZERO);
-            }
-            self.scatter(&dx, &ids, table);
+            let is_fresh = is_first && self.places.head.start > self.places.embedding.start;
+            self.scatter(&dx, &ids, table, is_fresh);
             if let Some(masked) = self.masked_place() {
                 gradients.total[masked].fill(E::ZERO);
             }
