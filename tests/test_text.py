@@ -178,6 +178,13 @@ def test_vectors_that_do_not_fit_are_named():
         vocabulary.vectors({"a": 1.0})
     with pytest.raises(TypeError, match="pretrained: expected a mapping"):
         vocabulary.vectors(3)
+    with pytest.raises(
+        TypeError, match=r"pretrained\['a'\]: expected an array of numbers, got str"
+    ):
+        vocabulary.vectors({"a": "x"})
+    for value in (np.nan, 1e300):
+        with pytest.raises(ValueError, match=r"pretrained\['b'\]: expected finite numbers"):
+            vocabulary.vectors({"a": [1.0], "b": [value]})
 
 
 @pytest.mark.parametrize(
@@ -201,6 +208,8 @@ def test_what_is_no_text_is_named(X, message):
     ("options", "message"),
     [
         ({"analyzer": "line"}, "analyzer: expected one of 'word', 'char', got 'line'"),
+        ({"analyzer": len}, "analyzer: expected it to return a list of words, got int"),
+        ({"analyzer": str.lower}, "analyzer: expected it to return a list of words, got str"),
         ({"lowercase": 1}, "lowercase: expected True or False"),
         ({"min_count": 0}, "min_count: expected an integer >= 1, got 0"),
         ({"max_size": 0}, "max_size: expected an integer >= 1, got 0"),
@@ -264,12 +273,17 @@ def test_given_words_keep_their_ids():
     assert list(vocabulary.suffixes_) == ["g", "a"]
     again = clone(vocabulary).fit(["another"])
     np.testing.assert_array_equal(again.transform("dog cat"), vocabulary.transform("dog cat"))
-    assert Vocabulary(words=vocabulary.vocabulary_, lowercase=True).fit("").vocabulary_ == {
-        "<pad>": 0,
-        "<unk>": 1,
-        "zebra": 2,
-        "dog": 3,
-    }
+    assert Vocabulary(words=vocabulary.vocabulary_).fit("").vocabulary_ == vocabulary.vocabulary_
+
+
+@pytest.mark.parametrize(
+    ("words", "again"),
+    [(["a", "b", "a"], "a"), (["dog", "Dog"], "Dog"), (["a", "<pad>"], "<pad>")],
+)
+def test_given_words_differ(words, again):
+    vocabulary = Vocabulary(words=words, lowercase=True)
+    with pytest.raises(ValueError, match=f"words: expected words that differ .* got '{again}' aga"):
+        vocabulary.fit("a")
 
 
 def test_real_reviews_take_seconds(shared_data):

@@ -68,7 +68,8 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         What stands for the ids 1 and 0 in `inverse_transform`. In lists of words they have those
         ids too.
     words : list of str, optional
-        The words to know, by id from 2 on: then `fit` learns nothing. Affixes are those of these
+        The words to know, by id from 2 on (`padding` and `unknown` may stand before them, all
+        others differ): then `fit` learns nothing. Affixes are those of these
         words, and `min_count` and `max_size` mean nothing. It keeps the ids that a
         pretrained `embedding` goes by, whatever a search over parameters leaves out of `fit`.
     affixes : int
@@ -252,7 +253,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         for word, index in self.vocabulary_.items():
             key = next((key for key in (word, word.lower()) if key in pretrained), None)
             if key is not None and index not in (PADDING, UNKNOWN):
-                found[index] = np.asarray(pretrained[key], np.float32)
+                found[index] = _vector(f"pretrained[{key!r}]", pretrained[key])
         if not found:
             raise ValueError(
                 f"pretrained: expected vectors of some of the {len(self.vocabulary_)} words, "
@@ -344,7 +345,12 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
                 "analyzer: expected 'word', 'char' or a callable to cut strings into words, "
                 "got None: a callable is not saved, set it again"
             )
-        return list(self.analyzer(text))  # type: ignore[operator]
+        words = self.analyzer(text)  # type: ignore[operator]
+        if isinstance(words, str) or not isinstance(words, Iterable):
+            raise TypeError(
+                f"analyzer: expected it to return a list of words, got {describe(words)}"
+            )
+        return list(words)
 
     def _fit(self, words: list[str], codes: list[Ids], tokenized: bool) -> None:
         if not codes:
@@ -354,7 +360,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             counts = np.bincount(np.concatenate(codes), minlength=len(words)).tolist()
             limits = (self.min_count, self.max_size)
         else:
-            words = [word for word in self.words if word not in special]
+            words = list(self.words)
             counts = [1] * len(words)
             limits = (1, None)
         counted: list[Counter[str]] = [Counter(), Counter(), Counter()]
@@ -440,7 +446,20 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
                 raise TypeError(f"words: expected a list of strings, got {describe(self.words)}")
             if not all(isinstance(word, str) for word in self.words):
                 raise TypeError(_not_a_word("words", list(self.words)))
+            self._check_distinct(self.words)
         integer("affixes", self.affixes, 0)
+
+    def _check_distinct(self, words: Iterable[str]) -> None:
+        """Check that the words have the ids that their places say."""
+        special = [self.padding, self.unknown]
+        seen, words = set(special), list(words)
+        for word in words[2:] if words[:2] == special else words:
+            if (key := word.lower() if self.lowercase and word not in seen else word) in seen:
+                raise ValueError(
+                    "words: expected words that differ from each other (in lower case, with "
+                    f"lowercase=True) and from unknown and padding, got {word!r} again"
+                )
+            seen.add(key)
 
     def __sklearn_tags__(self) -> Any:  # noqa: D105
         tags = super().__sklearn_tags__()
@@ -459,6 +478,18 @@ def _listed(X: object, name: str) -> list[Any]:
             f"{name}: expected a list of strings or of lists of words, got {describe(X)}"
         )
     return list(X)
+
+
+def _vector(name: str, value: object) -> Array:
+    """Return a pretrained vector, of finite numbers."""
+    array = as_array(name, value)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{name}: expected an array of numbers, got {describe(value)}")
+    with np.errstate(over="ignore"):
+        vector = array.astype(np.float32)
+    if not np.isfinite(vector).all():
+        raise ValueError(f"{name}: expected finite numbers (in float32), got others")
+    return vector
 
 
 def _most_frequent(counts: Counter[str], minimum: int, size: int | None) -> list[str]:
