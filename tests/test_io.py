@@ -295,6 +295,13 @@ def test_only_fitted_models_are_saved(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("path", [None, 3, ["a"], "", "a\0b"])
+def test_what_is_no_path_is_named(model, path):
+    for way in (model.save, rnncore.load):
+        with pytest.raises((TypeError, ValueError), match="path: expected the path of a file, got"):
+            way(path)
+
+
 def test_missing_paths_give_the_usual_errors(model, tmp_path):
     with pytest.raises(FileNotFoundError):
         rnncore.load(tmp_path / "none")

@@ -41,8 +41,17 @@ def test_history(model):
     figure = plot.history(model)
     assert [axis.get_ylabel() for axis in figure.axes] == ["loss", "R²"]
     assert len(plot.history(model.history_).axes) == 2
-    with pytest.raises(TypeError, match="model: expected a fitted estimator, got int 3"):
+    with pytest.raises(TypeError, match="expected a fitted estimator or its history_, got int 3"):
         plot.history(3)
+
+
+def test_what_cannot_be_drawn_is_named(model, X):
+    for draw in (plot.hidden_states, plot.gates):
+        with pytest.raises(TypeError, match="model: expected a fitted estimator, got None"):
+            draw(None, X[0])
+        for labels in (3, "abc"):
+            with pytest.raises(TypeError, match="labels: expected a list of strings, got"):
+                draw(model, X[0], labels=labels)
 
 
 def heights(axes):

@@ -131,6 +131,8 @@ class _Doubler:
 def test_errors_name_what_is_wrong(X):
     with pytest.raises(TypeError, match="transformer: expected one of scikit-learn's transformers"):
         StepTransformer(3).fit(X)
+    with pytest.raises(TypeError, match=r"transformer: expected one of .*, got type <class"):
+        StepTransformer(StandardScaler).fit(X)
     with pytest.raises(ValueError, match=r"X: expected shape \(n, T, F\), got \(2, 3\)"):
         StepTransformer(StandardScaler()).fit(np.ones((2, 3)))
     with pytest.raises(ValueError, match="X: expected a sequence with at least one step, got none"):

@@ -213,6 +213,12 @@ def test_words_are_looked_up():
     assert tags == list(model.predict([["the", "unheard", "ran"]])[0])
 
 
+def test_what_is_no_word_is_named():
+    model = rnncore.GRU(2, max_epochs=1).fit(["a b", "b"], [0, 1])
+    with pytest.raises(TypeError, match=r"x\[0\]: expected words that are strings, got int 3"):
+        model.stream(2).step(["a", 3])
+
+
 def test_what_cannot_stream_is_named():
     X, y = np.ones((4, 2, 1)), np.array([0.0, 1.0, 2.0, 3.0])
     with pytest.raises(NotFittedError):

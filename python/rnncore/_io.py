@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from rnncore._validate import Array
+from rnncore._validate import Array, file_path
 
 if TYPE_CHECKING:
     from rnncore._estimator import RecurrentEstimator
@@ -50,6 +50,7 @@ def load(path: str | os.PathLike[str]) -> RecurrentEstimator:
     """
     from rnncore import _models
 
+    path = file_path("path", path)
     text, arrays = read_file(path)
     kinds = {kind.__name__: kind for kind in (_models.RNN, _models.LSTM, _models.GRU)}
     try:

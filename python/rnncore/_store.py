@@ -15,7 +15,7 @@ from rnncore._io import pack, to_json, unpack, write_file
 from rnncore._network import new_network
 from rnncore._problem import Problem
 from rnncore._state import State
-from rnncore._validate import Array, boolean, describe
+from rnncore._validate import Array, boolean, describe, file_path
 
 
 class StoreMixin(Fitted):
@@ -48,6 +48,7 @@ class StoreMixin(Fitted):
             When the file cannot be written.
         """
         self._check_fitted()
+        path = file_path("path", path)
         arrays = dict(self._network.parameters())
         configuration = {
             "estimator": type(self).__name__,

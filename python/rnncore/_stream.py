@@ -111,7 +111,7 @@ class Stream:
             return self._read_vectors(x)
         words = isinstance(x, list | tuple) and bool(x) and isinstance(x[0], str)
         if words and self._input.vocabulary is not None:
-            x = self._input.vocabulary.transform([x])[0]
+            x = self._input.vocabulary._transform([x], "x")[0]
         return self._read_ids(x)
 
     def _read_vectors(self, x: object) -> Array:

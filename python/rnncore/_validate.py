@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
+import os
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ def describe(value: object) -> str:
         return f"{dtype} array of shape {value.shape}"
     if isinstance(value, np.ndarray):
         value = value.item()
-    if shape := getattr(value, "shape", ()):  # an array of another library
+    shape = getattr(value, "shape", ())
+    if shape and not isinstance(value, type):  # an array of another library
         return f"{type(value).__name__} of shape {tuple(shape)}"
     if value is None or isinstance(value, bool):
         return repr(value)
-    text = repr(value)
+    text = " ".join(repr(value).split())  # that of arrays inside goes over several lines
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
@@ -41,9 +43,15 @@ def shown(number: float) -> str:
     return "NaN" if math.isnan(number) else f"{number:g}"
 
 
-def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST_SIZE) -> int:
-    """Return `value` as an int in ``minimum..=maximum``; booleans and floats are refused."""
+def integer(
+    name: str, value: object, minimum: int, maximum: int = _LARGEST_SIZE, *, also: str = ""
+) -> int:
+    """Return `value` as an int in ``minimum..=maximum``; booleans and floats are refused.
+
+    `also` is what else an error says was expected: what the caller has dealt with.
+    """
     limits = f"an integer >= {minimum}" if maximum == _LARGEST_SIZE else f"{minimum}..{maximum}"
+    limits += also
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name}: expected {limits}, got {value!r}")
     try:
@@ -51,6 +59,8 @@ def integer(name: str, value: object, minimum: int, maximum: int = _LARGEST_SIZE
     except TypeError:
         raise TypeError(f"{name}: expected {limits}, got {describe(value)}") from None
     if not minimum <= number <= maximum:
+        if number > _LARGEST_SIZE == maximum:
+            limits = f"an integer in {minimum}..{maximum}{also}"
         raise ValueError(f"{name}: expected {limits}, got {number}")
     return number
 
@@ -63,14 +73,18 @@ def real(
     *,
     open_minimum: bool = False,
     open_maximum: bool = False,
+    also: str = "",
 ) -> float:
-    """Return `value` as a finite float between two limits, each of which may itself be excluded."""
+    """Return `value` as a finite float between two limits, each of which may itself be excluded.
+
+    `also` is what else an error says was expected: what the caller has dealt with.
+    """
     parts = ["a finite number"]
     if minimum > -math.inf:
         parts.append(f"{'>' if open_minimum else '>='} {minimum:g}")
     if maximum < math.inf:
         parts.append(f"{'<' if open_maximum else '<='} {maximum:g}")
-    expected = f"{parts[0]} {' and '.join(parts[1:])}".rstrip()
+    expected = f"{parts[0]} {' and '.join(parts[1:])}".rstrip() + also
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
     number = float(value)
@@ -96,6 +110,17 @@ def choice(name: str, value: object, options: tuple[str, ...]) -> str:
     if value not in options:
         raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
     return value
+
+
+def file_path(name: str, value: object) -> str:
+    """Return the path that a string or an `os.PathLike` stands for; no descriptor is one."""
+    try:
+        path = os.fsdecode(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name}: expected the path of a file, got {describe(value)}") from None
+    if not path or "\0" in path:
+        raise ValueError(f"{name}: expected the path of a file, got {path!r}")
+    return path
 
 
 def dtype_name(name: str, value: object) -> str:
@@ -146,8 +171,11 @@ def any_array(name: str, value: object) -> Array:
         raise ValueError(f"{name}: expected no masked values, got {mask.sum()}")
     try:
         return np.asarray(value)
-    except ValueError as error:  # ragged nested lists
-        raise ValueError(f"{name}: expected a rectangular array, got {error}") from None
+    except ValueError:  # ragged nested lists
+        raise ValueError(
+            f"{name}: expected a rectangular array, got items that differ in shape, in "
+            f"{describe(value)}"
+        ) from None
 
 
 def as_array(name: str, value: object) -> Array:

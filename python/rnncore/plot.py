@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,9 @@ def history(model: Any) -> Figure:
     """
     found = getattr(model, "history_", model)
     if not hasattr(found, "plot"):
-        raise TypeError(f"model: expected a fitted estimator, got {describe(model)}")
+        raise TypeError(
+            f"model: expected a fitted estimator or its history_, got {describe(model)}"
+        )
     _pyplot("history")
     return found.plot()  # type: ignore[no-any-return]
 
@@ -116,6 +118,7 @@ def hidden_states(
         A column for each step and a row for each unit.
     """
     pyplot = _pyplot("hidden_states")
+    _check_model(model)
     (states,) = model.hidden_states([sequence], layer=layer)
     _check_steps(len(states))
     ax = pyplot.subplots(figsize=_size(len(states)))[1] if ax is None else ax
@@ -150,6 +153,7 @@ def gates(
         One picture under the other; the Axes alone for one `gate`.
     """
     pyplot = _pyplot("gates")
+    _check_model(model)
     if ax is not None and gate is None:
         raise ValueError("gate: expected the name of one gate beside ax, got None")
     found = {name: steps for name, (steps,) in model.gates([sequence], layer=layer).items()}
@@ -214,6 +218,11 @@ def _mean_by_step(model: Any, X: object, y: object, lengths: object, layer: int)
     return np.bincount(step, rows) / np.bincount(step)
 
 
+def _check_model(model: object) -> None:
+    if not hasattr(model, "hidden_states"):
+        raise TypeError(f"model: expected a fitted estimator, got {describe(model)}")
+
+
 def _check_steps(steps: int) -> None:
     if not steps:
         raise ValueError("sequence: expected at least one step, got none")
@@ -245,6 +254,9 @@ def _label_steps(ax: Axes, labels: list[str]) -> None:
 def _labels(model: Any, sequence: Any, labels: Sequence[str] | None, steps: int) -> list[str]:
     """Return what to write under each of `steps`; nothing where the steps are no tokens."""
     if labels is not None:
+        if isinstance(labels, str) or not isinstance(labels, Iterable):
+            raise TypeError(f"labels: expected a list of strings, got {describe(labels)}")
+        labels = list(labels)
         if len(labels) != steps:
             raise ValueError(f"labels: expected {steps}, one for each step, got {len(labels)}")
         return [str(label) for label in labels]

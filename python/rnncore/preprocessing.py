@@ -137,7 +137,10 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         return self._apply("inverse_transform", self._read(X, lengths, self._n_features_out))
 
     def _fit_steps(self, X: object, lengths: object) -> Sequences:
-        if not hasattr(self.transformer, "fit") or not hasattr(self.transformer, "transform"):
+        methods = ("get_params", "fit", "transform")
+        if isinstance(self.transformer, type) or not all(
+            hasattr(self.transformer, method) for method in methods
+        ):
             raise TypeError(
                 "transformer: expected one of scikit-learn's transformers, "
                 f"got {describe(self.transformer)}"
