@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rnncore._data import holds_text, read_ids, read_vectors
 from rnncore._labelled import Labelled, split
 from rnncore._targets import check_targets, read_targets
-from rnncore._weights import read_sample_weight, weights_of_classes
+from rnncore._weights import fitting, read_sample_weight, weights_of_classes
 
 
 def vectors(X, lengths=None, padding_value=None, n_features=None, dtype="float32", **options):
@@ -476,8 +476,20 @@ def test_weights_of_classes_are_scikit_learns():
     assert weights_of_classes("balanced", classes, codes[:3]).tolist() == [1 / 3, 0, 0]
     numbers = np.array([3, 7])
     assert weights_of_classes({7: 5, 3: 1, 9: 4}, numbers, codes[:3]).tolist() == [1, 5]
-    with pytest.raises(ValueError, match=r"class_weight: expected classes of y, .* 3 too, got 8"):
+    with pytest.raises(
+        ValueError, match=r"class_weight: expected the classes of y, .* got 8 and no 3"
+    ):
         weights_of_classes({7: 5, 8: 1}, numbers, codes[:3])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("size", [1e-300, 1e-40, 1.0, 1e30, 1e300])
+def test_only_the_proportions_of_weights_count(size, dtype):
+    weights = fitting(size * np.array([0.0, 1.0, 0.5, 0.25]), dtype)
+    assert weights.dtype == dtype
+    assert 1e-30 < weights.max() < 1e31
+    np.testing.assert_allclose(weights / weights.max(), [0, 1, 0.5, 0.25], rtol=1e-6)
+    assert fitting(np.zeros(2), dtype).tolist() == [0, 0]
 
 
 # What a network is trained on.

@@ -90,10 +90,45 @@ def test_a_warm_start_keeps_the_weights_and_takes_new_rates(rng):
     model.set_params(warm_start=True, learning_rate=1e-30, max_epochs=1, dropout=0.0).fit(X, y)
     for name, value in weights_of(model).items():
         np.testing.assert_allclose(value, before[name], rtol=1e-6)
-    with pytest.raises(ValueError, match="warm_start: expected parameters that give the network"):
-        model.set_params(hidden_size=5).fit(X, y)
-    model.set_params(hidden_size=4, warm_start=False).fit(X, y)
+    model.set_params(warm_start=False).fit(X, y)
     assert model.n_epochs_ == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("hidden_size", 5, r"hidden_size and num_layers: expected \[4\], .* got \[5\]"),
+        ("num_layers", 2, r"hidden_size and num_layers: expected \[4\], .* got \[4, 4\]"),
+        ("dtype", "float64", "dtype: expected float32, as the network .* got float64"),
+        ("bidirectional", True, "bidirectional: expected False, as the network .* got True"),
+        ("task", "classification", "task: expected 'regression', as .* got 'classification'"),
+        ("output", "mean", "output: expected 'last', as the network .* got 'mean'"),
+        ("loss", "huber", "loss: expected 'squared_error', as the network .* got 'huber'"),
+        ("padding_value", np.nan, "padding_value: expected None, as the network .* got nan"),
+        ("padding_side", "left", "padding_side: expected 'right', as the network .* got 'left'"),
+    ],
+)
+def test_what_goes_on_keeps_what_it_began_with(name, value, match, rng):
+    X = ragged(rng, 9)
+    y = np.array([x[0, 0] for x in X])
+    model = rnncore.LSTM(4, max_epochs=1, random_state=0).fit(X, y)
+    before = weights_of(model)
+    model.set_params(warm_start=True, **{name: value})
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=match):
+            train(X, y)
+    for found, weights in weights_of(model).items():
+        np.testing.assert_array_equal(weights, before[found])
+    assert model.n_epochs_ == 1
+
+
+def test_weights_beyond_the_dtype_train_as_others_do(rng):
+    X, y = ragged(rng, 30), np.arange(30) % 3
+    weights = np.array([1.0, 0.5, 0.25])[rng.integers(3, size=30)]
+    model = rnncore.LSTM(4, max_epochs=2, random_state=0)
+    expected = clone(model).fit(X, y, sample_weight=weights)
+    for scale in (2.0**-1000, 2.0**-130, 2.0**1000):
+        assert_same_bits(clone(model).fit(X, y, sample_weight=scale * weights), expected)
 
 
 def test_early_stopping_keeps_sequences_back(rng):

@@ -86,6 +86,7 @@ class Fit:
         options = self._options
         if self._go_on:
             self._problem = self._model._problem
+            _check_unchanged(options, self._problem)
             _check_classes(classes, self._problem)
             sequences = self._problem.input.read(X, lengths)
             data = self._problem.label(sequences, y, sample_weight)
@@ -136,6 +137,8 @@ class Fit:
         """Give the model its network, and return what will train it."""
         model, options, problem = self._model, self._options, self._problem
         config = network_config(options, problem, model._cell)
+        if self._go_on:
+            _check_same_network(config, model._config)
         network = new_network(config)
         optimizer = self._optimizer
         if self._go_on:
@@ -168,12 +171,6 @@ class Fit:
     def _take_over(self, network: _core.Network, optimizer: optim.Optimizer) -> None:
         """Give weights, and what the optimizer keeps, of the model's network to a new one."""
         model = self._model
-        before, after = model._network.parameter_shapes(), network.parameter_shapes()
-        if before != after:
-            raise ValueError(
-                "warm_start: expected parameters that give the network as many weights as it has, "
-                f"{dict(before)}, got {dict(after)}"
-            )
         network.set_parameters(model._network.parameters())
         if isinstance(model._optimizer, type(optimizer)):
             state = model._optimizer._core.state(model._network)
@@ -238,6 +235,44 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _check_unchanged(options: dict[str, Any], problem: Problem) -> None:
+    """Check parameters that a network goes on with as it began."""
+    kind = problem.input
+    for name, known in (
+        ("task", problem.task),
+        ("output", problem.output),
+        ("loss", problem.loss),
+        ("padding_value", kind.padding_value),
+        ("padding_side", "left" if kind.left else "right"),
+    ):
+        value = options[name]
+        if value not in ("auto", known) and (value == value or known == known):  # NaN is NaN
+            raise ValueError(
+                f"{name}: expected {known!r}, as the network that is trained on has, got {value!r}"
+            )
+
+
+# Of a network's configuration what its weights depend on, by the parameters that it comes from.
+_OF_WEIGHTS = {
+    "dtype": "dtype",
+    "hidden_sizes": "hidden_size and num_layers",
+    "bidirectional": "bidirectional",
+    "learn_initial_state": "learn_initial_state",
+    "tie_embedding": "tie_embedding",
+    "input_size": "embedding_dim",
+}
+
+
+def _check_same_network(config: dict[str, Any], known: dict[str, Any]) -> None:
+    """Check that weights of a network that was configured as `known` fit the new one."""
+    for field, name in _OF_WEIGHTS.items():
+        if config[field] != known[field]:
+            raise ValueError(
+                f"{name}: expected {known[field]}, as the network that is trained on has, "
+                f"got {config[field]}"
+            )
 
 
 def _check_classes(classes: object, problem: Problem) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rnncore import _core
 from rnncore._data import Indexes, Sequences, rows_of
 from rnncore._validate import Array
+from rnncore._weights import fitting
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Labelled:
             targets = sequences.spread(targets)
             weights = None if weights is None else sequences.spread(weights)
         if weights is not None:
-            weights = weights.astype(dtype)
+            weights = fitting(weights, dtype)
         starts, lengths = sequences.starts, sequences.lengths
         return cls(sequences.values, starts, lengths, targets, weights, per_step, dtype)
 
@@ -58,7 +59,7 @@ class Labelled:
         targets = np.zeros_like(values)
         targets[:-1] = values[1:]
         if weights is not None:
-            weights = np.append(sequences.spread(weights)[1:], 0).astype(dtype)
+            weights = fitting(np.append(sequences.spread(weights)[1:], 0), dtype)
         lengths = np.maximum(sequences.lengths - 1, 0)
         if not lengths.any():
             raise ValueError("X: expected a sequence of two ids or more, got none")
@@ -70,10 +71,10 @@ class Labelled:
 
     def weighed_by_class(self, class_weight: Array) -> Self:
         """Multiply every weight by that of the target's class."""
-        weights = class_weight[self._codes()]
+        weights = fitting(class_weight, "float64")[self._codes()]
         if self.weights is not None:
             weights *= self.weights
-        return replace(self, weights=weights.astype(self.dtype))
+        return replace(self, weights=fitting(weights, self.dtype))
 
     def counted(self) -> Indexes:
         """Return the rows of the targets that weigh something."""

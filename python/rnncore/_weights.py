@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,17 @@ def _rows(sample_weight: object, sequences: Sequences, per_step: bool, name: str
     raise ValueError(f"{name}: expected shape {' or '.join(shapes)}, got {got}")
 
 
+def fitting(weights: Array, dtype: str) -> Array:
+    """Return weights in `dtype`, brought into its range where the largest is far outside.
+
+    Only their proportions count, and a power of two leaves those as they are.
+    """
+    largest = float(weights.max(initial=0.0))
+    if largest and not 2.0**-60 < largest < 2.0**60:
+        weights = np.ldexp(weights, -math.frexp(largest)[1])
+    return weights.astype(dtype)
+
+
 def weights_of_classes(
     class_weight: Mapping[Any, float] | str, classes: Array, codes: NDArray[np.int64]
 ) -> Array:
@@ -77,6 +89,7 @@ def weights_of_classes(
     unknown = [label for label in class_weight if label not in labels]
     if missing and unknown:  # where no class is missing, the others may be those of another fold
         raise ValueError(
-            f"class_weight: expected classes of y, which has {missing[0]!r} too, got {unknown[0]!r}"
+            f"class_weight: expected the classes of y, {missing[0]!r} among them, "
+            f"got {unknown[0]!r} and no {missing[0]!r}"
         )
     return np.array([float(class_weight.get(label, 1.0)) for label in labels])
