@@ -58,6 +58,7 @@ FIT_CASES = [
     case(ValueError, r"X: expected at least one sequence, got none", [], []),
     case(ValueError, r"X: expected a sequence with at least one step, got none", [[], []], [0, 1]),
     case(ValueError, r"X\[1\]: expected a rectangular array", [X[0], [[1, 2], [3]]], [0, 1]),
+    case(ValueError, r"X\[0\]: expected .* differ in shape, in list", [[[1, 2], [3]]] * 2, [0, 1]),
     # type
     case(
         TypeError,
@@ -138,6 +139,15 @@ FIT_CASES = [
     ),
     # y
     case(ValueError, r"y: expected 4 targets, one for each sequence, got 3", X, Y[:3]),
+    case(TypeError, r"y: expected 4 targets, one for each sequence, got int 3", X, 3),
+    case(ValueError, r"y: .* differ in shape, in list \[\[0, 1\], 2", X, [[0, 1], 2, 0, 1]),
+    case(
+        TypeError,
+        r"sample_weight: expected 4 weights, .*, got str 'balanced'",
+        X,
+        Y,
+        sample_weight="balanced",
+    ),
     case(ValueError, r"y: expected a target|y: expected 4 targets", X, []),
     case(ValueError, r"y: .* requires y to be passed, but the target y is None: only", X, None),
     case(TypeError, r"y\[2\]: expected numbers or strings, got None", X, [0, 1, None, 1]),
@@ -405,6 +415,11 @@ def test_models_beyond_memory_are_refused():
     ):
         model.fit([[10**12], [1]], [0, 1])  # say, a hash for an id
     assert not hasattr(model, "history_")
+    for largest in (2**40, 2**62):
+        with pytest.raises(MemoryError, match=rf"vocabulary_size {largest + 1} \(above every id"):
+            rnncore.GRU(4, task="language_model").fit([1, largest])
+    with pytest.raises(ValueError, match=rf"ids in 0\.\.{2**63 - 2}, got {2**64 - 1}$"):
+        model.fit(np.array([[2**64 - 1]] * 2, np.uint64), [0, 1])
     with pytest.raises(MemoryError, match=f"memory: hidden sizes {2**22}$"):
         rnncore.GRU(2**22).fit(X, Y)
 

@@ -18,7 +18,8 @@ def as_callbacks(name: str, value: object) -> list[object]:
         return []
     if _is_callback(value):
         return [value]
-    if not isinstance(value, Iterable) or isinstance(value, str | bytes):
+    no_list = isinstance(value, str | bytes) or getattr(value, "shape", None) == ()
+    if no_list or not isinstance(value, Iterable):
         raise TypeError(f"{name}: expected {_EXPECTED}, or a list of such, got {describe(value)}")
     several = list(value)
     for index, item in enumerate(several):

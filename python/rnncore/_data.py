@@ -19,6 +19,8 @@ from rnncore._validate import Array, as_array, describe, lengths_array, listed_o
 Indexes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+_LARGEST_ID = np.iinfo(np.int64).max - 1  # one more is their number
+
 
 @dataclass(frozen=True)
 class Sequences:
@@ -103,12 +105,17 @@ def holds_text(X: object) -> bool:
     if isinstance(X, str):
         return True
     if isinstance(X, list | tuple):
-        filled = (item for item in X if np.ndim(item) == 0 or len(item))
+        filled = (item for item in X if _is_single(item) or len(item))
         first = next(filled, None)
         if isinstance(first, list | tuple):
             first = first[0]
         return isinstance(first, str) or _is_array_of_text(first)
     return _is_array_of_text(X)
+
+
+def _is_single(item: object) -> bool:
+    """Return whether `item` is a value by itself, a string too, and no list or array of them."""
+    return not isinstance(item, list | tuple) and np.ndim(item) == 0  # type: ignore[arg-type]
 
 
 def _is_array_of_text(value: object) -> bool:
@@ -253,7 +260,7 @@ def read_ids(
 
 def _is_one_sequence(X: object) -> bool:
     if isinstance(X, list | tuple):
-        return len(X) > 0 and all(np.ndim(item) == 0 for item in X[:2])
+        return len(X) > 0 and all(map(_is_single, X[:2]))
     return len(getattr(X, "shape", ())) == 1
 
 
@@ -397,6 +404,8 @@ def _check_numbers(name: str, array: Array) -> None:
 def _check_integers(name: str, array: Array) -> None:
     if array.size or array.dtype.kind != "f":  # an empty list became an array of floats
         _check_type(name, array, "iu", "integer ids")
+    if array.dtype == np.uint64 and array.size and array.max() > _LARGEST_ID:
+        raise ValueError(f"{name}: expected ids in 0..{_LARGEST_ID}, got {array.max()}")
 
 
 def _check_type(name: str, array: Array, kinds: str, expected: str) -> None:
@@ -444,13 +453,13 @@ def _check_finite(name: str, sequences: Sequences) -> None:
 
 def _check_ids(name: str, sequences: Sequences, vocabulary_size: int | None) -> None:
     ids: Indexes = sequences.values[sequences.rows()]
-    top = np.iinfo(np.int64).max if vocabulary_size is None else vocabulary_size
+    top = _LARGEST_ID + 1 if vocabulary_size is None else vocabulary_size
     wrong = np.logical_or(ids < 0, ids >= top)
     bad = np.flatnonzero(wrong if ids.ndim == 1 else wrong.any(axis=1))
     if len(bad):
         sequence, step = sequences.locate(int(bad[0]))
         found = ids[bad[0]] if ids.ndim == 1 else ids[bad[0]][wrong[bad[0]]][0]
-        limits = ">= 0" if vocabulary_size is None else f"in 0..{vocabulary_size - 1}"
+        limits = ">= 0" if vocabulary_size is None and found < 0 else f"in 0..{top - 1}"
         raise ValueError(
             f"{name}: expected ids {limits}, got {found} in sequence {sequence}, step {step}"
         )

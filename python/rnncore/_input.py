@@ -149,7 +149,7 @@ class Input:
             if holds_text(X):
                 X = self.vocabulary._transform(self._texts(X, names[0]), names[0])
         elif holds_text(X):
-            raise TypeError(f"{names[0]}: expected integer ids, as in fit, got text; {describe(X)}")
+            raise TypeError(f"{names[0]}: expected integer ids, as in fit, got text, {describe(X)}")
         return self._read_ids(X, lengths, self.vocabulary_size, self.ids_per_step, names)
 
     def _texts(self, X: object, name: str) -> object:

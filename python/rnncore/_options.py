@@ -39,17 +39,18 @@ def _or_none(check: _Check) -> _Check:
 
 def _hidden_size(name: str, value: Any) -> int | tuple[int, ...]:
     if not isinstance(value, list | tuple):
-        return integer(name, value, 1)
+        return integer(name, value, 1, also=" or a tuple of such")
     if not value:
         raise ValueError(f"{name}: expected the size of at least one layer, got {value!r}")
     return tuple(integer(f"{name}[{index}]", size, 1) for index, size in enumerate(value))
 
 
 def _class_weight(name: str, value: Any) -> Mapping[Any, float] | str:
-    if isinstance(value, str):
-        return choice(name, value, ("balanced",))
+    if isinstance(value, str) and value == "balanced":
+        return value
     if not isinstance(value, Mapping):
-        raise TypeError(
+        kind = ValueError if isinstance(value, str) else TypeError
+        raise kind(
             f"{name}: expected None, 'balanced' or a dict of weights by class, "
             f"got {describe(value)}"
         )
@@ -57,8 +58,8 @@ def _class_weight(name: str, value: Any) -> Mapping[Any, float] | str:
 
 
 def _embedding(name: str, value: Any) -> str | Array:
-    if isinstance(value, str):
-        return choice(name, value, ("one-hot",))
+    if isinstance(value, str) and value == "one-hot":
+        return value
     array = as_array(name, value)
     if array.dtype.kind not in "fiu" or array.ndim != 2 or 0 in array.shape:
         raise ValueError(
@@ -85,7 +86,7 @@ def _vocabulary(name: str, value: Any) -> Any:
 def _padding_value(name: str, value: Any) -> float:
     if isinstance(value, float | np.floating) and np.isnan(value):
         return float(value)
-    return real(name, value)
+    return real(name, value, also=" or NaN")
 
 
 def _optimizer(name: str, value: Any) -> Any:
@@ -94,13 +95,15 @@ def _optimizer(name: str, value: Any) -> Any:
 
 def _learning_rate(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return choice(name, value, ("auto",))
-    return real(name, value, 0.0, open_minimum=True)
+        if value != "auto":
+            raise ValueError(f"{name}: expected 'auto' or a finite number > 0, got {value!r}")
+        return value
+    return real(name, value, 0.0, open_minimum=True, also=" or 'auto'")
 
 
 def _bptt_steps(name: str, value: Any) -> int | tuple[int, int]:
     if not isinstance(value, list | tuple):
-        return integer(name, value, 1)
+        return integer(name, value, 1, also=" or a pair (k1, k2)")
     if len(value) != 2:
         raise ValueError(f"{name}: expected an integer or a pair (k1, k2), got {value!r}")
     block = integer(f"{name}[0]", value[0], 1)
@@ -269,6 +272,13 @@ def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
         raise ValueError(
             "bptt_steps: expected None with bidirectional=True, which needs the whole sequence, "
             f"got {options['bptt_steps']}"
+        )
+    if options["checkpoint_dir"] is not None and (
+        options["checkpoint_epochs"] is None and options["checkpoint_minutes"] is None
+    ):
+        raise ValueError(
+            "checkpoint_epochs: expected a number of epochs, or of checkpoint_minutes, beside "
+            "checkpoint_dir, got None"
         )
     if cell != "lstm" and options["forget_bias"] is not None:
         raise ValueError(

@@ -164,7 +164,11 @@ def targets_by_kind(
             readings["step"] = steps[sequences.rows()]
         return readings, given
     given = _label_array(name, y)
-    _check_count(name, len(given) if given.ndim else 0, count, what)
+    if given.ndim == 0:
+        raise TypeError(
+            f"{name}: expected {count} {what}, one for each sequence, got {describe(given)}"
+        )
+    _check_count(name, len(given), count, what)
     if given.ndim == 1 or (given.ndim == 2 and given.shape[1]):
         readings["sequence"] = given
     if given.ndim in (2, 3) and given.shape[1] == sequences.longest:
