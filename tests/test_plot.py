@@ -162,3 +162,16 @@ for draw in (
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split() == ["named"] * 4
+
+
+def test_nothing_is_cut_off_at_the_edges(tagger, model, X):
+    words = ["the", "extraordinarily-long-word"]
+    axes = [plot.hidden_states(tagger, words), plot.hidden_states(model, X[0])]
+    axes += [plot.gates(tagger, words, gate="reset"), plot.gradient_flow(model, X)]
+    for figure in [*(ax.figure for ax in axes), plot.history(model), plot.gates(tagger, words)]:
+        figure.canvas.draw()
+        inside = figure.bbox.padded(1)
+        for ax in figure.axes:
+            box = ax.get_tightbbox()
+            assert inside.contains(box.x0, box.y0)
+            assert inside.contains(box.x1, box.y1)

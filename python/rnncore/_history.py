@@ -79,7 +79,7 @@ class History(dict[str, list[float]]):
             name for name in self if name not in _NOT_PLOTTED and not name.startswith("val_")
         ] or ["loss"]
         figure, axes = pyplot.subplots(
-            1, len(shown), figsize=(4.5 * len(shown), 3.5), squeeze=False
+            1, len(shown), figsize=(4.5 * len(shown), 3.5), squeeze=False, layout="constrained"
         )
         for axis, name in zip(axes[0], shown, strict=True):
             for series, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -91,5 +91,4 @@ class History(dict[str, list[float]]):
             axis.grid(alpha=0.3)
             if axis.lines:
                 axis.legend()
-        figure.tight_layout()
         return figure

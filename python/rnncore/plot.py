@@ -76,7 +76,7 @@ def gradient_flow(
     named = _named(models)
     means = {name: _mean_by_step(model, X, y, lengths, layer) for name, model in named.items()}
     if ax is None:
-        ax = pyplot.subplots(figsize=(7, 3.5))[1]
+        ax = pyplot.subplots(figsize=(7, 3.5), layout="constrained")[1]
     width = 0.8 / len(means)
     for index, (name, heights) in enumerate(means.items()):
         left = np.arange(1, len(heights) + 1) - 0.4 + width * (index + 0.5)
@@ -121,7 +121,8 @@ def hidden_states(
     _check_model(model)
     (states,) = model.hidden_states([sequence], layer=layer)
     _check_steps(len(states))
-    ax = pyplot.subplots(figsize=_size(len(states)))[1] if ax is None else ax
+    if ax is None:
+        ax = pyplot.subplots(figsize=_size(len(states)), layout="constrained")[1]
     _heat_map(ax, states, "hidden state", signed=True)
     _label_steps(ax, _labels(model, sequence, labels, len(states)))
     return ax
