@@ -165,6 +165,18 @@ def test_parameters_of_every_kind_come_back(tmp_path):
     both(loaded.fit(X, y).predict_proba(X), model.set_params(callbacks=None).predict_proba(X))
 
 
+class Derived(rnncore.LSTM):
+    pass
+
+
+def test_a_class_that_load_does_not_know_is_named(X, tmp_path):
+    model = Derived(2, max_epochs=1).fit(X, X[:, 0, 0])
+    with pytest.raises(TypeError, match=r"save: expected an RNN, LSTM or GRU .*, got Derived"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    both(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+
+
 def test_a_fitted_vocabulary_is_kept_once(tmp_path):
     vocabulary = Vocabulary().fit(["unmistakable"])
     model = rnncore.GRU(2, embedding_dim=2, vocabulary=vocabulary, max_epochs=1, random_state=0)

@@ -41,7 +41,8 @@ class StoreMixin(Fitted):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         TypeError
-            When a parameter is no value that a file can hold.
+            When a parameter is no value that a file can hold, or the model is of a class that is
+            derived from rnncore's, which `rnncore.load` would not know.
         ValueError
             With `include_optimizer` for a model that was itself loaded without.
         OSError
@@ -49,6 +50,11 @@ class StoreMixin(Fitted):
         """
         self._check_fitted()
         path = file_path("path", path)
+        if type(self).__module__ != "rnncore._models":
+            raise TypeError(
+                "save: expected an RNN, LSTM or GRU of rnncore, which rnncore.load knows, "
+                f"got {type(self).__qualname__}: pickle it instead"
+            )
         arrays = dict(self._network.parameters())
         configuration = {
             "estimator": type(self).__name__,
@@ -128,8 +134,9 @@ class StoreMixin(Fitted):
         if isinstance(value, schedules.Schedule):
             return {"schedule": value.to_json()}
         if isinstance(value, Vocabulary):
-            learned = value is self._problem.input.vocabulary
-            return {"vocabulary": None if learned else value.to_json()}
+            fields, learned = value.to_json(), self._problem.input.vocabulary
+            known = learned is not None and learned.to_json() == fields
+            return {"vocabulary": None if known else fields}
         raise TypeError(f"{name}: expected a value that a file can hold, got {describe(value)}")
 
 
