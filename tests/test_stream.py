@@ -211,6 +211,8 @@ def test_words_are_looked_up():
     stream = model.stream()
     tags = [stream.step([word])[0] for word in ["the", "unheard", "ran"]]
     assert tags == list(model.predict([["the", "unheard", "ran"]])[0])
+    with pytest.raises(TypeError, match="x: expected a list of 1 words, got str 'the'"):
+        stream.step("the")
 
 
 def test_what_is_no_word_is_named():

@@ -109,6 +109,8 @@ class Stream:
     def _read(self, x: object) -> Array:
         if self._input.kind == "dense":
             return self._read_vectors(x)
+        if isinstance(x, str):
+            raise TypeError(f"x: expected a list of {self._batch_size} words, got {describe(x)}")
         words = isinstance(x, list | tuple) and bool(x) and isinstance(x[0], str)
         if words and self._input.vocabulary is not None:
             x = self._input.vocabulary._transform([x], "x")[0]
