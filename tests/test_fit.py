@@ -122,6 +122,25 @@ def test_what_goes_on_keeps_what_it_began_with(name, value, match, rng):
     assert model.n_epochs_ == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("sgd", {"momentum": 0.0}),
+        (optim.SGD(0.1), {"optimizer": optim.SGD(0.1, momentum=0.9)}),
+        (optim.RMSprop(), {"optimizer": optim.RMSprop(centered=True)}),
+        ("adamw", {"optimizer": "adam"}),
+    ],
+)
+def test_a_warm_start_may_change_what_the_optimizer_keeps(first, then, rng):
+    X = ragged(rng, 30)
+    y = np.array([x[0, 0] for x in X])
+    model = rnncore.LSTM(4, optimizer=first, max_epochs=2, random_state=0).fit(X, y)
+    loss = model.history_["loss"][0]
+    model.set_params(warm_start=True, max_epochs=8, **then).fit(X, y)
+    assert model.n_epochs_ == 10
+    assert model.history_["loss"][-1] < loss
+
+
 def test_weights_beyond_the_dtype_train_as_others_do(rng):
     X, y = ragged(rng, 30), np.arange(30) % 3
     weights = np.array([1.0, 0.5, 0.25])[rng.integers(3, size=30)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -172,9 +173,11 @@ class Fit:
         """Give weights, and what the optimizer keeps, of the model's network to a new one."""
         model = self._model
         network.set_parameters(model._network.parameters())
-        if isinstance(model._optimizer, type(optimizer)):
+        if type(model._optimizer) is type(optimizer):
             state = model._optimizer._core.state(model._network)
-            optimizer._core.set_state(network, state)
+            # Other settings may keep other things: without momentum there is none to go on with.
+            with suppress(ValueError):
+                optimizer._core.set_state(network, state)
 
     def _state_to_train_from(self) -> State:
         if self.found is not None:

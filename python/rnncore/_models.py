@@ -124,7 +124,8 @@ class LSTM(RecurrentEstimator):
         With `early_stopping`: take back the weights of the epoch with the least validation loss,
         however the training ends.
     warm_start : bool
-        Let `fit` go on with the network of the last `fit`.
+        Let `fit` go on with the network of the last `fit`: task, output, loss, padding, dtype and
+        the sizes of its layers have to stay as they were.
     callbacks : callable, object or list of them, optional
         Functions of (model, logs), called after every epoch, or objects with any of
         ``on_fit_begin(model)``, ``on_epoch_end(model, logs)`` and ``on_fit_end(model)``. `logs` has
