@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 import rnncore
 from rnncore._options import CHECKS
@@ -44,6 +45,7 @@ PARAMETER_CASES = [
     ("tie_embedding", True, ValueError, "tie_embedding: expected False unless task='language_mod"),
     ("vocabulary", "letter", ValueError, "vocabulary: expected one of 'auto', 'word', 'char', got"),
     ("vocabulary", ["a"], TypeError, "vocabulary: expected .* a rnncore.text.Vocabulary, got list"),
+    ("vocabulary", StandardScaler(), TypeError, "vocabulary: expected .*, got StandardScaler"),
     ("vocabulary_size", 7, ValueError, "vocabulary_size: expected None without embedding_dim"),
     ("masked_id", -1, ValueError, "masked_id: expected an integer >= 0, got -1"),
     ("masked_id", 0, ValueError, "masked_id: expected None without embedding_dim"),

@@ -1,5 +1,8 @@
 """What the estimators make of targets, weights and kinds of input, end to end."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -315,13 +318,34 @@ def test_words_are_tagged_with_their_affixes():
 def test_a_fitted_vocabulary_is_used_as_it_is():
     vocabulary = Vocabulary("char").fit(["abcdefghij "])
     model = rnncore.RNN(3, vocabulary=vocabulary, max_epochs=1).fit(["ab", "ba"], [0, 1])
-    assert model.vocabulary_ is vocabulary
+    assert model.vocabulary_.vocabulary_ == vocabulary.vocabulary_
     assert model.vocabulary_size_ == 13
     table = np.ones((13, 2))
     model.set_params(embedding=table).fit(["ab", "ba"], [0, 1])
     assert weights_of(model)["embedding.weight"].shape == (13, 2)
     with pytest.raises(ValueError, match=r"embedding: expected 13 ids or more, .* got 5"):
         model.set_params(embedding=table[:5]).fit(["ab", "ba"], [0, 1])
+    before = model.predict_proba(["abcj"])
+    vocabulary.fit(["other words, for another model"])
+    np.testing.assert_array_equal(model.predict_proba(["abcj"]), before)
+
+
+ONE_HOT = """
+import resource
+import numpy as np
+import rnncore
+X = np.random.default_rng(0).integers(0, 10**5, (64, 50))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = rnncore.RNN(2, embedding="one-hot", vocabulary_size=10**5, max_epochs=2, random_state=0)
+model.fit(X, X[:, 0] > 5 * 10**4).predict(X)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_one_hot_vectors_are_never_built():
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", ONE_HOT], check=True, capture_output=True)
+    assert float(done.stdout) < 200  # MB: they would be 1280, the weights are 0.8
 
 
 # Language models.
@@ -365,6 +389,33 @@ def test_sequences_of_a_language_model_are_apart(form, rng):
     )
     assert both.n_outputs_ == 6  # the classes met; a language model has one for each id
     assert reference.n_outputs_ == 7
+
+
+@pytest.mark.parametrize("form", ["list", "array", "stream"])
+def test_predictions_in_parts_are_those_of_the_whole(form, rng, monkeypatch):
+    X = {
+        "list": [rng.integers(0, 7, n) for n in (4, 0, 0, 9, 1, 3, 0)],
+        "array": rng.integers(0, 7, (5, 4)),
+        "stream": rng.integers(0, 7, 30),
+    }[form]
+    model = rnncore.LSTM(5, task="language_model", vocabulary_size=7, max_epochs=1, random_state=0)
+    if form == "stream":
+        model.fit(X)
+    else:
+        model.set_params(padding_side="left").fit(X, lengths=None if form == "list" else [4] * 5)
+    whole = model.predict(X)
+    rows = []
+    run = type(model)._run
+
+    def spy(self, sequences):
+        rows.append(int(sequences.lengths.sum()))
+        return run(self, sequences)
+
+    monkeypatch.setattr(type(model), "_run", spy)
+    monkeypatch.setattr("rnncore._estimator._OUTPUTS_AT_ONCE", 7 * 5)
+    for found, wanted in zip(model.predict(X), whole, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert rows == {"list": [13, 4, 0], "array": [8, 4, 4, 4], "stream": [30]}[form]
 
 
 def test_output_weights_may_be_the_vectors_of_ids():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -32,6 +33,8 @@ from rnncore._words import WordsHere, words_here
 
 # Prediction does not depend on it: large enough that every thread has rows for a full tile.
 _PREDICT_BATCH = 256
+# Numbers of which labels are made at a time, one sequence's at least: 64 MB in single precision.
+_OUTPUTS_AT_ONCE = 2**24
 
 
 class RecurrentEstimator(
@@ -204,8 +207,7 @@ class RecurrentEstimator(
         """
         self._check_fitted()
         sequences = self._read(X, lengths)
-        predictions = self._problem.predictions(self._run(sequences))
-        return self._problem.shape_like_input(predictions, sequences)
+        return self._problem.shape_like_input(self._predictions(sequences), sequences)
 
     def _may_classify(self) -> bool:
         if self._task_if_known() == "regression":
@@ -257,7 +259,7 @@ class RecurrentEstimator(
             return -self._mean_loss(X, y, lengths, sample_weight)
         sequences = self._read(X, lengths)
         targets, weights = self._problem.read(sequences, y, sample_weight)
-        predictions = self._problem.predictions(self._run(sequences))
+        predictions = self._predictions(sequences)
         if self.task_ == "regression":
             return float(r2_score(targets, predictions, sample_weight=weights))
         right = predictions == targets
@@ -340,6 +342,22 @@ class RecurrentEstimator(
         return self._network.predict(
             self._examples(sequences), batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
         )
+
+    def _predictions(self, sequences: Sequences) -> Array:
+        """Return labels, numbers or ids, a row for each sequence or each real step.
+
+        Raw outputs, of which there may be thousands for each id, are there for a part of the
+        sequences at a time.
+        """
+        problem = self._problem
+        rows = sequences.lengths if problem.per_step else np.ones_like(sequences.lengths)
+        part = (np.cumsum(rows) - rows) * problem.n_outputs // _OUTPUTS_AT_ONCE
+        bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
+        parts = [
+            problem.predictions(self._run(sequences.part(first, last)))
+            for first, last in pairwise(bounds)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _mean_loss(self, X: object, y: object, lengths: object, sample_weight: object) -> float:
         _, examples = self._labelled(X, y, lengths, sample_weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -98,6 +99,7 @@ class Input:
             chosen = "char" if self.may_be_stream else "word"
         vocabulary = Vocabulary(chosen) if isinstance(chosen, str) else chosen
         if hasattr(vocabulary, "vocabulary_size_"):
+            vocabulary = copy.copy(vocabulary)  # whatever its owner fits it to later
             ids = vocabulary.transform(X)
         else:
             vocabulary = clone(vocabulary)

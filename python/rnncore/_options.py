@@ -75,7 +75,9 @@ def _embedding(name: str, value: Any) -> str | Array:
 def _vocabulary(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return choice(name, value, ("auto", "word", "char"))
-    if not hasattr(value, "transform") or not hasattr(value, "inverse_transform"):
+    from rnncore.text import Vocabulary
+
+    if not isinstance(value, Vocabulary):
         raise TypeError(
             f"{name}: expected 'auto', 'word', 'char' or a rnncore.text.Vocabulary, "
             f"got {describe(value)}"
