@@ -1,5 +1,7 @@
 """How X, y and lengths become the flat arrays of the training loop, and results X's form again."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -59,6 +61,13 @@ def test_padded_floats_are_not_copied(X, dtype):
 def test_int64_ids_are_not_copied():
     X = np.array([[1, 2, 0], [3, 0, 0]])
     assert np.shares_memory(ids(X).values, X)
+    X = np.zeros((1000, 100), np.int64)
+    tracemalloc.start()
+    read = ids(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert read.real() is read.values
+    assert peak < X.nbytes / 2  # what checks them takes a byte for each
 
 
 def test_lists_are_laid_end_to_end(X):

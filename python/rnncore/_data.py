@@ -71,6 +71,10 @@ class Sequences:
         """Return the row of `values` of every real step, sequence after sequence."""
         return rows_of(self.starts, self.lengths)
 
+    def real(self) -> Array:
+        """Return the rows of all real steps: `values` itself where there is no padding."""
+        return self.values if self.lengths.sum() == len(self.values) else self.values[self.rows()]
+
     def mask(self) -> Mask:
         """Return which steps of a padded array (n, `longest`) over these sequences are real."""
         first = self.starts - self.offsets[:-1]
@@ -463,7 +467,7 @@ def _check_finite(name: str, sequences: Sequences) -> None:
 
 
 def _check_ids(name: str, sequences: Sequences, vocabulary_size: int | None) -> None:
-    ids: Indexes = sequences.values[sequences.rows()]
+    ids: Indexes = sequences.real()
     top = _LARGEST_ID + 1 if vocabulary_size is None else vocabulary_size
     wrong = np.logical_or(ids < 0, ids >= top)
     bad = np.flatnonzero(wrong if ids.ndim == 1 else wrong.any(axis=1))

@@ -124,7 +124,7 @@ class Input:
         if size is None:
             size = needed
         if not size:
-            ids = values[sequences.rows()]
+            ids = sequences.real()
             if len(ids) == 0:
                 raise ValueError("X: expected a sequence with at least one id, got none")
             size = int(ids.max()) + 1

@@ -183,7 +183,7 @@ class InspectMixin(Fitted):
         """Return the product of a layer's input with `weight`, for every real step."""
         if below is not None:
             return below @ weight.T
-        values = sequences.values[sequences.rows()]
+        values = sequences.real()
         if self._problem.input.kind == "dense":
             return values @ weight.T
         table = weight.T  # one-hot: the product is a row of it
