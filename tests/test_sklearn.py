@@ -248,6 +248,17 @@ def test_fitted_models_travel(X, y, way):
     assert again.history_["loss"] == model.history_["loss"]
 
 
+def test_models_fitted_in_other_processes_come_back(X, y):
+    models = cross_validate(classifier(), X, y, cv=2, n_jobs=2, return_estimator=True)["estimator"]
+    for model, (train, _) in zip(models, StratifiedKFold(2).split(X, y), strict=True):
+        here = classifier().fit([X[i] for i in train], [y[i] for i in train])
+        np.testing.assert_array_equal(model.predict_proba(X), here.predict_proba(X))
+        np.testing.assert_array_equal(
+            model.partial_fit(X, y).predict_proba(X), here.partial_fit(X, y).predict_proba(X)
+        )
+        assert model.history_["loss"] == here.history_["loss"]
+
+
 def limits():
     """Say what a task has for threads, and whether its environment limits them."""
     return threads_for(None), threads_for(5), "OMP_NUM_THREADS" in os.environ

@@ -172,6 +172,24 @@ def test_class_weight_is_a_sample_weight(rng):
     assert_same_bits(half, clone(model).fit(X, y, sample_weight=expected))
 
 
+@pytest.mark.parametrize("class_weight", [{"b": 3.0}, "balanced"])
+def test_class_weight_is_that_of_every_step(class_weight, rng):
+    X = ragged(rng, 20)
+    y = [np.where(x[:, 0] > 0.5, "b", "a") for x in X]
+    model = rnncore.GRU(5, max_epochs=3, random_state=0)
+    counts = dict(zip(*np.unique(np.concatenate(y), return_counts=True), strict=True))
+    if class_weight == "balanced":
+        of = {label: sum(counts.values()) / 2 / count for label, count in counts.items()}
+    else:
+        of = {"a": 1.0, **class_weight}
+    weights = [np.array([of[label] for label in labels]) for labels in y]
+    weighed = clone(model).set_params(class_weight=class_weight).fit(X, y)
+    given_weights = clone(model).fit(X, y, sample_weight=weights)
+    assert_same_bits(weighed, given_weights)
+    assert weighed.history_["accuracy"] == given_weights.history_["accuracy"]
+    assert weighed.history_["loss"] != clone(model).fit(X, y).history_["loss"]
+
+
 @pytest.mark.parametrize("per_step", [False, True])
 def test_what_weighs_nothing_is_as_if_it_were_not_there(per_step, rng):
     X = ragged(rng, 12)
