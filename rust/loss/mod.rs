@@ -255,7 +255,10 @@ fn sign<E: Real>(x: E) -> E {
 fn exp_each<E: Real>(values: &mut [E], change: impl Fn(E) -> E) {
     const LANES: usize = 4;
     let apply = |block: &mut [E; LANES]| {
-        let mut changed = block.map(&change);
+        let mut changed = *block;
+        for x in &mut changed {
+            *x = change(*x);
+        }
         // SAFETY: portable lanes need no instruction set, and both pointers are to LANES numbers.
         unsafe {
             exp(Lanes::<E, LANES>::load(changed.as_ptr())).store(changed.as_mut_ptr());

@@ -13,9 +13,13 @@ pub type F32x4 = Lanes<f32, 4>;
 pub type F64x2 = Lanes<f64, 2>;
 
 impl<E: Real, const N: usize> Lanes<E, N> {
+    /// By hand: the standard library's functions on arrays are inlined by LTO alone.
     #[inline(always)]
-    fn zip(self, b: Self, f: impl Fn(E, E) -> E) -> Self {
-        Self(std::array::from_fn(|i| f(self.0[i], b.0[i])))
+    fn zip(mut self, b: Self, f: impl Fn(E, E) -> E) -> Self {
+        for (i, x) in self.0.iter_mut().enumerate() {
+            *x = f(*x, b.0[i]);
+        }
+        self
     }
 }
 
@@ -64,16 +68,18 @@ impl<E: Real, const N: usize> Vector for Lanes<E, N> {
         self.zip(b, |x, y| x / y)
     }
     #[inline(always)]
-    fn add_product(self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            self.0[i].add_product(a.0[i], b.0[i])
-        }))
+    fn add_product(mut self, a: Self, b: Self) -> Self {
+        for (i, sum) in self.0.iter_mut().enumerate() {
+            *sum = sum.add_product(a.0[i], b.0[i]);
+        }
+        self
     }
     #[inline(always)]
-    fn sub_product(self, a: Self, b: Self) -> Self {
-        Self(std::array::from_fn(|i| {
-            self.0[i].add_product(-a.0[i], b.0[i])
-        }))
+    fn sub_product(mut self, a: Self, b: Self) -> Self {
+        for (i, sum) in self.0.iter_mut().enumerate() {
+            *sum = sum.add_product(-a.0[i], b.0[i]);
+        }
+        self
     }
     #[inline(always)]
     fn min(self, b: Self) -> Self {
@@ -85,7 +91,7 @@ impl<E: Real, const N: usize> Vector for Lanes<E, N> {
     }
     #[inline(always)]
     fn round(self) -> Self {
-        Self(self.0.map(Real::round_even))
+        self.zip(self, |x, _| x.round_even())
     }
     #[inline(always)]
     fn scale(self, n: Self) -> Self {
