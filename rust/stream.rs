@@ -4,7 +4,7 @@ use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
 use crate::network::{Network, Output, Span};
 use crate::params::reserve;
-use crate::pass::States;
+use crate::pass::{StateRows, States};
 use crate::pool::Pool;
 use crate::sequence::Element;
 
@@ -133,10 +133,7 @@ impl<E: Element> Stream<E> {
                 seen.copy_from_slice(last);
             }
         }
-        let each = seen.chunks_exact(columns.stride());
-        each.flat_map(|row| &row[..columns.width])
-            .copied()
-            .collect()
+        columns.unpad(&seen)
     }
 
     /// Lets some sequences begin anew, or all of them.
@@ -196,7 +193,7 @@ impl<E: Element> Stream<E> {
             }
         };
         let has_memory = network.config().stack.cell.signature().has_memory();
-        let plain = |part: &Option<Vec<_>>, is_there: bool| -> Vec<Vec<E>> {
+        let plain = |part: &Option<StateRows<E>>, is_there: bool| -> Vec<Vec<E>> {
             let count = if is_there { network.state_count() } else { 0 };
             (0..count)
                 .map(|i| {
@@ -204,11 +201,7 @@ impl<E: Element> Stream<E> {
                     let Some(part) = part else {
                         return vec![E::ZERO; rows * columns.width];
                     };
-                    let part: &crate::buffer::Buffer<E> = &part[i];
-                    let each = part.chunks_exact(columns.stride());
-                    each.flat_map(|row| &row[..columns.width])
-                        .copied()
-                        .collect()
+                    columns.unpad(&part[i])
                 })
                 .collect()
         };
@@ -238,10 +231,7 @@ impl<E: Element> Stream<E> {
                     let columns = network.state_columns(i);
                     assert_eq!(from.len(), self.batch.len() * columns.width);
                     let mut to = network.arena().zeros(self.batch.len() * columns.stride());
-                    let rows = to.chunks_exact_mut(columns.stride());
-                    for (to, from) in rows.zip(from.chunks_exact(columns.width)) {
-                        to[..columns.width].copy_from_slice(from);
-                    }
+                    columns.pad(from, &mut to);
                     to
                 })
                 .collect::<Vec<_>>()

@@ -25,6 +25,19 @@ impl Columns {
     pub fn extent(self) -> usize {
         (self.segments - 1) * self.padded + self.width
     }
+    /// The numbers of padded rows, without the padding.
+    pub fn unpad<E: Copy>(self, rows: &[E]) -> Vec<E> {
+        let segments = rows.chunks_exact(self.padded);
+        let real = segments.flat_map(|segment| &segment[..self.width]);
+        real.copied().collect()
+    }
+    /// Writes the numbers of rows into padded ones, and leaves the padding.
+    pub fn pad<E: Copy>(self, numbers: &[E], rows: &mut [E]) {
+        let segments = rows.chunks_exact_mut(self.padded);
+        for (to, from) in segments.zip(numbers.chunks_exact(self.width)) {
+            to[..self.width].copy_from_slice(from);
+        }
+    }
     /// The matrix's column at a position of the padded row, unless that is padding.
     pub fn column(self, position: usize) -> Option<usize> {
         let (segment, offset) = (position / self.padded, position % self.padded);

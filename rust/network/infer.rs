@@ -202,13 +202,9 @@ impl<E: Element> Network<E> {
             width,
             observe,
             |seen, put| {
-                let mut row_of = vec![E::ZERO; width];
-                for (row, from) in seen.chunks_exact(columns.stride()).enumerate() {
-                    let parts = row_of.chunks_exact_mut(columns.width);
-                    for (to, from) in parts.zip(from.chunks_exact(columns.padded)) {
-                        to.copy_from_slice(&from[..columns.width]);
-                    }
-                    put(row, &row_of);
+                let rows = columns.unpad(seen);
+                for (row, numbers) in rows.chunks_exact(width).enumerate() {
+                    put(row, numbers);
                 }
             },
         )

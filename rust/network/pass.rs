@@ -165,7 +165,7 @@ impl<E: Element> Network<E> {
                     let columns = self.stack.state_columns(i / directions);
                     let mut to = self.stack.arena().zeros(rows * columns.stride());
                     for row in to.chunks_exact_mut(columns.stride()) {
-                        row[..columns.width].copy_from_slice(&self.weights[place.clone()]);
+                        columns.pad(&self.weights[place.clone()], row);
                     }
                     to
                 });

@@ -42,10 +42,7 @@ impl<E: Element> Run<'_, E> {
         for found in self.states.iter().flatten() {
             for part in [&found.hidden, &found.memory].into_iter().flatten() {
                 for (i, rows) in part.iter().enumerate() {
-                    let columns = network.state_columns(i);
-                    for row in rows.chunks_exact(columns.stride()) {
-                        states.extend_from_slice(&row[..columns.width]);
-                    }
+                    states.extend(network.state_columns(i).unpad(rows));
                 }
             }
         }
@@ -128,10 +125,7 @@ fn take_states<E: Element>(
                 let (numbers, after) = rest.split_at_checked(rows * columns.width)?;
                 *rest = after;
                 let mut to = network.arena().zeros(rows * columns.stride());
-                let from = numbers.chunks_exact(columns.width);
-                for (to, from) in to.chunks_exact_mut(columns.stride()).zip(from) {
-                    to[..columns.width].copy_from_slice(from);
-                }
+                columns.pad(numbers, &mut to);
                 Some(to)
             })
             .collect::<Option<Vec<_>>>()
