@@ -434,6 +434,12 @@ def test_models_beyond_memory_are_refused():
         case(ValueError, "X: expected a sequence of two ids or more, got none", [[1], [], [3]]),
         case(ValueError, "X: expected a sequence of two ids or more, got none", [3]),
         case(
+            ValueError,
+            "sample_weight: expected a weight above 0 for an id that follows another",
+            [1, 2, 3],
+            sample_weight=[1, 0, 0],
+        ),
+        case(
             ValueError, "X: expected one id a step for a language model, got 2", [[[1, 2], [3, 4]]]
         ),
         case(TypeError, r"X: expected integer ids, got float64 array of shape \(4, 3, 2\)", X),

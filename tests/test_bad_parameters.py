@@ -53,6 +53,18 @@ PARAMETER_CASES = [
     ("padding_value", INF, ValueError, "padding_value: expected a finite number or NaN, got inf"),
     ("padding_side", "both", ValueError, "padding_side: expected one of 'right', 'left', got"),
     ("init", "he", ValueError, "init: expected one of 'uniform', 'xavier_uniform', .* got 'he'"),
+    (
+        "forget_bias",
+        -1e39,
+        ValueError,
+        r"forget_bias: expected numbers that fit float32, got 1e\+39",
+    ),
+    (
+        "embedding",
+        [[1e39]],
+        ValueError,
+        r"embedding: expected numbers that fit float32, got 1e\+39",
+    ),
     ("forget_bias", NAN, ValueError, "forget_bias: expected a finite number, got nan"),
     ("learn_initial_state", 0, TypeError, "learn_initial_state: expected True or False, got int"),
     ("dropout", 1.0, ValueError, "dropout: expected a finite number >= 0 and < 1, got 1"),

@@ -168,10 +168,13 @@ def test_early_stopping_keeps_sequences_back(rng):
 
 def test_parts_without_a_target_are_refused(rng):
     model = rnncore.GRU(3, task="language_model", max_epochs=1, random_state=0)
-    with pytest.raises(ValueError, match="X: expected a target that weighs something, got none"):
+    weightless = "expected a weight above 0 for an id that follows another, got zero everywhere"
+    with pytest.raises(ValueError, match=f"sample_weight: {weightless}"):
         model.fit([[1, 2], [3, 4]], sample_weight=[[1, 0], [2, 0]])
-    with pytest.raises(ValueError, match="eval_set: expected a target that weighs something, got"):
+    with pytest.raises(ValueError, match=rf"eval_set\[3\]: {weightless}"):
         model.fit([[1, 2], [3, 4]], eval_set=([[1, 2]], None, None, [[1, 0]]))
+    with pytest.raises(ValueError, match=f"sample_weight: {weightless}"):
+        model.fit([[1, 2], [3, 4]]).score([[1, 2]], sample_weight=[[1, 0]])
     model.set_params(early_stopping=True, random_state=1)
     with pytest.raises(ValueError, match=r"early_stopping: expected a target that .* kept back"):
         model.fit([[1, 2]] + [[1]] * 999)

@@ -445,7 +445,8 @@ def _advice(shape: tuple[int, ...], n_features: int | None) -> str:
 def _advice_in_list(shape: tuple[int, ...], n_features: int | None) -> str:
     """Say what makes an item of the wrong number of axes a sequence, where its shape tells."""
     if len(shape) == 1 and n_features in (None, 1):
-        return "; for a single series use x[:, None]"
+        ids = "" if n_features else ", for ids set embedding_dim or embedding='one-hot'"
+        return f"; for a single series use x[:, None]{ids}"
     return "; for one sequence use [X]" if shape == (n_features,) else ""
 
 

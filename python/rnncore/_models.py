@@ -30,7 +30,7 @@ class LSTM(RecurrentEstimator):
     output : "auto", "last", "mean", "max" or "sequence"
         Whether there is a target for each sequence, read off its last state, the mean or the
         largest of each unit's states; or for each of its steps. With "auto" the shape of y decides
-        between "last" and "sequence".
+        between "last" and "sequence"; where numbers (n, T) could be either, say which.
     loss : str
         "cross_entropy" or, for two classes, "binary_cross_entropy", which is also that of several
         labels at once; "squared_error", "absolute_error" or "huber" for regression. "auto" is the
@@ -39,7 +39,7 @@ class LSTM(RecurrentEstimator):
         Error from which on the Huber loss is linear.
     class_weight : dict or "balanced", optional
         What targets of each class count in the loss: a class that the dict lacks counts 1,
-        "balanced" gives all classes the same sum.
+        "balanced" gives all classes the same sum. Not for several labels at once.
     embedding : "one-hot" or array (vocabulary_size, embedding_dim), optional
         For X of integer ids: no learned vectors, or vectors to start from.
     embedding_dim : int, optional
@@ -108,8 +108,8 @@ class LSTM(RecurrentEstimator):
         Truncates backpropagation through time where there is a target for each step. An int is the
         number of steps after which there is a step of the optimizer, from which the states are
         carried on; memory does not grow with the length of the sequences. With a pair (k1, k2) the
-        errors of every k1 steps go back to k2 steps before the last of them. The default is 64 for
-        one long stream, and no truncation otherwise.
+        errors of every k1 steps go back to k2 steps before the last of them, k1 - 1 or more. The
+        default is 64 for one long stream, and no truncation otherwise.
     early_stopping : bool
         Stop when the loss on `eval_set`, or on a part of X that is kept back, has not become
         smaller for some epochs.

@@ -267,6 +267,8 @@ def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
     options = {name: CHECKS[name](name, value) for name, value in parameters.items()}
     options["n_jobs"] = threads_for(options["n_jobs"])
     options["hidden_sizes"] = _hidden_sizes(options["hidden_size"], options["num_layers"])
+    for name in ("embedding", "forget_bias"):
+        _check_size(name, options[name], options["dtype"])
     _check_embedding(options)
     _check_task(options)
     _check_optimizer(options)
@@ -305,6 +307,15 @@ def _hidden_sizes(hidden_size: int | tuple[int, ...], num_layers: int | None) ->
             f"sizes, got {num_layers}"
         )
     return hidden_size
+
+
+def _check_size(name: str, value: Any, dtype: str) -> None:
+    """Check that finite numbers are finite in `dtype` too."""
+    if value is None or isinstance(value, str):
+        return
+    largest = np.abs(value).max()
+    if largest > np.finfo(dtype).max:
+        raise ValueError(f"{name}: expected numbers that fit {dtype}, got {largest:g}")
 
 
 def _check_embedding(options: dict[str, Any]) -> None:

@@ -127,7 +127,13 @@ class Problem:
                     f"that follow, got {describe(y)}"
                 )
             weights = read_sample_weight(sample_weight, sequences, True, names[1])
-            return Labelled.of_next_ids(sequences, weights, self.input.dtype)
+            data = Labelled.of_next_ids(sequences, weights, self.input.dtype)
+            if weights is not None and len(data.counted()) == 0:
+                raise ValueError(
+                    f"{names[1]}: expected a weight above 0 for an id that follows another, "
+                    "got zero everywhere"
+                )
+            return data
         return self._join(sequences, self._read(y, sequences, names[0]), sample_weight, names)
 
     def read(
