@@ -140,8 +140,9 @@ class LSTM(RecurrentEstimator):
         Minutes between checkpoints, also within an epoch.
     dtype : "float32" or "float64"
     n_jobs : int, optional
-        Threads; -1 stands for all CPUs, None for `rnncore.get_num_threads`. The result is the same
-        to the last bit whatever it is.
+        Threads; -1 stands for all CPUs, None for `rnncore.get_num_threads`, or for one in a worker
+        of joblib, as in a search with several. The result is the same to the last bit whatever it
+        is.
     random_state : None, int, numpy.random.Generator or numpy.random.RandomState
         An int makes `fit` reproducible.
     verbose : 0, 1 or 2

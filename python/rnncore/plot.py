@@ -35,6 +35,13 @@ def history(model: Any) -> Figure:
     -------
     matplotlib.figure.Figure
         As ``model.history_.plot()``.
+
+    Raises
+    ------
+    TypeError
+        When it is neither.
+    ImportError
+        Without matplotlib.
     """
     found = getattr(model, "history_", model)
     if not hasattr(found, "plot"):
@@ -69,8 +76,15 @@ def gradient_flow(
     Returns
     -------
     matplotlib.axes.Axes
-        A bar for each step and model, on a logarithmic axis: the mean of the norms over the
-        sequences that have the step.
+        A bar for each step (the first is 0) and model, on a logarithmic axis: the mean of the norms
+        over the sequences that have the step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When there are no models, or X and y are not as in their `fit`.
+    ImportError
+        Without matplotlib.
     """
     pyplot = _pyplot("gradient_flow")
     named = _named(models)
@@ -79,7 +93,7 @@ def gradient_flow(
         ax = pyplot.subplots(figsize=(7, 3.5), layout="constrained")[1]
     width = 0.8 / len(means)
     for index, (name, heights) in enumerate(means.items()):
-        left = np.arange(1, len(heights) + 1) - 0.4 + width * (index + 0.5)
+        left = np.arange(len(heights)) - 0.4 + width * (index + 0.5)
         ax.bar(left, heights, width, label=name)
     if any((heights > 0).any() for heights in means.values()):
         ax.set_yscale("log")
@@ -87,7 +101,7 @@ def gradient_flow(
     ax.set_ylabel("norm of the gradient")
     ax.grid(alpha=0.3, axis="y")
     if len(means) > 1:
-        ax.legend()
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(means), frameon=False)
     return ax
 
 
@@ -116,6 +130,13 @@ def hidden_states(
     -------
     matplotlib.axes.Axes
         A column for each step and a row for each unit.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When the sequence has no step or is not like those of `fit`, or there is no such layer.
+    ImportError
+        Without matplotlib.
     """
     pyplot = _pyplot("hidden_states")
     _check_model(model)
@@ -152,6 +173,13 @@ def gates(
     -------
     matplotlib.figure.Figure
         One picture under the other; the Axes alone for one `gate`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When there is no such gate or none beside `ax`, and as `hidden_states`.
+    ImportError
+        Without matplotlib.
     """
     pyplot = _pyplot("gates")
     _check_model(model)
