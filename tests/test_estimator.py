@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 
 import matplotlib as mpl
@@ -197,6 +198,21 @@ def test_probabilities_of_large_outputs_are_finite(rng):
     probabilities = model.predict_proba(X)
     assert probabilities.max() == 1
     np.testing.assert_array_equal(probabilities.sum(axis=1), 1)
+
+
+def test_outputs_that_overflow_are_told(rng):
+    X = 0.1 * rng.standard_normal((6, 4, 2))
+    model = rnncore.RNN(3, nonlinearity="relu", residual=True, max_epochs=1, random_state=0)
+    model.fit(X, [0, 1, 2] * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.predict(X)
+    weights = dict(model._network.parameters())
+    model._network.set_parameters({name: np.ones_like(w) for name, w in weights.items()})
+    long = [*X, np.ones((200, 2))]
+    for method in (model.predict, model.predict_proba):
+        with pytest.warns(RuntimeWarning, match="the network's outputs are not finite: its states"):
+            method(long)
 
 
 def test_threads_and_seed_reach_the_loop(monkeypatch, rng):

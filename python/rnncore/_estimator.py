@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from itertools import pairwise
 from typing import Any, ClassVar, Self
 
@@ -204,6 +205,12 @@ class RecurrentEstimator(
             Before `fit`.
         ValueError, TypeError
             When X is not as in `fit`.
+
+        Warns
+        -----
+        RuntimeWarning
+            When the network's outputs are not finite, as on sequences that are much longer than
+            those of `fit` where a state may grow without bound.
         """
         self._check_fitted()
         sequences = self._read(X, lengths)
@@ -227,7 +234,9 @@ class RecurrentEstimator(
         """
         self._check_fitted()
         sequences = self._read(X, lengths)
-        probabilities = self._problem.probabilities(self._run(sequences))
+        outputs = self._run(sequences)
+        with np.errstate(invalid="ignore"):  # a warning has been given
+            probabilities = self._problem.probabilities(outputs)
         return self._problem.shape_like_input(probabilities, sequences)
 
     def score(
@@ -339,9 +348,19 @@ class RecurrentEstimator(
 
     def _run(self, sequences: Sequences) -> Array:
         """Return raw outputs, a row for each sequence or each real step."""
-        return self._network.predict(
+        outputs = self._network.predict(
             self._examples(sequences), batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
         )
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(outputs.sum()))  # needs no memory, and has the say if true
+        if not finite and not np.isfinite(outputs).all():
+            warnings.warn(
+                "the network's outputs are not finite: its states grow without bound on sequences "
+                "like these, and what is predicted from them means nothing",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return outputs
 
     def _predictions(self, sequences: Sequences) -> Array:
         """Return labels, numbers or ids, a row for each sequence or each real step.
