@@ -75,6 +75,8 @@ def test_partial_fit_knows_classes_that_come_later(rng):
         model.partial_fit(X[:3], list("aab"), classes=list("ab"))
     with pytest.raises(ValueError, match=r"y: expected labels seen in fit \(a, b, c\), got d too"):
         model.partial_fit(X[:1], ["d"])
+    with pytest.raises(ValueError, match=r"classes: expected shape \(n_classes,\), got \(1, 2\)"):
+        rnncore.GRU(4).partial_fit(X, list("ab") * 4 + ["a"], classes=[["a", "b"]])
     with pytest.raises(ValueError, match="classes: expected None for regression"):
         rnncore.GRU(4).partial_fit(X, np.arange(9.0), classes=[0, 1])
     with pytest.raises(ValueError, match="X: expected 2 features, got 3"):

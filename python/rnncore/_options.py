@@ -112,8 +112,8 @@ def _bptt_steps(name: str, value: Any) -> int | tuple[int, int]:
     window = integer(f"{name}[1]", value[1], 0)
     if window < block - 1:
         raise ValueError(
-            f"{name}: expected a window over all {block} steps of a block, "
-            f"{block - 1} or more before its last, got {window}"
+            f"{name}: expected (k1, k2) with k2 >= k1 - 1, a window over all {block} steps of a "
+            f"block, got {(block, window)}"
         )
     return block, window
 

@@ -19,7 +19,7 @@ from rnncore._targets import (
     read_classes,
     read_targets,
 )
-from rnncore._validate import Array, describe
+from rnncore._validate import Array, any_array, describe
 from rnncore._weights import read_sample_weight
 
 # What errors call the targets and their weights.
@@ -248,7 +248,10 @@ def _labels(targets: Targets, classes: object) -> Array | None:
     if targets.values.ndim == 1:
         if classes is None:
             return read_classes(check_targets(targets.values, targets.task, "y", None))
-        labels = read_classes(np.asarray(classes), "classes")
+        given = any_array("classes", classes)
+        if given.ndim > 1:
+            raise ValueError(f"classes: expected shape (n_classes,), got {given.shape}")
+        labels = read_classes(given, "classes")
         check_same_kind(targets.values, labels, "y")
         return labels
     return np.arange(targets.values.shape[1])
