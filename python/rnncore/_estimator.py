@@ -21,7 +21,7 @@ from rnncore._fit import Fit
 from rnncore._history import History
 from rnncore._inspect import InspectMixin
 from rnncore._language import LanguageModelMixin
-from rnncore._network import new_network
+from rnncore._network import EVALUATION_BATCH, new_network
 from rnncore._options import CHECKS, check_parameters
 from rnncore._parameters import Parameters
 from rnncore._problem import Problem
@@ -32,8 +32,6 @@ from rnncore._threads import threads_for
 from rnncore._validate import Array
 from rnncore._words import WordsHere, words_here
 
-# Prediction does not depend on it: large enough that every thread has rows for a full tile.
-_PREDICT_BATCH = 256
 # Numbers of which labels are made at a time, one sequence's at least: 64 MB in single precision.
 _OUTPUTS_AT_ONCE = 2**24
 
@@ -86,8 +84,9 @@ class RecurrentEstimator(
             `padding_value`'s lengths, or all T.
         sample_weight : array (n,), optional
             What each sequence counts in loss and metric. With a target per step also (n, T) or a
-            list of arrays (T_i,). A weight of 0 leaves a target out everywhere, and it may be NaN
-            then. The weight of an id is that of predicting it, in a language model.
+            list of arrays (T_i,). A weight of 0 leaves a target out of loss, metric and gradient: a
+            number may be NaN then, a label is one of `classes_` all the same. The weight of an id
+            is that of predicting it, in a language model.
         eval_set : tuple (X, y), (X, y, lengths) or (X, y, lengths, sample_weight), optional
             Data to evaluate after every epoch, see `history_`. Without `early_stopping` it does
             not affect the training; with it no part of X is kept back.
@@ -309,7 +308,7 @@ class RecurrentEstimator(
         states = self._network.features(
             self._examples(sequences),
             output=output,
-            batch_size=_PREDICT_BATCH,
+            batch_size=EVALUATION_BATCH,
             n_threads=self._n_threads(),
         )
         return sequences.shape_like_input(states) if output == "sequence" else states
@@ -349,7 +348,7 @@ class RecurrentEstimator(
     def _run(self, sequences: Sequences) -> Array:
         """Return raw outputs, a row for each sequence or each real step."""
         outputs = self._network.predict(
-            self._examples(sequences), batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
+            self._examples(sequences), batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
         )
         with np.errstate(over="ignore", invalid="ignore"):
             finite = bool(np.isfinite(outputs.sum()))  # needs no memory, and has the say if true
@@ -381,7 +380,7 @@ class RecurrentEstimator(
     def _mean_loss(self, X: object, y: object, lengths: object, sample_weight: object) -> float:
         _, examples = self._labelled(X, y, lengths, sample_weight)
         loss, _ = self._network.evaluate(
-            examples, batch_size=_PREDICT_BATCH, n_threads=self._n_threads()
+            examples, batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
         )
         return loss
 

@@ -10,10 +10,8 @@ import numpy as np
 
 from rnncore._data import Sequences
 from rnncore._fitted import Fitted
+from rnncore._network import EVALUATION_BATCH
 from rnncore._validate import Array, integer
-
-# As in prediction: large enough that every thread has rows for a full tile.
-_BATCH = 256
 
 
 def _sigmoid(x: Array) -> Array:
@@ -174,7 +172,7 @@ class InspectMixin(Fitted):
         return self._network.features(
             self._examples(sequences),
             output="sequence",
-            batch_size=_BATCH,
+            batch_size=EVALUATION_BATCH,
             layer=layer,
             n_threads=self._n_threads(),
         )

@@ -10,6 +10,10 @@ from rnncore import _core, init
 from rnncore._problem import Problem
 from rnncore._validate import Array
 
+# Sequences at a time where nothing is learned. Results do not depend on it: large enough that every
+# thread has rows for a full tile.
+EVALUATION_BATCH = 256
+
 
 def network_config(options: dict[str, Any], problem: Problem, cell: str) -> dict[str, Any]:
     """Return the arguments of `_core.Network`, all of them values that JSON can hold."""

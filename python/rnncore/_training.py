@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 from rnncore import _core
 from rnncore._callbacks import Callbacks
 from rnncore._checkpoint import Checkpoint, Checkpoints
+from rnncore._network import EVALUATION_BATCH
 from rnncore._progress import Progress
 from rnncore._state import State
 from rnncore._validate import Array
-
-# Figures do not depend on it: large enough that every thread has rows for a full tile.
-_EVALUATE_BATCH = 256
 
 
 class _Best(NamedTuple):
@@ -175,7 +173,7 @@ class Trainer:
         }
         if self._validation is not None:
             figures["val_loss"], figures[f"val_{self._metric}"] = self._network.evaluate(
-                self._validation, batch_size=_EVALUATE_BATCH, n_threads=self._options["n_jobs"]
+                self._validation, batch_size=EVALUATION_BATCH, n_threads=self._options["n_jobs"]
             )
         state.history.add_epoch(figures)
         self._observe(epoch, figures)
