@@ -210,9 +210,15 @@ def test_outputs_that_overflow_are_told(rng):
     weights = dict(model._network.parameters())
     model._network.set_parameters({name: np.ones_like(w) for name, w in weights.items()})
     long = [*X, np.ones((200, 2))]
-    for method in (model.predict, model.predict_proba):
-        with pytest.warns(RuntimeWarning, match="the network's outputs are not finite: its states"):
-            method(long)
+    for call in (
+        lambda: model.predict(long),
+        lambda: model.predict_proba(long),
+        lambda: model.score(long, [0, 1, 2] * 2 + [0]),
+    ):
+        message = "the network's outputs are not finite: its states"
+        with pytest.warns(RuntimeWarning, match=message) as found:
+            call()
+        assert [warning.filename for warning in found] == [__file__]
 
 
 def test_threads_and_seed_reach_the_loop(monkeypatch, rng):

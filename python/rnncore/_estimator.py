@@ -316,7 +316,7 @@ class RecurrentEstimator(
     def fit_transform(
         self, X: object, y: object = None, *, lengths: object = None, sample_weight: object = None
     ) -> Array | list[Array]:
-        """Return ``fit(X, y).transform(X)``; arguments are those of `fit`."""
+        """Return ``fit(X, y).transform(X)``; arguments and errors are those of `fit`."""
         self.fit(X, y, lengths=lengths, sample_weight=sample_weight)
         return self.transform(X, lengths=lengths)
 
@@ -345,8 +345,11 @@ class RecurrentEstimator(
         sequences = self._read(X, lengths)
         return sequences, self._problem.label(sequences, y, sample_weight).examples()
 
-    def _run(self, sequences: Sequences) -> Array:
-        """Return raw outputs, a row for each sequence or each real step."""
+    def _run(self, sequences: Sequences, stacklevel: int = 2) -> Array:
+        """Return raw outputs, a row for each sequence or each real step.
+
+        `stacklevel` is that of a warning: 2 is the caller of the function that calls this.
+        """
         outputs = self._network.predict(
             self._examples(sequences), batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
         )
@@ -357,7 +360,7 @@ class RecurrentEstimator(
                 "the network's outputs are not finite: its states grow without bound on sequences "
                 "like these, and what is predicted from them means nothing",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=stacklevel + 1,
             )
         return outputs
 
@@ -371,10 +374,10 @@ class RecurrentEstimator(
         rows = sequences.lengths if problem.per_step else np.ones_like(sequences.lengths)
         part = (np.cumsum(rows) - rows) * problem.n_outputs // _OUTPUTS_AT_ONCE
         bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
-        parts = [
-            problem.predictions(self._run(sequences.part(first, last)))
-            for first, last in pairwise(bounds)
-        ]
+        parts = []
+        for first, last in pairwise(bounds):
+            outputs = self._run(sequences.part(first, last), stacklevel=3)
+            parts.append(problem.predictions(outputs))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _mean_loss(self, X: object, y: object, lengths: object, sample_weight: object) -> float:

@@ -90,6 +90,11 @@ class Stream:
         ----------
         rows : array of int, or of bool (batch_size,), optional
             Which. The default is all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            When there is no such row. No sequence has begun anew then.
         """
         if rows is None:
             self._core.reset(None)

@@ -101,7 +101,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
     def fit_transform(
         self, X: object, y: object = None, *, lengths: object = None
     ) -> Array | list[Array]:
-        """Return ``fit(X).transform(X)``."""
+        """Return ``fit(X).transform(X)``; arguments and errors are those of `fit`."""
         return self._apply("transform", self._fit_steps(X, lengths))
 
     def transform(self, X: object, *, lengths: object = None) -> Array | list[Array]:

@@ -142,7 +142,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         return self
 
     def fit_transform(self, X: object, y: object = None) -> list[Ids] | Ids:
-        """Return ``fit(X).transform(X)``, but read X only once."""
+        """Return ``fit(X).transform(X)``, but read X only once; all else is as in `fit`."""
         words, codes, tokenized = self._coded(X)
         self._fit(words, codes, tokenized)
         return self._ids(X, words, codes)
@@ -216,6 +216,11 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         Returns
         -------
         list of str
+
+        Raises
+        ------
+        ValueError, TypeError
+            When a parameter is not as described, or `text` is no string.
         """
         self._check_parameters()
         return self._words("text", text, tokenized=False)
