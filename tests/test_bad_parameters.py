@@ -351,3 +351,11 @@ def test_words_of_other_classes_are_not_offered():
 def test_arguments_that_a_method_lacks_are_answered(method, word, answer):
     with pytest.raises(TypeError, match=f"LSTM.{method}: {answer}, got the unknown .* '{word}'"):
         getattr(rnncore.LSTM(), method)(X, Y, **{word: 3})
+
+
+def test_too_many_positional_arguments_are_answered():
+    match = "^LSTM: expected hidden_size by position and the rest by name, got 2 arguments"
+    with pytest.raises(TypeError, match=match):
+        rnncore.LSTM(3, 2)
+    with pytest.raises(TypeError, match="^Adam: expected learning_rate by position"):
+        rnncore.optim.Adam(0.1, 0.9)

@@ -53,13 +53,25 @@ def _word_here(name: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
+def _parameters_of(cls: type) -> tuple[list[str], list[str]]:
+    """Return the names of a constructor's parameters: all, and those that may go by position."""
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    in_order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return [p.name for p in parameters], in_order
+
+
 class WordsHere:
     """Answers an argument of another library's name with the name it has here."""
 
     __slots__ = ()
 
     def __new__(cls, *args: object, **arguments: object) -> Self:
-        known = list(inspect.signature(cls.__init__).parameters)[1:] if arguments else []
+        known, in_order = _parameters_of(cls) if args or arguments else ([], [])
+        if len(args) > len(in_order):
+            raise TypeError(
+                f"{cls.__name__}: expected {', '.join(in_order) or 'nothing'} by position and the "
+                f"rest by name, got {len(args)} arguments by position"
+            )
         for name in arguments:
             if name in known:
                 continue
