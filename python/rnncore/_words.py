@@ -53,9 +53,9 @@ def _word_here(name: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
-def _parameters_of(cls: type) -> tuple[list[str], list[str]]:
-    """Return the names of a constructor's parameters: all, and those that may go by position."""
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+def _parameters_of(constructor: Callable[..., None]) -> tuple[list[str], list[str]]:
+    """Return the names of the parameters but self: all, and those that may go by position."""
+    parameters = list(inspect.signature(constructor).parameters.values())[1:]
     in_order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     return [p.name for p in parameters], in_order
 
@@ -66,7 +66,7 @@ class WordsHere:
     __slots__ = ()
 
     def __new__(cls, *args: object, **arguments: object) -> Self:
-        known, in_order = _parameters_of(cls) if args or arguments else ([], [])
+        known, in_order = _parameters_of(cls.__init__) if args or arguments else ([], [])
         if len(args) > len(in_order):
             raise TypeError(
                 f"{cls.__name__}: expected {', '.join(in_order) or 'nothing'} by position and the "
