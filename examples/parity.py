@@ -26,10 +26,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sequences", type=int, default=2000)
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()
 
-    model = rnncore.GRU(16, max_epochs=arguments.epochs, random_state=0, verbose=1)
+    model = rnncore.LSTM(16, max_epochs=arguments.epochs, random_state=0, verbose=1)
     model.fit(*bits(arguments.sequences, 20, seed=0))
     for longest in (20, 60):
         print(f"up to {longest} bits: {model.score(*bits(1000, longest, seed=longest)):.4%} right")
