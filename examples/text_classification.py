@@ -31,7 +31,7 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, help="aclImdb, with train/pos, train/neg, test/...")
     parser.add_argument("--most", type=int, help="only so many reviews of each set")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--save", type=Path, help="where to leave the model")
     arguments = parser.parse_args()
     X_train, y_train = reviews(arguments.folder / "train", arguments.most)
