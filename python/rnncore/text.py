@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from rnncore._pretrained import arrange
 from rnncore._validate import (
     Array,
     as_array,
@@ -250,31 +251,14 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         """
         check_is_fitted(self)
         rng = generator("random_state", random_state)
-        if not hasattr(pretrained, "__getitem__") or not hasattr(pretrained, "__contains__"):
-            raise TypeError(
-                f"pretrained: expected a mapping of words to vectors, got {describe(pretrained)}"
-            )
-        found = {}
-        for word, index in self.vocabulary_.items():
-            key = next((key for key in (word, word.lower()) if key in pretrained), None)
-            if key is not None and index not in (PADDING, UNKNOWN):
-                found[index] = _vector(f"pretrained[{key!r}]", pretrained[key])
-        if not found:
-            raise ValueError(
-                f"pretrained: expected vectors of some of the {len(self.vocabulary_)} words, "
-                "got none of them"
-            )
-        shapes = {vector.shape for vector in found.values()}
-        if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-            listed = " and ".join(sorted(map(str, shapes)))
-            raise ValueError(f"pretrained: expected vectors of one shape (D,), got {listed}")
-        known = np.stack(list(found.values()))
-        table = np.zeros((self.vocabulary_size_, known.shape[1]), np.float32)
-        drawn = rng.normal(known.mean(), known.std(), (len(self.vocabulary_), known.shape[1]))
-        table[: len(self.vocabulary_)] = drawn
-        table[list(found)] = known
-        table[PADDING] = 0
-        return table
+        return arrange(
+            pretrained,
+            self.vocabulary_,
+            self.vocabulary_size_,
+            rng,
+            padding=PADDING,
+            unknown=UNKNOWN,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the vocabulary as values that JSON can hold, for `from_json`.
@@ -483,18 +467,6 @@ def _listed(X: object, name: str) -> list[Any]:
             f"{name}: expected a list of strings or of lists of words, got {describe(X)}"
         )
     return list(X)
-
-
-def _vector(name: str, value: object) -> Array:
-    """Return a pretrained vector, of finite numbers."""
-    array = as_array(name, value)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected an array of numbers, got {describe(value)}")
-    with np.errstate(over="ignore"):
-        vector = array.astype(np.float32)
-    if not np.isfinite(vector).all():
-        raise ValueError(f"{name}: expected finite numbers (in float32), got others")
-    return vector
 
 
 def _most_frequent(counts: Counter[str], minimum: int, size: int | None) -> list[str]:
