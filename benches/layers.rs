@@ -117,7 +117,7 @@ impl Problem {
 
     fn run(&self, keep: bool) -> Tape<f32> {
         let inputs = Inputs {
-            x: self.x.view(),
+            x: self.x.view().into(),
             h0: Some(self.h0.view()),
             c0: self.c0.as_ref().map(|c0| c0.view()),
             lengths: None,
@@ -137,7 +137,7 @@ impl Problem {
     fn train(&mut self) {
         let mut tape = self.run(true);
         self.layer
-            .backward(&mut tape, Some(self.d_output.view()), None, None)
+            .backward(&mut tape, Some(self.d_output.view().into()), None, None)
             .expect("the shapes match");
     }
 }

@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let x = Array3::from_shape_fn((steps, batch, 1), |(t, b, _)| f32::cos((t + 3 * b) as f32));
     for round in 0..=600 {
         let inputs = Inputs {
-            x: x.view(),
+            x: x.view().into(),
             h0: None,
             c0: None,
             lengths: None,
@@ -35,7 +35,7 @@ fn main() -> Result<()> {
         let error = &output.slice(s![-1, .., 0]) - &(0.8 * &x.slice(s![0, .., 0]));
         let mut d_output = Array3::zeros(output.dim());
         d_output.slice_mut(s![-1, .., 0]).assign(&error);
-        let gradients = gru.backward(&mut tape, Some(d_output.view()), None, None)?;
+        let gradients = gru.backward(&mut tape, Some(d_output.view().into()), None, None)?;
         gru.update(|weights| {
             weights
                 .iter_mut()

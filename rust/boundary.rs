@@ -10,8 +10,60 @@ use crate::parallel;
 use crate::simd::Real;
 use crate::steps::Steps;
 
+/// Rows of a batch outside, of C columns and any strides.
+#[derive(Clone, Copy)]
+pub enum Rows<'a, E> {
+    /// (T, B, C), sequences of any lengths in any order.
+    Padded(ArrayView3<'a, E>),
+    /// (R, C): the rows of step 0, those of step 1 and so on, sequences sorted by descending length.
+    Packed(ArrayView2<'a, E>),
+}
+
+/// The same to be written.
+pub enum RowsMut<'a, E> {
+    /// (T, B, C).
+    Padded(ArrayViewMut3<'a, E>),
+    /// (R, C).
+    Packed(ArrayViewMut2<'a, E>),
+}
+
+impl<'a, E> From<ArrayView3<'a, E>> for Rows<'a, E> {
+    fn from(rows: ArrayView3<'a, E>) -> Self {
+        Rows::Padded(rows)
+    }
+}
+
+impl<'a, E> From<ArrayViewMut3<'a, E>> for RowsMut<'a, E> {
+    fn from(rows: ArrayViewMut3<'a, E>) -> Self {
+        RowsMut::Padded(rows)
+    }
+}
+
+impl<E> Rows<'_, E> {
+    /// Its sizes.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Rows::Padded(rows) => rows.shape(),
+            Rows::Packed(rows) => rows.shape(),
+        }
+    }
+}
+
+impl<E> RowsMut<'_, E> {
+    /// Its sizes.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            RowsMut::Padded(rows) => rows.shape(),
+            RowsMut::Packed(rows) => rows.shape(),
+        }
+    }
+}
+
 /// Numbers that are worth a second thread to copy.
 const WORTHWHILE: usize = 1 << 16;
+
+/// Packed rows that a thread writes at a time.
+const CHUNK: usize = 64;
 
 fn workers(numbers: usize) -> usize {
     let threads = parallel::num_threads().unwrap_or(1);
@@ -59,6 +111,18 @@ pub(crate) fn fill<E: Real>(
     to: &mut [E],
     write: impl Fn(usize, usize, &mut [E]) + Sync,
 ) {
+    fill_rows(steps, stride, to, |row, step, to| {
+        write(steps.order()[row], step, to)
+    });
+}
+
+/// The same by the row of a step, `write(row, step, row)`.
+fn fill_rows<E: Real>(
+    steps: &Steps,
+    stride: usize,
+    to: &mut [E],
+    write: impl Fn(usize, usize, &mut [E]) + Sync,
+) {
     let mut parts = Vec::with_capacity(steps.longest());
     let mut rest = to;
     for step in 0..steps.longest() {
@@ -68,26 +132,41 @@ pub(crate) fn fill<E: Real>(
     }
     parallel::for_each(workers(steps.rows() * stride), parts, |(step, part)| {
         for (row, to) in part.chunks_exact_mut(stride).enumerate() {
-            write(steps.order()[row], step, to);
+            write(row, step, to);
         }
     });
 }
 
-/// Rows of a (T, B, C) array in packed order; steps after a sequence's end are not read.
-pub(crate) fn gather<E: Real>(from: ArrayView3<E>, steps: &Steps, columns: Columns, to: &mut [E]) {
-    fill(steps, columns.stride(), to, |sequence, step, to| {
-        gather_row(from.slice(s![step, sequence, ..]), columns, to);
+/// Rows in packed order; steps after a sequence's end are not read.
+pub(crate) fn gather<E: Real>(from: Rows<E>, steps: &Steps, columns: Columns, to: &mut [E]) {
+    fill_rows(steps, columns.stride(), to, |row, step, to| {
+        let from = match &from {
+            Rows::Padded(from) => from.slice(s![step, steps.order()[row], ..]),
+            Rows::Packed(from) => from.slice(s![steps.offset(step) + row, ..]),
+        };
+        gather_row(from, columns, to);
     });
 }
 
-/// Packed rows into a (T, B, C) array, zero after each sequence's end.
-pub(crate) fn scatter<E: Real>(
-    from: &[E],
-    steps: &Steps,
-    columns: Columns,
-    mut to: ArrayViewMut3<E>,
-) {
+/// Packed rows to the outside, zero after each sequence's end.
+pub(crate) fn scatter<E: Real>(from: &[E], steps: &Steps, columns: Columns, to: RowsMut<E>) {
     let stride = columns.stride();
+    let mut to = match to {
+        RowsMut::Padded(to) => to,
+        RowsMut::Packed(mut to) => {
+            let parts: Vec<_> = to
+                .axis_chunks_iter_mut(Axis(0), CHUNK)
+                .enumerate()
+                .collect();
+            parallel::for_each(workers(from.len()), parts, |(chunk, mut to)| {
+                let from = from[chunk * CHUNK * stride..].chunks_exact(stride);
+                for (from, to) in from.zip(to.rows_mut()) {
+                    scatter_row(from, columns, to);
+                }
+            });
+            return;
+        }
+    };
     let parts: Vec<_> = to.axis_iter_mut(Axis(0)).enumerate().collect();
     parallel::for_each(workers(from.len()), parts, |(step, mut to)| {
         let running = if step < steps.longest() {

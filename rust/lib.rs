@@ -38,14 +38,14 @@
 //!     Ok(())
 //! })?;
 //! let x = Array3::ones((5, 2, 3));
-//! let inputs = Inputs { x: x.view(), h0: None, c0: None, lengths: Some(&[5, 2]) };
+//! let inputs = Inputs { x: x.view().into(), h0: None, c0: None, lengths: Some(&[5, 2]) };
 //! let mut tape = gru.forward(inputs, true, None)?;
 //! let mut output = Array3::zeros((5, 2, 8));
 //! gru.output(&tape, output.view_mut())?;
 //! assert!(output[[1, 1, 0]] > 0.0 && output[[2, 1, 0]] == 0.0);
 //!
 //! let d_output = Array3::ones(output.dim());
-//! let gradients = gru.backward(&mut tape, Some(d_output.view()), None, None)?;
+//! let gradients = gru.backward(&mut tape, Some(d_output.view().into()), None, None)?;
 //! assert_eq!(gradients.weights.len(), gru.layout().size());
 //! # Ok::<(), rnncore::Error>(())
 //! ```
@@ -82,6 +82,7 @@ mod steps;
 mod stream;
 mod train;
 
+pub use boundary::{Rows, RowsMut};
 pub use cell::{CellKind, Nonlinearity};
 pub use error::{Error, Result};
 pub use examples::{Examples, Targets};

@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
-use crate::boundary::{gather, gather_state, scatter, scatter_state};
+use crate::boundary::{Rows, RowsMut, gather, gather_state, scatter, scatter_state};
 use crate::buffer::Buffer;
 use crate::dropout::Drawn;
 use crate::error::{Error, Result};
@@ -25,13 +25,14 @@ pub struct Recurrent<E: 'static> {
 /// directions.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a, E> {
-    /// (T, B, I)
-    pub x: ArrayView3<'a, E>,
+    /// (T, B, I), or (R, I) in packed order
+    pub x: Rows<'a, E>,
     /// Initial hidden state (L·D, B, H), or zeros.
     pub h0: Option<ArrayView3<'a, E>>,
     /// Initial memory (L·D, B, H) of a cell that has one, or zeros.
     pub c0: Option<ArrayView3<'a, E>>,
-    /// Length of each sequence, 0 to T in any order; else all are T steps long.
+    /// Length of each sequence, 0 to T in any order; else all are T steps long. Packed rows need
+    /// the lengths, which descend.
     pub lengths: Option<&'a [i64]>,
 }
 
@@ -156,6 +157,45 @@ impl<E: Element> Recurrent<E> {
             .collect()
     }
 
+    /// How the rows of a batch lie, and the steps of the array that holds them.
+    fn steps(&self, inputs: &Inputs<E>) -> Result<(Steps, usize)> {
+        let size = self.config().input_size;
+        let actual = || shape_of(inputs.x.shape());
+        let found = match &inputs.x {
+            Rows::Padded(x) => {
+                let (total, batch, width) = x.dim();
+                if width != size {
+                    return Err(Error::shape("x", format!("(T, B, {size})"), actual()));
+                }
+                (Steps::checked(inputs.lengths, batch, total)?, total)
+            }
+            Rows::Packed(x) => {
+                let lengths = inputs.lengths.unwrap_or_default();
+                if !lengths.is_sorted_by(|a, b| a >= b) {
+                    let expected = "descending lengths of packed rows";
+                    return Err(Error::value("lengths", expected, format!("{lengths:?}")));
+                }
+                let steps = Steps::checked(Some(lengths), lengths.len(), x.nrows())?;
+                if x.dim() != (steps.rows(), size) {
+                    let expected = format!("({}, {size})", steps.rows());
+                    return Err(Error::shape("x", expected, actual()));
+                }
+                let total = steps.longest();
+                (steps, total)
+            }
+        };
+        Ok(found)
+    }
+
+    /// Checks the shape of rows that lie as those of the pass did.
+    fn expect_rows(&self, argument: &str, tape: &Tape<E>, actual: &[usize]) -> Result<()> {
+        let width = self.stack.output_columns().real();
+        match actual.len() {
+            2 => expect_shape(argument, actual, &[tape.steps.rows(), width]),
+            _ => expect_shape(argument, actual, &[tape.total, tape.steps.batch(), width]),
+        }
+    }
+
     /// Runs a batch. With `keep`, the tape can go into [`Recurrent::backward`]; `dropout_seed` turns dropout
     /// between layers on.
     ///
@@ -168,14 +208,8 @@ impl<E: Element> Recurrent<E> {
         keep: bool,
         dropout_seed: Option<u64>,
     ) -> Result<Tape<E>> {
-        let (total, batch, width) = inputs.x.dim();
-        if width != self.config().input_size {
-            return Err(Error::shape(
-                "x",
-                format!("(T, B, {})", self.config().input_size),
-                shape_of(inputs.x.shape()),
-            ));
-        }
+        let (steps, total) = self.steps(&inputs)?;
+        let batch = steps.batch();
         let has_memory = self.config().cell.signature().has_memory();
         let expected = self.states_shape(batch);
         for (name, state) in [("h0", inputs.h0), ("c0", inputs.c0)] {
@@ -189,7 +223,6 @@ impl<E: Element> Recurrent<E> {
             }
             expect_shape(name, state.shape(), &expected)?;
         }
-        let steps = Steps::checked(inputs.lengths, batch, total)?;
         self.stack.check_room(steps.rows(), keep)?;
         let columns = self.stack.input_columns();
         let mut x = self.stack.arena().take(steps.rows() * columns.stride());
@@ -218,7 +251,7 @@ impl<E: Element> Recurrent<E> {
     }
 
     /// Takes a tape back: gradients of a loss with respect to everything that went in, given those
-    /// with respect to the output `dy` (T, B, D·H) and the final states `dh` and `dc` (L·D, B, H).
+    /// with respect to the output `dy` (T, B, D·H) or (R, D·H) and the final states `dh` and `dc` (L·D, B, H).
     /// An absent one is zero.
     ///
     /// # Errors
@@ -228,9 +261,26 @@ impl<E: Element> Recurrent<E> {
     pub fn backward(
         &self,
         tape: &mut Tape<E>,
-        dy: Option<ArrayView3<E>>,
+        dy: Option<Rows<E>>,
         dh: Option<ArrayView3<E>>,
         dc: Option<ArrayView3<E>>,
+    ) -> Result<Gradients<E>> {
+        let want = Want {
+            input: true,
+            states: true,
+            outputs: false,
+            weights: true,
+        };
+        self.backward_for(tape, dy, (dh, dc), want)
+    }
+
+    /// The same for some of the gradients: others are left out, those of weights empty.
+    pub(crate) fn backward_for(
+        &self,
+        tape: &mut Tape<E>,
+        dy: Option<Rows<E>>,
+        (dh, dc): (Option<ArrayView3<E>>, Option<ArrayView3<E>>),
+        want: Want,
     ) -> Result<Gradients<E>> {
         self.check_owner(tape)?;
         if !tape.kept {
@@ -242,12 +292,8 @@ impl<E: Element> Recurrent<E> {
         let steps = &tape.steps;
         let outputs = self.stack.output_columns();
         let states = self.states_shape(steps.batch());
-        if let Some(dy) = dy {
-            expect_shape(
-                "d_output",
-                dy.shape(),
-                &[tape.total, steps.batch(), outputs.real()],
-            )?;
+        if let Some(dy) = &dy {
+            self.expect_rows("d_output", tape, dy.shape())?;
         }
         for (name, state) in [("d_h", dh), ("d_c", dc)] {
             if let Some(state) = state {
@@ -264,12 +310,8 @@ impl<E: Element> Recurrent<E> {
             hidden: dh.map(|state| self.gather_states(state, steps)),
             memory: dc.map(|state| self.gather_states(state, steps)),
         };
-        let mut weights = vec![E::ZERO; self.weights.len()];
-        let want = Want {
-            input: true,
-            states: true,
-            outputs: false,
-        };
+        let wanted = if want.weights { self.weights.len() } else { 0 };
+        let mut weights = vec![E::ZERO; wanted];
         let inputs = self
             .stack
             .backward(&self.weights, pass, dy, last, want, &mut weights);
@@ -280,17 +322,17 @@ impl<E: Element> Recurrent<E> {
         })
     }
 
-    /// Writes a pass's output, (T, B, D·H); zero after a sequence's end.
+    /// Writes a pass's output, (T, B, D·H), zero after a sequence's end, or (R, D·H).
     ///
     /// # Errors
     /// [`Error::Shape`] naming `output`; [`Error::TapeUsed`] after backward;
     /// [`Error::TapeForeign`] if the tape is another model's.
-    pub fn output(&self, tape: &Tape<E>, to: ArrayViewMut3<E>) -> Result<()> {
+    pub fn output<'a>(&self, tape: &Tape<E>, to: impl Into<RowsMut<'a, E>>) -> Result<()> {
+        let to = to.into();
         self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let columns = self.stack.output_columns();
-        let shape = [tape.total, tape.steps.batch(), columns.real()];
-        expect_shape("output", to.shape(), &shape)?;
+        self.expect_rows("output", tape, to.shape())?;
         scatter(pass.output(), &tape.steps, columns, to);
         Ok(())
     }
@@ -331,33 +373,49 @@ impl<E: Element> Recurrent<E> {
         Ok(())
     }
 
-    /// Writes the gradients of the input (T, B, I) and of the initial states (L·D, B, H).
+    /// Writes the gradients of the input (T, B, I) or (R, I) and of the initial states (L·D, B, H).
     ///
     /// # Errors
     /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`.
-    pub fn input_gradients(
+    pub fn input_gradients<'a>(
         &self,
         gradients: &Gradients<E>,
-        dx: ArrayViewMut3<E>,
-        mut dh0: ArrayViewMut3<E>,
+        dx: impl Into<RowsMut<'a, E>>,
+        dh0: ArrayViewMut3<E>,
+        dc0: Option<ArrayViewMut3<E>>,
+    ) -> Result<()> {
+        self.read_gradients(gradients, Some(dx.into()), Some(dh0), dc0)
+    }
+
+    /// The same for some of them.
+    pub(crate) fn read_gradients(
+        &self,
+        gradients: &Gradients<E>,
+        dx: Option<RowsMut<E>>,
+        dh0: Option<ArrayViewMut3<E>>,
         dc0: Option<ArrayViewMut3<E>>,
     ) -> Result<()> {
         let Gradients { inputs, steps, .. } = gradients;
-        let total = dx.shape()[0].max(steps.longest());
-        let shape = [total, steps.batch(), self.config().input_size];
-        expect_shape("dx", dx.shape(), &shape)?;
+        if let Some(dx) = dx {
+            let width = self.config().input_size;
+            match dx.shape() {
+                [total, _, _] => {
+                    let total = *total.max(&steps.longest());
+                    expect_shape("dx", dx.shape(), &[total, steps.batch(), width])?;
+                }
+                _ => expect_shape("dx", dx.shape(), &[steps.rows(), width])?,
+            }
+            if let Some(rows) = &inputs.dx {
+                scatter(rows, steps, self.stack.input_columns(), dx);
+            }
+        }
         let shape = self.states_shape(steps.batch());
-        expect_shape("dh0", dh0.shape(), &shape)?;
-        if let Some(rows) = &inputs.dx {
-            scatter(rows, steps, self.stack.input_columns(), dx);
-        }
         let columns = self.stack.state_columns(0);
-        for (rows, to) in inputs.dh0.iter().zip(dh0.axis_iter_mut(Axis(0))) {
-            scatter_state(rows, steps, columns, to);
-        }
-        if let Some(mut dc0) = dc0 {
-            expect_shape("dc0", dc0.shape(), &shape)?;
-            for (rows, to) in inputs.dmemory0.iter().zip(dc0.axis_iter_mut(Axis(0))) {
+        let states = [("dh0", dh0, &inputs.dh0), ("dc0", dc0, &inputs.dmemory0)];
+        for (name, to, from) in states {
+            let Some(mut to) = to else { continue };
+            expect_shape(name, to.shape(), &shape)?;
+            for (rows, to) in from.iter().zip(to.axis_iter_mut(Axis(0))) {
                 scatter_state(rows, steps, columns, to);
             }
         }
@@ -369,6 +427,10 @@ impl<E> Tape<E> {
     /// Sequences, B.
     pub fn batch(&self) -> usize {
         self.steps.batch()
+    }
+    /// Steps of all sequences together, R.
+    pub fn rows(&self) -> usize {
+        self.steps.rows()
     }
     /// Steps of the array that came in, T.
     pub fn total(&self) -> usize {

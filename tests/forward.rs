@@ -52,7 +52,7 @@ impl Problem {
         let config = self.model.config();
         let lstm = config.cell == CellKind::Lstm;
         let inputs = Inputs {
-            x,
+            x: x.into(),
             h0: with_states.then(|| self.h0.view()),
             c0: (with_states && lstm).then(|| self.c0.view()),
             lengths: Some(&self.lengths),
@@ -272,7 +272,7 @@ fn nothing_may_come_in() {
             let problem = Problem::new(config.clone(), isa, total, &lengths);
             problem.check();
             let inputs = Inputs {
-                x: problem.x.view(),
+                x: problem.x.view().into(),
                 h0: Some(problem.h0.view()),
                 c0: None,
                 lengths: Some(&problem.lengths),
@@ -317,7 +317,7 @@ fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
     let isa = Isa::available()[0];
     let mut problem = Problem::new(config(CellKind::Lstm, 2, 3), isa, 2, &[2, 1]);
     let inputs = || Inputs {
-        x: problem.x.view(),
+        x: problem.x.view().into(),
         h0: None,
         c0: None,
         lengths: None,
@@ -367,7 +367,7 @@ fn a_batch_beyond_memory_is_refused() {
     let one = ndarray::arr3(&[[[1.0]]]);
     let x = one.broadcast((1 << 20, 1 << 20, 1)).unwrap();
     let inputs = Inputs {
-        x,
+        x: x.into(),
         h0: None,
         c0: None,
         lengths: None,

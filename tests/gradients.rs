@@ -64,7 +64,7 @@ impl Problem {
 
     fn forward(&self) -> Tape<f64> {
         let inputs = Inputs {
-            x: self.x.view(),
+            x: self.x.view().into(),
             h0: Some(self.h0.view()),
             c0: self.has_memory().then(|| self.c0.view()),
             lengths: Some(&self.lengths),
@@ -109,7 +109,7 @@ impl Problem {
             .model
             .backward(
                 &mut tape,
-                Some(self.on_output.view()),
+                Some(self.on_output.view().into()),
                 Some(self.on_hidden.view()),
                 with_memory.then(|| self.on_memory.view()),
             )

@@ -141,6 +141,7 @@ impl<E: Element> Network<E> {
                 input: false,
                 states: true,
                 outputs: true,
+                weights: true,
             };
             let weights = &self.weights[self.places.rnn.clone()];
             let kept = incoming.copied(arena);

@@ -70,6 +70,7 @@ impl<E: Element> Network<E> {
                     input: true,
                     states: false,
                     outputs: false,
+                    weights: true,
                 };
                 // A row is a sequence of one step, so that its output is its final state.
                 let last = States {

@@ -338,6 +338,7 @@ impl<E: Element> Network<E> {
             input: is_trained,
             states: begins && self.config.learn_initial_state,
             outputs: false,
+            weights: true,
         };
         let last = States {
             hidden: dh,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
+use ndarray::Ix3;
 use numpy::{
     PyArray, PyArray1, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
 };
@@ -16,7 +17,7 @@ use super::optimizer::States;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::optim::State;
-use crate::params::Layout;
+use crate::params::{Entry, Layout};
 use crate::recurrent::Tape;
 use crate::sequence::Element;
 
@@ -90,19 +91,40 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     }
 }
 
-/// All parameters by name, as views of one array that takes `values` over.
+/// An optional three-dimensional argument.
+pub(super) fn optional<'py, E: Held>(
+    name: &str,
+    array: Option<&Bound<'py, PyAny>>,
+) -> PyResult<Option<PyReadonlyArray<'py, E, Ix3>>> {
+    array.map(|array| borrow(name, array)).transpose()
+}
+
+/// All parameters in order, as views of one array that takes `values` over.
+pub(super) fn to_list<'py, E: Held>(
+    py: Python<'py>,
+    layout: &Layout,
+    values: Vec<E>,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let flat = PyArray::from_vec(py, values);
+    let part = |entry: &Entry| {
+        let Range { start, end } = entry.range();
+        let part = flat.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
+        let part = part.cast_into::<PyArray1<E>>()?;
+        Ok(part.reshape(entry.shape.clone())?.into_any())
+    };
+    layout.entries().iter().map(part).collect()
+}
+
+/// The same by name.
 pub(super) fn to_dict<'py, E: Held>(
     py: Python<'py>,
     layout: &Layout,
     values: Vec<E>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    let flat = PyArray::from_vec(py, values);
-    for entry in layout.entries() {
-        let Range { start, end } = entry.range();
-        let part = flat.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
-        let part = part.cast_into::<PyArray1<E>>()?;
-        dict.set_item(&entry.name, part.reshape(entry.shape.clone())?)?;
+    let parts = to_list(py, layout, values)?;
+    for (entry, part) in layout.entries().iter().zip(parts) {
+        dict.set_item(&entry.name, part)?;
     }
     Ok(dict)
 }

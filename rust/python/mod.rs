@@ -8,6 +8,7 @@ mod arrays;
 mod data;
 mod either;
 mod epoch;
+mod functional;
 mod guarded;
 mod network;
 mod optimizer;
@@ -72,6 +73,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(available_isas, module)?)?;
     module.add_class::<stack::PyStack>()?;
     module.add_class::<stack::PyTape>()?;
+    module.add_class::<functional::PyFunctional>()?;
+    module.add_class::<functional::PyRecord>()?;
     module.add_class::<optimizer::PyOptimizer>()?;
     module.add_class::<data::PyExamples>()?;
     module.add_class::<network::PyNetwork>()?;

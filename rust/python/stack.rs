@@ -8,7 +8,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::arrays::{Held, InnerTape, borrow, choose, from_dict, shapes, to_dict};
+use super::arrays::{Held, InnerTape, borrow, choose, from_dict, optional, shapes, to_dict};
 use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
 use crate::cell::CellKind;
@@ -29,14 +29,6 @@ pub(super) struct PyStack {
 pub(super) struct PyTape {
     inner: InnerTape,
     batch_first: bool,
-}
-
-/// An optional three-dimensional argument.
-fn optional<'py, E: Held>(
-    name: &str,
-    array: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Option<PyReadonlyArray<'py, E, Ix3>>> {
-    array.map(|array| borrow(name, array)).transpose()
 }
 
 /// (L·D, B, H): all layers of a [`Recurrent`] have one size.
@@ -90,7 +82,7 @@ fn forward<'py, E: Held>(
         c0.as_ref().map(|state| state.as_array()),
     );
     let inputs = Inputs {
-        x,
+        x: x.into(),
         h0,
         c0,
         lengths: lengths.as_deref(),
@@ -168,7 +160,7 @@ fn backward<'py, E: Held>(
     );
     let (total, batch, found) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = reading(model).backward(&mut tape, dy, dh, dc)?;
+        let found = reading(model).backward(&mut tape, dy.map(Into::into), dh, dc)?;
         crate::Result::Ok((tape.total(), tape.batch(), found))
     })?;
     let dims = if batch_first {

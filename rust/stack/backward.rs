@@ -11,7 +11,7 @@ use crate::pass::{Pass, StateRows, States};
 use crate::sequence::Element;
 use crate::steps::Steps;
 
-/// Which gradients besides the weights' are wanted.
+/// Which gradients are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Want {
     /// The input's.
@@ -20,6 +20,8 @@ pub(crate) struct Want {
     pub states: bool,
     /// Those of the layers' outputs, besides what comes from later steps.
     pub outputs: bool,
+    /// The weights'.
+    pub weights: bool,
 }
 
 /// Gradients of what went into a pass.
@@ -35,7 +37,8 @@ pub(crate) struct InputGradients<E> {
 }
 
 impl<E: Element> Stack<E> {
-    /// Takes a kept pass back through all layers, and writes the gradients of the weights.
+    /// Takes a kept pass back through all layers, and writes the gradients of the weights if they
+    /// are wanted.
     ///
     /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the final states.
     ///
@@ -51,7 +54,7 @@ impl<E: Element> Stack<E> {
         gradients: &mut [E],
     ) -> InputGradients<E> {
         assert_eq!(weights.len(), self.layout.size());
-        assert_eq!(gradients.len(), self.layout.size());
+        assert!(!want.weights || gradients.len() == self.layout.size());
         let Pass {
             steps,
             x,
@@ -141,7 +144,7 @@ impl<E: Element> Stack<E> {
                 .iter()
                 .map(|direction| direction.gradients(base))
                 .collect();
-            let items = late_items(&steps, directions, workers, dx.is_some());
+            let items = late_items(&steps, directions, workers, (dx.is_some(), want.weights));
             parallel::for_each(workers, items, |item| match item {
                 Late::Input(range) => {
                     for (d, direction) in directions.iter().enumerate() {
@@ -220,10 +223,10 @@ fn late_items<E>(
     steps: &Steps,
     directions: &[Direction<E>],
     workers: usize,
-    with_input: bool,
+    (with_input, with_weights): (bool, bool),
 ) -> Vec<Late> {
     let mut items = Vec::new();
-    for (d, direction) in directions.iter().enumerate() {
+    for (d, direction) in directions.iter().enumerate().filter(|_| with_weights) {
         let units = direction.geometry.weight_units(workers);
         items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
     }

@@ -78,6 +78,7 @@ fn run(
         input: true,
         states: true,
         outputs: false,
+        weights: true,
     };
     let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
     Found {
