@@ -12,6 +12,8 @@
     Words to ids and back; scikit-learn's transformers applied step by step.
 `rnncore.plot`
     Pictures of a fitted model.
+`rnncore.torch`
+    torch's recurrent modules, computed by the same kernels.
 `rnncore.load`
     Read back what an estimator's ``save`` wrote.
 """
@@ -25,7 +27,7 @@ from rnncore import _core, init, nn, optim
 from rnncore._validate import integer
 
 if TYPE_CHECKING:
-    from rnncore import plot, preprocessing, schedules, text
+    from rnncore import plot, preprocessing, schedules, text, torch
     from rnncore._io import load
     from rnncore._models import GRU, LSTM, RNN
 
@@ -43,13 +45,14 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "text",
+    "torch",
 ]
 
 __version__: str
 
 # Imported when first asked for: the estimators need scikit-learn, which is slow to import.
 _LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
-_LAZY_MODULES = {"plot", "preprocessing", "schedules", "text"}
+_LAZY_MODULES = {"plot", "preprocessing", "schedules", "text", "torch"}
 
 
 def __getattr__(name: str) -> Any:

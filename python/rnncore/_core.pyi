@@ -9,8 +9,10 @@ from typing_extensions import disjoint_base
 
 __all__ = [
     "Examples",
+    "Functional",
     "Network",
     "Optimizer",
+    "Record",
     "Stack",
     "Stream",
     "Tape",
@@ -88,6 +90,46 @@ class Stack:
         self, tape: Tape, d_output: _Array | None, d_h: _Array | None, d_c: _Array | None
     ) -> tuple[_Array, _Array, _Array | None, dict[str, _Array]]: ...
     def apply_gradients(self, grads: Mapping[str, _Array], optimizer: Optimizer) -> float: ...
+
+@final
+class Functional:
+    """A stack that is given its weights at every call; `x` in packed order has two dimensions."""
+
+    def __new__(
+        cls,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        bias: bool,
+        bidirectional: bool,
+        dtype: str,
+    ) -> Self: ...
+    def forward(
+        self,
+        weights: Sequence[_Array],
+        x: _Array,
+        h0: _Array | None,
+        c0: _Array | None,
+        batch_sizes: _Lengths | None,
+        batch_first: bool,
+        keep: bool,
+        n_threads: int,
+    ) -> tuple[tuple[_Array, _Array, _Array | None], Record | None]: ...
+
+@final
+class Record:
+    def is_used(self) -> bool: ...
+    def backward(
+        self,
+        d_output: _Array | None,
+        d_h: _Array | None,
+        d_c: _Array | None,
+        want_input: bool,
+        want_states: bool,
+        want_weights: bool,
+        n_threads: int,
+    ) -> tuple[_Array | None, _Array | None, _Array | None, list[_Array] | None]: ...
 
 @final
 class Examples:

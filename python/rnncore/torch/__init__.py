@@ -1,0 +1,42 @@
+"""torch's recurrent modules, computed by the Rust kernels (``pip install rnncore[torch]``).
+
+::
+
+    from rnncore.torch import LSTM  # instead of torch.nn
+
+Each module is a subclass of torch's of the same name. Construction, initial weights,
+``state_dict``, checks, errors, hooks and copies are torch's own; only the computation of
+``forward`` and of its gradients is replaced, on as many threads as ``torch.get_num_threads()``
+says.
+
+What the kernels do not compute is left to torch's own implementation: devices other than the CPU,
+types other than float32 and float64, ``proj_size``, autocast, forward-mode gradients, gradients of
+gradients, transforms of ``torch.func``, tensors without numbers, and compiled or exported code.
+
+Packed copies of the weights are kept from call to call. Each call compares the weights with those
+that were packed, so that it does not matter how they were written.
+"""
+
+from rnncore.torch import functional
+from rnncore.torch._modules import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    convert,
+    revert,
+)
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "convert",
+    "functional",
+    "revert",
+]

@@ -1,0 +1,133 @@
+"""The modules: torch's own, with other operations at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from rnncore._validate import describe
+from rnncore.torch import functional
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+def _with_kernels(module: type[nn.Module]) -> Callable[..., Any]:
+    """Return torch's own ``forward``, checks and all, with our operations for ``_VF``."""
+    forward: Any = module.forward
+    names = {**forward.__globals__, "_VF": functional}
+    return FunctionType(
+        forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
+    )
+
+
+class _Kernels:
+    """What makes a module ours; stands before torch's class."""
+
+    _forward: Callable[..., Any]
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Compute what torch's module does."""
+        if torch.compiler.is_compiling():
+            return super().forward(input, hx)  # type: ignore[misc]
+        return self._forward(input, hx)
+
+    def __prepare_scriptable__(self) -> object:
+        """Return what ``torch.jit.script`` compiles in the module's place."""
+        theirs = _THEIRS.get(type(self))  # type: ignore[arg-type]
+        if theirs is None:
+            return self
+        module = theirs.__new__(theirs)
+        module.__dict__.update(self.__dict__)
+        return module
+
+
+class RNN(_Kernels, nn.RNN):
+    """`torch.nn.RNN`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.RNN)
+
+
+class LSTM(_Kernels, nn.LSTM):
+    """`torch.nn.LSTM`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.LSTM)
+
+
+class GRU(_Kernels, nn.GRU):
+    """`torch.nn.GRU`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.GRU)
+
+
+class RNNCell(_Kernels, nn.RNNCell):
+    """`torch.nn.RNNCell`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.RNNCell)
+
+
+class LSTMCell(_Kernels, nn.LSTMCell):
+    """`torch.nn.LSTMCell`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.LSTMCell)
+
+
+class GRUCell(_Kernels, nn.GRUCell):
+    """`torch.nn.GRUCell`, computed by the Rust kernels."""
+
+    _forward = _with_kernels(nn.GRUCell)
+
+
+_OURS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.RNN: RNN,
+    nn.LSTM: LSTM,
+    nn.GRU: GRU,
+    nn.RNNCell: RNNCell,
+    nn.LSTMCell: LSTMCell,
+    nn.GRUCell: GRUCell,
+}
+_THEIRS = {ours: theirs for theirs, ours in _OURS.items()}
+for _ours in _THEIRS:
+    # Pickles name the public place.
+    _ours.__module__ = "rnncore.torch"
+
+
+def convert(model: _Module) -> _Module:
+    """Let the Rust kernels compute every recurrent module of torch's inside a model, in place.
+
+    The modules stay the same objects, with their parameters, hooks and names; their class changes.
+    Subclasses of torch's classes are left alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    model
+
+    Raises
+    ------
+    TypeError
+        When `model` is no module.
+    """
+    return _exchange(model, _OURS)
+
+
+def revert(model: _Module) -> _Module:
+    """Undo `convert`: every module of `rnncore.torch` inside a model becomes torch's, in place.
+
+    Parameters, result and errors are those of `convert`.
+    """
+    return _exchange(model, _THEIRS)
+
+
+def _exchange(model: _Module, classes: dict[type[nn.Module], type[nn.Module]]) -> _Module:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    for module in model.modules():
+        module.__class__ = classes.get(type(module), type(module))
+    return model

@@ -1,0 +1,189 @@
+"""torch's recurrent operations, computed by the Rust kernels where these can.
+
+Each takes and returns what torch's operation of the same name does (``torch.lstm``,
+``torch.gru_cell``), by position, and raises its errors: whatever the kernels do not compute is
+handed on to it. A module of your own may call them, or any that calls ``torch.lstm`` may be told to
+call these::
+
+    output, h, c = rnncore.torch.functional.lstm(
+        x, (h0, c0), weights, bias, num_layers, dropout, training, bidirectional, batch_first
+    )
+
+Gradients of the second order, and dropout between layers, are torch's own computation: with one
+seed, torch and these drop the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnncore.torch._autograd import Call, run
+
+__all__ = [
+    "gru",
+    "gru_cell",
+    "lstm",
+    "lstm_cell",
+    "rnn_relu",
+    "rnn_relu_cell",
+    "rnn_tanh",
+    "rnn_tanh_cell",
+]
+
+_VF: Any = torch._VF
+
+
+def lstm(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Run a stack of LSTM layers over a batch of sequences.
+
+    Parameters
+    ----------
+    x : tensor (T, B, I), (B, T, I) with `batch_first`, or (R, I) with `batch_sizes`
+    batch_sizes : int64 tensor (T,), for packed input only
+        As in a ``PackedSequence`` whose data `x` is.
+    hx : pair of tensors (L*D, B, H)
+        Initial ``h`` and ``c``.
+    params : list of tensors
+        ``weight_ih``, ``weight_hh`` and, with `has_biases`, ``bias_ih`` and ``bias_hh`` of every
+        layer and direction, in the order of ``torch.nn.LSTM.parameters``.
+    has_biases : bool
+    num_layers : int
+    dropout : float
+    train : bool
+        Whether there is dropout.
+    bidirectional : bool
+    batch_first : bool, for input that is not packed only
+
+    Returns
+    -------
+    output : tensor (T, B, D*H), (B, T, D*H) or (R, D*H)
+    h, c : tensors (L*D, B, H)
+
+    Raises
+    ------
+    RuntimeError
+        As ``torch.lstm``.
+    """
+    found: tuple[Tensor, Tensor, Tensor] = _layers("lstm", x, args)
+    return found
+
+
+def gru(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor]:
+    """Run a stack of GRU layers: `lstm`'s arguments, with one tensor for `hx`."""
+    found: tuple[Tensor, Tensor] = _layers("gru", x, args)
+    return found
+
+
+def rnn_tanh(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor]:
+    """Run a stack of plain layers with tanh: `lstm`'s arguments, with one tensor for `hx`."""
+    found: tuple[Tensor, Tensor] = _layers("rnn_tanh", x, args)
+    return found
+
+
+def rnn_relu(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor]:
+    """Run a stack of plain layers with relu: `lstm`'s arguments, with one tensor for `hx`."""
+    found: tuple[Tensor, Tensor] = _layers("rnn_relu", x, args)
+    return found
+
+
+def lstm_cell(x: Tensor, hx: Any, /, *weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Take one step of an LSTM.
+
+    Parameters
+    ----------
+    x : tensor (B, I)
+    hx : pair of tensors (B, H)
+    w_ih, w_hh : tensors
+    b_ih, b_hh : tensors or None, optional
+
+    Returns
+    -------
+    h, c : tensors (B, H)
+
+    Raises
+    ------
+    RuntimeError
+        As ``torch.lstm_cell``.
+    """
+    found: tuple[Tensor, Tensor] = _cell("lstm", x, hx, weights)
+    return found
+
+
+def gru_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
+    """Take one step of a GRU: `lstm_cell`'s arguments, with one tensor for `hx`."""
+    found: Tensor = _cell("gru", x, hx, weights)
+    return found
+
+
+def rnn_tanh_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
+    """Take one step with tanh: `lstm_cell`'s arguments, with one tensor for `hx`."""
+    found: Tensor = _cell("rnn_tanh", x, hx, weights)
+    return found
+
+
+def rnn_relu_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
+    """Take one step with relu: `lstm_cell`'s arguments, with one tensor for `hx`."""
+    found: Tensor = _cell("rnn_relu", x, hx, weights)
+    return found
+
+
+def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
+    states, call = None, None
+    if len(args) == 8:
+        # What follows the input of torch's two signatures is told by where the states stand.
+        packed = isinstance(args[0 if cell == "lstm" else 1], Tensor)
+        if packed:
+            batch_sizes, hx, weights, bias, num_layers, dropout, train, bidirectional = args
+            batch_first = False
+        else:
+            hx, weights, bias, num_layers, dropout, train, bidirectional, batch_first = args
+            batch_sizes = None
+        states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
+    if states and isinstance(x, Tensor) and x.dim():
+        size, hidden = x.shape[-1], states[0].shape[-1] if states[0].dim() else 0
+        call = Call(cell, size, hidden, num_layers, bias, bidirectional, batch_first, False)
+    if not (states and call and call.serves(x, batch_sizes, states, weights)):
+        return getattr(_VF, cell)(x, *args)
+    if not (train and dropout and num_layers > 1):
+        return run(call, x, batch_sizes, states, weights)
+
+    # Layer by layer, steps first, as torch goes: so that it draws the same masks.
+    each = len(weights) // num_layers
+    rows = 2 if bidirectional else 1
+    ends = []
+    output = x.transpose(0, 1) if batch_first else x
+    for layer in range(num_layers):
+        if layer:
+            output = torch.dropout(output, dropout, train)
+        one = call._replace(input_size=output.shape[-1], num_layers=1, batch_first=False)
+        output, *end = run(
+            one,
+            output,
+            batch_sizes,
+            tuple(state[layer * rows : (layer + 1) * rows] for state in states),
+            weights[layer * each : (layer + 1) * each],
+        )
+        ends.append(end)
+    output = output.transpose(0, 1) if batch_first else output
+    return (output, *(torch.cat(end) for end in zip(*ends, strict=True)))
+
+
+def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> Any:
+    states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
+    given = [weight for weight in weights if weight is not None]
+    fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
+    if fits and states and isinstance(x, Tensor) and x.dim() and states[0].dim():
+        size, hidden = x.shape[-1], states[0].shape[-1]
+        call = Call(cell, size, hidden, 1, len(given) == 4, False, False, True)
+        if call.serves(x, None, states, given):
+            found = run(call, x, None, states, given)
+            return found if cell == "lstm" else found[0]
+    return getattr(_VF, f"{cell}_cell")(x, hx, *weights)
+
+
+def _tensors(values: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """Return the values if all are tensors, else none."""
+    return values if all(isinstance(value, Tensor) for value in values) else ()

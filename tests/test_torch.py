@@ -1,0 +1,407 @@
+"""`rnncore.torch` beyond numbers: what is ours, what is left to torch, weights however written."""
+
+import copy
+import gc
+import io
+import weakref
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_sequence
+
+import rnncore.torch
+from rnncore.torch import GRU, LSTM, GRUCell, LSTMCell, RNNCell, _autograd, functional
+
+LAYERS = [rnncore.torch.RNN, LSTM, GRU]
+CELLS = [RNNCell, LSTMCell, GRUCell]
+
+
+@pytest.fixture(autouse=True)
+def a_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls that the kernels computed."""
+    made = []
+    kernels = _autograd._forward
+
+    def counted(call, *args, **kwargs):
+        made.append(call)
+        return kernels(call, *args, **kwargs)
+
+    monkeypatch.setattr(_autograd, "_forward", counted)
+    return made
+
+
+def theirs(module):
+    return rnncore.torch.revert(copy.deepcopy(module))
+
+
+def parts(value):
+    if isinstance(value, torch.Tensor):
+        return [value]
+    return [tensor for part in value if part is not None for tensor in parts(part)]
+
+
+def same(ours, expected, tolerance=1e-9):
+    torch.testing.assert_close(parts(ours), parts(expected), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_the_kernels_compute_layers(kind, calls):
+    layer = kind(3, 4)
+    x = torch.randn(5, 2, 3)
+    same(layer(x), theirs(layer)(x), 1e-6)
+    layer(x[:, 0])
+    layer(pack_sequence([x[:, 0], x[:2, 1]]))
+    with torch.no_grad():
+        layer(x)
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_the_kernels_compute_cells(kind, calls):
+    cell = kind(3, 4)
+    x = torch.randn(2, 3)
+    same(cell(x, cell(x)), theirs(cell)(x, theirs(cell)(x)), 1e-6)
+    cell(x[0])
+    assert len(calls) == 3
+
+
+def test_importing_rnncore_leaves_the_module_for_later():
+    assert rnncore.torch.LSTM is LSTM
+    assert LSTM.__module__ == "rnncore.torch"
+    assert issubclass(LSTM, torch.nn.LSTM)
+
+
+def test_one_seed_gives_torchs_weights_and_masks():
+    arguments = {"num_layers": 3, "dropout": 0.5, "batch_first": True}
+    x = torch.randn(2, 30, 3, dtype=torch.float64)
+    found = []
+    for kind in (LSTM, torch.nn.LSTM):
+        torch.manual_seed(5)
+        found.append(kind(3, 4, **arguments, dtype=torch.float64)(x))
+    same(*found)
+
+
+@pytest.mark.parametrize("dropout", [0, 1])
+def test_dropout_at_its_ends(dropout):
+    layer = GRU(3, 4, 2, dropout=dropout)
+    x = torch.randn(5, 2, 3)
+    same(layer(x), theirs(layer)(x), 1e-6)
+    same(layer.eval()(x), theirs(layer)(x), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda p: p.data.mul_(2),
+        lambda p: p.detach().numpy().__imul__(2),
+        lambda p: setattr(p, "data", p.data * 2),
+        lambda p: torch.no_grad()(p.mul_)(2),
+    ],
+    ids=["data", "numpy", "storage", "in place"],
+)
+def test_weights_may_be_written_in_any_way(write):
+    layer = LSTM(3, 3)
+    x = torch.randn(5, 2, 3)
+    layer(x)
+    write(layer.weight_hh_l0)
+    same(layer(x), theirs(layer)(x), 1e-6)
+    layer.weight_hh_l0.data = layer.weight_hh_l0.data[::2].repeat(2, 1)
+    same(layer(x), theirs(layer)(x), 1e-6)
+
+
+def test_weights_written_before_backward_are_torchs_error():
+    layer = LSTM(3, 4)
+    output, _ = layer(torch.randn(5, 2, 3))
+    with torch.no_grad():
+        layer.weight_hh_l0.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+def test_a_record_keeps_its_weights():
+    first, second = LSTM(3, 4, dtype=torch.float64), LSTM(3, 4, dtype=torch.float64)
+    second.weight_ih_l0 = first.weight_ih_l0
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    for a, b in ((first, second), (theirs(first), theirs(second))):
+        one, two = a(x)[0], b(x)[0]
+        gradients = torch.autograd.grad(one.sum(), list(a.parameters()))
+        found.append([*gradients, *torch.autograd.grad((two * two).sum(), list(b.parameters()))])
+    same(*found)
+
+
+def test_backward_twice():
+    layer = GRU(3, 4, 2, dtype=torch.float64)
+    output, _ = layer(torch.randn(5, 2, 3, dtype=torch.float64))
+    weights = list(layer.parameters())
+    once = torch.autograd.grad(output.sum(), weights, retain_graph=True)
+    same(torch.autograd.grad(output.sum(), weights), once, 0)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(output.sum(), weights)
+
+
+def test_tied_layers_sum_their_gradients():
+    layer = LSTM(4, 4, 2, dtype=torch.float64)
+    layer.weight_hh_l1 = layer.weight_ih_l1 = layer.weight_ih_l0 = layer.weight_hh_l0
+    x = torch.randn(5, 2, 4, dtype=torch.float64)
+    found = []
+    for module in (layer, theirs(layer)):
+        found.append(torch.autograd.grad(module(x)[0].sum(), list(module.parameters())))
+    same(*found)
+
+
+def test_frozen_weights_have_no_gradient():
+    layer = LSTM(3, 4, 2)
+    for parameter in layer.parameters():
+        parameter.requires_grad_(False)
+    layer.bias_hh_l1.requires_grad_()
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert x.grad is not None
+    assert [n for n, p in layer.named_parameters() if p.grad is not None] == ["bias_hh_l1"]
+
+
+def test_inference_mode():
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    with torch.inference_mode():
+        output, _ = layer(x)
+    assert output.is_inference()
+    same(output, layer(x)[0], 0)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+@pytest.mark.parametrize("size", [(0, 2, 3), (5, 0, 3)], ids=["no steps", "no sequences"])
+def test_nothing_as_torch(kind, size):
+    x = torch.zeros(size)
+    expected = kind(3, 4)
+    layer = rnncore.torch.convert(copy.deepcopy(expected))
+    found = []
+    for module in (layer, expected):
+        try:
+            found.append(parts(module(x)))
+        except RuntimeError as error:
+            found.append(str(error))
+    assert type(found[0]) is type(found[1])
+    if isinstance(found[0], str):
+        assert found[0] == found[1]
+    else:
+        same(*found)
+
+
+def wrong_states():
+    x = torch.zeros(5, 2, 3)
+    return [
+        (x, (torch.zeros(1, 3, 4), torch.zeros(1, 2, 4))),
+        (x, (torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))),
+        (x, (torch.zeros(2, 4), torch.zeros(2, 4))),
+        (x, (torch.zeros(1, 2, 4).double(), torch.zeros(1, 2, 4).double())),
+        (x.double(), None),
+        (x[..., :2], None),
+        (x[0, 0], None),
+        (x[:, 0], (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))),
+    ]
+
+
+@pytest.mark.parametrize("number", range(len(wrong_states())))
+def test_errors_are_torchs(number):
+    x, state = wrong_states()[number]
+    layer = LSTM(3, 4)
+    messages = []
+    for module in (layer, theirs(layer)):
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            module(x, state)
+        messages.append((type(caught.value), str(caught.value)))
+    assert messages[0] == messages[1]
+
+
+# What is left to torch.
+
+
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_projections(calls):
+    layer = LSTM(3, 4, proj_size=2)
+    x = torch.randn(5, 2, 3)
+    same(layer(x), theirs(layer)(x), 0)
+    assert not calls
+
+
+def test_autocast_half_and_meta(calls):
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        same(layer(x), theirs(layer)(x), 0)
+    half = copy.deepcopy(layer).bfloat16()
+    same(half(x.bfloat16()), theirs(half)(x.bfloat16()), 0)
+    assert LSTM(3, 4, device="meta")(torch.empty(5, 2, 3, device="meta"))[0].is_meta
+    assert not calls
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_transforms(kind, calls):
+    layer = kind(3, 4, dtype=torch.float64)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    weights = dict(layer.named_parameters())
+
+    def loss(weights):
+        return torch.func.functional_call(layer, weights, (x,))[0].pow(2).sum()
+
+    found = torch.func.grad(loss)(weights)
+    assert not calls
+    expected = torch.autograd.grad(layer(x)[0].pow(2).sum(), list(weights.values()))
+    same(list(found.values()), expected)
+    assert len(calls) == 1
+
+
+def test_vmap_is_torchs(calls):
+    layer, x = GRU(3, 4), torch.randn(6, 5, 2, 3)
+    messages = []
+    for module in (layer, theirs(layer)):
+        # torch has none for recurrent operations.
+        with pytest.raises(RuntimeError) as caught:
+            torch.func.vmap(lambda x, run=module: run(x)[0])(x)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert not calls
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_forward_mode(calls):
+    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+        for module in (layer, theirs(layer)):
+            found.append(list(torch.autograd.forward_ad.unpack_dual(module(dual)[0])))
+    same(*found)
+    assert not calls
+
+
+def test_gradients_of_many_at_once():
+    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    for module in (layer, theirs(layer)):
+        output = module(x)[0]
+        many = torch.eye(output.numel(), dtype=x.dtype).view(-1, *output.shape)
+        weights = list(module.parameters())
+        found.append(torch.autograd.grad(output, weights, many, is_grads_batched=True))
+    same(*found)
+
+
+def test_gradients_of_gradients():
+    layer = LSTM(3, 4, 2, dropout=0.5, dtype=torch.float64)
+    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for module in (layer, theirs(layer)):
+        torch.manual_seed(1)
+        (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
+        found.append(
+            torch.autograd.grad(dx.pow(2).sum(), [x, *module.parameters()], allow_unused=True)
+        )
+    same(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
+def test_scripted_and_exported():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = GRU(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)[0]
+
+    model, x = Model(), torch.randn(5, 2, 3)
+    expected = model(x)
+    same(torch.jit.script(copy.deepcopy(model))(x), expected, 1e-6)
+    same(torch.export.export(model, (x,)).module()(x), expected, 1e-6)
+
+
+def test_checkpointing():
+    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    for run in (layer, lambda x: torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)):
+        found.append(torch.autograd.grad(run(x)[0].sum(), list(layer.parameters())))
+    same(*found)
+
+
+# Around the modules.
+
+
+def test_convert_and_revert():
+    model = torch.nn.ModuleDict(
+        {"a": torch.nn.LSTM(3, 4), "b": torch.nn.Sequential(torch.nn.GRUCell(3, 4))}
+    )
+    own = type("Own", (torch.nn.GRU,), {})
+    model["c"] = own(3, 4)
+    before = list(model.parameters())
+    assert rnncore.torch.convert(model) is model
+    assert [type(m) for m in model.values()] == [LSTM, torch.nn.Sequential, own]
+    assert type(model["b"][0]) is GRUCell
+    assert all(a is b for a, b in zip(model.parameters(), before, strict=True))
+    rnncore.torch.revert(model)
+    assert type(model["a"]) is torch.nn.LSTM
+    assert type(model["b"][0]) is torch.nn.GRUCell
+    with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got"):
+        rnncore.torch.convert([model])
+
+
+def test_saved_whole():
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    file = io.BytesIO()
+    torch.save(layer, file)
+    file.seek(0)
+    same(torch.load(file, weights_only=False)(x), layer(x), 0)
+
+
+def test_packed_weights_go_with_the_weights():
+    gc.collect()
+    before = len(_autograd._stacks)
+    layer = LSTM(3, 4)
+    output = layer(torch.randn(5, 2, 3))[0]
+    assert len(_autograd._stacks) == before + 1
+    gone = weakref.ref(layer.weight_ih_l0)
+    del layer, output
+    gc.collect()
+    assert gone() is None
+    assert len(_autograd._stacks) == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_are_torchs(threads, monkeypatch):
+    asked = []
+
+    class Spy:
+        def forward(self, *args):
+            asked.append(args[-1])
+            return stack.forward(*args)
+
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    layer(x)
+    stack = _autograd._functional(next(iter(_autograd._stacks.values()))[1], layer.weight_ih_l0)
+    monkeypatch.setattr(_autograd, "_functional", lambda *_: Spy())
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer(x)
+    finally:
+        torch.set_num_threads(before)
+    assert asked == [threads]
+
+
+def test_functional_level(calls):
+    layer, x = LSTM(3, 4, bidirectional=True), torch.randn(5, 2, 3)
+    state = (torch.zeros(2, 2, 4), torch.zeros(2, 2, 4))
+    arguments = (list(layer.parameters()), True, 1, 0.0, False, True, False)
+    same(functional.lstm(x, state, *arguments), torch.lstm(x, state, *arguments), 1e-6)
+    assert len(calls) == 1
+    with pytest.raises(TypeError):
+        functional.lstm(x)
+    with pytest.raises(RuntimeError):
+        functional.gru(x, state[0], *arguments)
