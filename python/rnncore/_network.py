@@ -8,6 +8,7 @@ import numpy as np
 
 from rnncore import _core, init
 from rnncore._problem import Problem
+from rnncore._recurrent import cell_name
 from rnncore._validate import Array
 
 # Sequences at a time where nothing is learned. Results do not depend on it: large enough that every
@@ -18,8 +19,6 @@ EVALUATION_BATCH = 256
 def network_config(options: dict[str, Any], problem: Problem, cell: str) -> dict[str, Any]:
     """Return the arguments of `_core.Network`, all of them values that JSON can hold."""
     sizes, kind = options["hidden_sizes"], problem.input
-    if cell == "rnn":
-        cell += f"_{options['nonlinearity']}" + ("_residual" if options["residual"] else "")
     if kind.kind == "dense":
         width = kind.n_features
     elif kind.kind == "one-hot":
@@ -39,7 +38,7 @@ def network_config(options: dict[str, Any], problem: Problem, cell: str) -> dict
         "dtype",
     )
     return {
-        "cell": cell,
+        "cell": cell_name(cell, options.get("nonlinearity"), options.get("residual", False)),
         "input": kind.kind,
         "input_size": width,
         "hidden_sizes": list(sizes),

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncore import optim
+from rnncore import init, optim
+from rnncore._callbacks import as_callbacks
 from rnncore._parameters import Parameters
+from rnncore._recurrent import NONLINEARITIES
 from rnncore._threads import threads_for
 from rnncore._validate import (
     Array,
@@ -26,6 +28,7 @@ from rnncore._validate import (
     integer,
     real,
 )
+from rnncore.schedules import as_schedule
 
 _Check = Callable[[str, Any], Any]
 
@@ -140,25 +143,11 @@ def _verbose(name: str, value: Any) -> int:
     return int(value) if isinstance(value, bool) else integer(name, value, 0, 2)
 
 
-def _lr_schedule(name: str, value: Any) -> Any:
-    from rnncore import schedules
-
-    return schedules.as_schedule(name, value)
-
-
-def _callbacks(name: str, value: Any) -> list[Any]:
-    from rnncore._callbacks import as_callbacks
-
-    return as_callbacks(name, value)
-
-
 _positive = partial(real, minimum=0.0, open_minimum=True)
 _count = partial(integer, minimum=1)
 _rate = partial(real, minimum=0.0, maximum=1.0, open_maximum=True)
-_NONLINEARITIES = ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
 _TASKS = ("auto", "classification", "regression", "language_model")
 _OUTPUTS = ("auto", "last", "mean", "max", "sequence")
-_INITS = ("uniform", "xavier_uniform", "xavier_normal", "orthogonal")
 # The losses of each task, that of "auto" first.
 LOSSES = {
     "classification": ("cross_entropy", "binary_cross_entropy"),
@@ -177,7 +166,7 @@ CHECKS: dict[str, _Check] = {
     "hidden_size": _hidden_size,
     "num_layers": _or_none(_count),
     "bidirectional": boolean,
-    "nonlinearity": partial(choice, options=_NONLINEARITIES),
+    "nonlinearity": partial(choice, options=NONLINEARITIES),
     "residual": boolean,
     "task": partial(choice, options=_TASKS),
     "output": partial(choice, options=_OUTPUTS),
@@ -193,7 +182,7 @@ CHECKS: dict[str, _Check] = {
     "masked_id": _or_none(partial(integer, minimum=0)),
     "padding_value": _or_none(_padding_value),
     "padding_side": partial(choice, options=("right", "left")),
-    "init": partial(choice, options=_INITS),
+    "init": partial(choice, options=init.WAYS),
     "forget_bias": _or_none(real),
     "learn_initial_state": boolean,
     "dropout": _rate,
@@ -208,7 +197,7 @@ CHECKS: dict[str, _Check] = {
     "l1": partial(real, minimum=0.0),
     "clip_norm": _or_none(_positive),
     "clip_value": _or_none(_positive),
-    "lr_schedule": _lr_schedule,
+    "lr_schedule": as_schedule,
     "max_epochs": _count,
     "batch_size": _count,
     "accumulate_batches": _count,
@@ -223,7 +212,7 @@ CHECKS: dict[str, _Check] = {
     "tol": partial(real, minimum=0.0),
     "restore_best": boolean,
     "warm_start": boolean,
-    "callbacks": _callbacks,
+    "callbacks": as_callbacks,
     "checkpoint_dir": _or_none(_folder),
     "checkpoint_epochs": _or_none(_count),
     "checkpoint_minutes": _or_none(_positive),
