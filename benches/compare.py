@@ -30,8 +30,8 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from typing import Any
 import numpy as np
 
 from peers import GATES, PEERS, Case, Problem, installed_peers
-from timing import available_cpus, circumstances, cpu_name, interleaved_medians, pin_to_cpus
+from timing import available_cpus, circumstances, cpu_name, pin_to_cpus
+from workloads import PEAK_SIZE, Row, Workload, differences, measure, rounded, table_line
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -55,52 +56,6 @@ SHAPES = [  # batch, steps, inputs, hidden
 CASES = [Case(cell, *shape) for shape in SHAPES for cell in GATES]
 # A classifier's gradient enters at the last step and decays on its way back, into denormals.
 CASES.append(Case("LSTM", 64, 300, 128, 256, gradient="last"))
-
-# Largest difference from torch's numbers, as a share of the largest of them. Sums of some
-# thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
-TOLERANCE = 1e-4
-PEAK_SIZE = 1536
-
-
-@dataclass(frozen=True)
-class Workload:
-    """
-    One row: the same job, done by each of `runs`.
-
-    Measuring and printing know nothing else, so that another kind of job is another generator of
-    workloads in `workloads`.
-    """
-
-    what: dict[str, Any]
-    flops: int
-    runs: Mapping[str, Callable[[], object]]
-    wrong: list[str]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured of a workload."""
-
-    what: dict[str, Any]
-    milliseconds: dict[str, float]
-    gflops: float
-    sgemm_gflops: dict[str, float]
-
-    @property
-    def versus_torch(self) -> float:
-        """Give torch's time over ours."""
-        return self.milliseconds["torch"] / self.milliseconds["rnncore"]
-
-    @property
-    def versus_best(self) -> float:
-        """Give the best peer's time over ours."""
-        peers = [ms for name, ms in self.milliseconds.items() if name != "rnncore"]
-        return min(peers) / self.milliseconds["rnncore"]
-
-    @property
-    def share_of_peak(self) -> float:
-        """Give our rate over the faster matrix product's."""
-        return self.gflops / max(self.sgemm_gflops.values())
 
 
 def workloads(cases: Iterable[Case], threads: int, peers: list[str]) -> Iterator[Workload]:
@@ -129,61 +84,6 @@ def layer_passes(case: Case, threads: int, names: list[str]) -> Iterator[Workloa
         runs={name: peer.step for name, peer in trainers.items()},
         wrong=differences({name: {"output": y, **grads} for name, (y, grads) in steps.items()}),
     )
-
-
-def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say of each array that is not torch's to within `TOLERANCE` by how much it is off."""
-    expected = {key: np.asarray(value) for key, value in results["torch"].items()}
-    wrong = []
-    for name, arrays in results.items():
-        if arrays.keys() != expected.keys():
-            wrong.append(f"{name} gives {sorted(arrays)}, torch {sorted(expected)}")
-            continue
-        for key, value in arrays.items():
-            got, want = np.asarray(value), expected[key]
-            if got.shape != want.shape:
-                wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
-                continue
-            off = np.abs(got - want).max() / (np.abs(want).max() or 1.0)
-            if not off <= TOLERANCE:
-                wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
-    return wrong
-
-
-def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
-    """Give a large float32 matrix product by each of the libraries that torch brings."""
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    a, b, out = torch.randn(3, PEAK_SIZE, PEAK_SIZE)
-    products: dict[str, Callable[[], object]] = {"blas": lambda: torch.mm(a, b, out=out)}
-    if torch.backends.mkldnn.is_available():
-        packed = a.to_mkldnn(), b.to_mkldnn()
-        products["onednn"] = lambda: torch.ops.aten.mkldnn_linear(*packed)
-    return products
-
-
-def measure(workload: Workload, threads: int, quick: bool) -> Row:
-    """Time all peers of a workload, and the peak beside them."""
-    products = matrix_products(threads)
-    seconds = interleaved_medians(
-        {**workload.runs, **products},
-        seconds=0.2 if quick else 0.6,
-        min_rounds=3 if quick else 7,
-    )
-    return Row(
-        what=workload.what,
-        milliseconds={name: 1e3 * seconds[name] for name in workload.runs},
-        gflops=workload.flops / seconds["rnncore"] / 1e9,
-        sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
-    )
-
-
-def table_line(cells: Iterable[str]) -> str:
-    """Lay out a line that reads well here, and as a Markdown table too."""
-    first, *others = cells
-    return f"| {first:<29} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
 
 
 def table_head(peers: list[str]) -> str:
@@ -265,11 +165,6 @@ def record(rows: list[Row], threads: int, peers: list[str], facts: dict[str, Any
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     return path
-
-
-def rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """Keep four digits, which is more than repeats from run to run."""
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
 
 
 def show(path: Path) -> None:

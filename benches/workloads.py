@@ -1,0 +1,117 @@
+"""A job that several implementations do: checked, timed, and laid out as a line of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from timing import interleaved_medians
+
+# Largest difference from torch's numbers, as a share of the largest of them. Sums of some
+# thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
+TOLERANCE = 1e-4
+PEAK_SIZE = 1536
+
+
+@dataclass(frozen=True)
+class Workload:
+    """
+    One row: the same job, done by each of `runs`.
+
+    Measuring and printing know nothing else, so that another kind of job is another generator of
+    workloads.
+    """
+
+    what: dict[str, Any]
+    flops: int
+    runs: Mapping[str, Callable[[], object]]
+    wrong: list[str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of a workload."""
+
+    what: dict[str, Any]
+    milliseconds: dict[str, float]
+    gflops: float
+    sgemm_gflops: dict[str, float]
+
+    @property
+    def versus_torch(self) -> float:
+        """Give torch's time over ours."""
+        return self.milliseconds["torch"] / self.milliseconds["rnncore"]
+
+    @property
+    def versus_best(self) -> float:
+        """Give the best peer's time over ours."""
+        peers = [ms for name, ms in self.milliseconds.items() if name != "rnncore"]
+        return min(peers) / self.milliseconds["rnncore"]
+
+    @property
+    def share_of_peak(self) -> float:
+        """Give our rate over the faster matrix product's."""
+        return self.gflops / max(self.sgemm_gflops.values())
+
+
+def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say of each array that is not torch's to within `TOLERANCE` by how much it is off."""
+    expected = {key: np.asarray(value) for key, value in results["torch"].items()}
+    wrong = []
+    for name, arrays in results.items():
+        if arrays.keys() != expected.keys():
+            wrong.append(f"{name} gives {sorted(arrays)}, torch {sorted(expected)}")
+            continue
+        for key, value in arrays.items():
+            got, want = np.asarray(value), expected[key]
+            if got.shape != want.shape:
+                wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
+                continue
+            off = np.abs(got - want).max() / (np.abs(want).max() or 1.0)
+            if not off <= TOLERANCE:
+                wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
+    return wrong
+
+
+def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
+    """Give a large float32 matrix product by each of the libraries that torch brings."""
+    import torch
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    a, b, out = torch.randn(3, PEAK_SIZE, PEAK_SIZE)
+    products: dict[str, Callable[[], object]] = {"blas": lambda: torch.mm(a, b, out=out)}
+    if torch.backends.mkldnn.is_available():
+        packed = a.to_mkldnn(), b.to_mkldnn()
+        products["onednn"] = lambda: torch.ops.aten.mkldnn_linear(*packed)
+    return products
+
+
+def measure(workload: Workload, threads: int, quick: bool) -> Row:
+    """Time all peers of a workload, and the peak beside them."""
+    products = matrix_products(threads)
+    seconds = interleaved_medians(
+        {**workload.runs, **products},
+        seconds=0.2 if quick else 0.6,
+        min_rounds=3 if quick else 7,
+    )
+    return Row(
+        what=workload.what,
+        milliseconds={name: 1e3 * seconds[name] for name in workload.runs},
+        gflops=workload.flops / seconds["rnncore"] / 1e9,
+        sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
+    )
+
+
+def table_line(cells: Iterable[str]) -> str:
+    """Lay out a line that reads well here, and as a Markdown table too."""
+    first, *others = cells
+    return f"| {first:<29} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
+
+
+def rounded(figures: Mapping[str, float]) -> dict[str, float]:
+    """Keep four digits, which is more than repeats from run to run."""
+    return {name: float(f"{value:.4g}") for name, value in figures.items()}
