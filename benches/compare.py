@@ -19,6 +19,7 @@ is 1 when a result is wrong.
     python benches/compare.py                                  # all of it, about 10 minutes
     python benches/compare.py --quick --cell LSTM --threads 2
     python benches/compare.py --shape 64,100,128,256           # batch, steps, inputs, hidden
+    python benches/compare.py --torch-modules                  # rnncore.torch against torch.nn
     python benches/compare.py --show benches/results/*.json    # records as tables, nothing runs
 """
 
@@ -30,7 +31,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,7 +41,18 @@ import numpy as np
 
 from peers import GATES, PEERS, Case, Problem, installed_peers
 from timing import available_cpus, circumstances, cpu_name, pin_to_cpus
-from workloads import PEAK_SIZE, Row, Workload, differences, measure, rounded, table_line
+from workloads import (
+    PEAK_SIZE,
+    Row,
+    Table,
+    Workload,
+    differences,
+    fill,
+    head_of,
+    measure,
+    rounded,
+    table_line,
+)
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -86,18 +98,6 @@ def layer_passes(case: Case, threads: int, names: list[str]) -> Iterator[Workloa
     )
 
 
-def table_head(peers: list[str]) -> str:
-    """Give the names of the columns."""
-    names = [
-        "B,T,I,H",
-        *(f"{name} ms".replace("onnxruntime", "ORT") for name in peers),
-        "torch / us",
-        "best / us",
-    ]
-    head = table_line([*names, "GF/s", "of peak"])
-    return head + "\n" + re.sub(r"[^|]", "-", head)
-
-
 def table_row(row: Row, peers: list[str]) -> str:
     """Give a row's figures."""
     what = row.what
@@ -111,27 +111,36 @@ def table_row(row: Row, peers: list[str]) -> str:
     return table_line([title, *times, *figures, f"{row.share_of_peak:.0%}"])
 
 
-def print_head(cpu: str, threads: int, versions: Mapping[str, str]) -> None:
-    """Print what stands above the rows."""
-    print(f"\n{cpu}, {threads} thread(s): {', '.join(map(' '.join, versions.items()))}\n")
-    print(table_head(list(versions)), flush=True)
+def layer_table(peers: list[str]) -> Table:
+    """Give the table of our layers and their peers."""
+    names = [f"{name} ms".replace("onnxruntime", "ORT") for name in peers]
+    return Table(
+        head=head_of(["B,T,I,H", *names, "torch / us", "best / us", "GF/s", "of peak"]),
+        line=lambda row: table_row(row, peers),
+        summary=layer_summary,
+    )
 
 
-def compare(cases: list[Case], threads: int, peers: list[str], quick: bool) -> list[Row] | None:
-    """Check, time and print every row; None when a result was wrong."""
-    print_head(cpu_name(), threads, versions(peers))
-    rows, wrong = [], []
-    for workload in workloads(cases, threads, peers):
-        for line in workload.wrong:
-            wrong.append(line)
-            print(f"WRONG: {workload.what}: {line}", file=sys.stderr, flush=True)
-        if not workload.wrong:
-            rows.append(measure(workload, threads, quick))
-            print(table_row(rows[-1], peers), flush=True)
+def layer_summary(rows: Sequence[Row]) -> str:
+    """Say how often we are faster."""
     faster = sum(row.versus_torch > 1 for row in rows)
     best = sum(row.versus_best > 1 for row in rows)
-    print(f"\nfaster than torch in {faster} of {len(rows)} rows, than every peer in {best}")
-    return None if wrong else rows
+    return f"faster than torch in {faster} of {len(rows)} rows, than every peer in {best}"
+
+
+def table_of(comparison: str, peers: list[str]) -> Table:
+    """Give the table of a comparison by its name."""
+    if comparison == "torch-modules":
+        import torch_modules
+
+        return torch_modules.TABLE
+    return layer_table(peers)
+
+
+def print_head(table: Table, cpu: str, threads: int, versions: Mapping[str, str]) -> None:
+    """Print what stands above the rows."""
+    print(f"\n{cpu}, {threads} thread(s): {', '.join(map(' '.join, versions.items()))}\n")
+    print(table.head, flush=True)
 
 
 def versions(peers: list[str]) -> dict[str, str]:
@@ -139,13 +148,17 @@ def versions(peers: list[str]) -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in peers}
 
 
-def record(rows: list[Row], threads: int, peers: list[str], facts: dict[str, Any]) -> Path:
-    """Write a complete run to results/<cpu>-<threads>.json."""
+def record(
+    comparison: str, rows: list[Row], threads: int, peers: list[str], facts: dict[str, Any]
+) -> Path:
+    """Write a complete run to results/."""
     import rnncore
 
     slug = re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)|@.*", "", facts["cpu"])).strip("-").lower()
-    path = RESULTS / f"{slug}-{threads}.json"
+    kind = "" if comparison == "layers" else f"-{comparison}"
+    path = RESULTS / f"{slug}{kind}-{threads}.json"
     content = {
+        "comparison": comparison,
         **facts,
         "threads": threads,
         "isa": rnncore._core.isa(),
@@ -170,21 +183,36 @@ def record(rows: list[Row], threads: int, peers: list[str], facts: dict[str, Any
 def show(path: Path) -> None:
     """Print a record as it was printed when it was made."""
     content = json.loads(path.read_text())
-    print_head(content["cpu"], content["threads"], content["versions"])
-    for row in content["rows"]:
-        print(table_row(Row(**row), list(content["versions"])))
+    table = table_of(content.get("comparison", "layers"), list(content["versions"]))
+    print_head(table, content["cpu"], content["threads"], content["versions"])
+    rows = [Row(**row) for row in content["rows"]]
+    for row in rows:
+        print(table.line(row))
+    print("\n" + table.summary(rows))
 
 
 def run_on(threads: int, chosen: argparse.Namespace, command: str) -> None:
     """Do the comparison on some threads, in this process; exit with its status."""
     facts = {"command": command, **circumstances()}
     pin_to_cpus(threads)
-    peers = installed_peers()
-    rows = compare(selected(chosen), threads, peers, chosen.quick)
+    modules = chosen.torch_modules is not None
+    comparison = "torch-modules" if modules else "layers"
+    peers = ["rnncore", "torch"] if modules else installed_peers()
+    table = table_of(comparison, peers)
+    print_head(table, cpu_name(), threads, versions(peers))
+    if modules:
+        import torch_modules
+
+        forms, cells = chosen.torch_modules or torch_modules.FORMS, chosen.cell or list(GATES)
+        jobs = torch_modules.workloads(forms, cells, chosen.shape or SHAPES, threads)
+        rows = fill(table, jobs, lambda job: torch_modules.measure(job, chosen.quick))
+    else:
+        jobs = workloads(selected(chosen), threads, peers)
+        rows = fill(table, jobs, lambda job: measure(job, threads, chosen.quick))
     if rows is None:
         sys.exit(1)
-    if not (chosen.quick or chosen.cell or chosen.shape):
-        print(f"recorded in {record(rows, threads, peers, facts)}")
+    if not (chosen.quick or chosen.cell or chosen.shape or chosen.torch_modules):
+        print(f"recorded in {record(comparison, rows, threads, peers, facts)}")
 
 
 def shape(text: str) -> tuple[int, ...]:
@@ -204,6 +232,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--cell", nargs="+", choices=sorted(GATES), help="these cells alone")
     parser.add_argument(
         "--shape", nargs="+", type=shape, metavar="B,T,I,H", help="these shapes, of the grid or not"
+    )
+    parser.add_argument(
+        "--torch-modules",
+        nargs="*",
+        metavar="FORM",
+        help="rnncore.torch against torch.nn instead; all forms, or these",
     )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="print these records")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,8 +59,10 @@ class Row:
         return self.gflops / max(self.sgemm_gflops.values())
 
 
-def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Say of each array that is not torch's to within `TOLERANCE` by how much it is off."""
+def differences(
+    results: Mapping[str, Mapping[str, Any]], tolerance: float = TOLERANCE
+) -> list[str]:
+    """Say of each array that is not torch's to within `tolerance` by how much it is off."""
     expected = {key: np.asarray(value) for key, value in results["torch"].items()}
     wrong = []
     for name, arrays in results.items():
@@ -71,7 +75,7 @@ def differences(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
                 continue
             off = np.abs(got - want).max() / (np.abs(want).max() or 1.0)
-            if not off <= TOLERANCE:
+            if not off <= tolerance:
                 wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
     return wrong
 
@@ -115,3 +119,34 @@ def table_line(cells: Iterable[str]) -> str:
 def rounded(figures: Mapping[str, float]) -> dict[str, float]:
     """Keep four digits, which is more than repeats from run to run."""
     return {name: float(f"{value:.4g}") for name, value in figures.items()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """How the rows of a comparison are printed."""
+
+    head: str
+    line: Callable[[Row], str]
+    summary: Callable[[Sequence[Row]], str]
+
+
+def head_of(columns: Iterable[str]) -> str:
+    """Lay out the names of the columns, and the rule beneath."""
+    head = table_line(columns)
+    return head + "\n" + re.sub(r"[^|]", "-", head)
+
+
+def fill(
+    table: Table, workloads: Iterable[Workload], take: Callable[[Workload], Row]
+) -> list[Row] | None:
+    """Check, time and print every row; None when a result was wrong."""
+    rows, right = [], True
+    for workload in workloads:
+        for wrong in workload.wrong:
+            right = False
+            print(f"WRONG: {workload.what}: {wrong}", file=sys.stderr, flush=True)
+        if not workload.wrong:
+            rows.append(take(workload))
+            print(table.line(rows[-1]), flush=True)
+    print("\n" + table.summary(rows))
+    return rows if right else None
