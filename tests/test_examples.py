@@ -144,6 +144,13 @@ def test_streaming(tmp_path):
     assert "microseconds a step" in told
 
 
+@pytest.mark.slow
+def test_data_parallel_in_one_process(tmp_path):
+    told = run("data_parallel", "--check", "--sequences", 2048, "--epochs", 2, cwd=tmp_path)
+    assert "processes: 1" in told
+    assert number(r"epoch 2: .* right ([\d.]+)", told) > 0.8
+
+
 def test_gradient_flow(tmp_path):
     told = run("gradient_flow", "--steps", 12, cwd=tmp_path)
     flows = {name: float(flow) for name, flow in re.findall(r"(?m)^(.+): .* is ([\d.e+-]+)", told)}
