@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from rnncore._validate import Array, describe, float_array, generator
 from rnncore._words import WordsHere
 from rnncore.init import draw
 from rnncore.optim import Optimizer
+
+if TYPE_CHECKING:
+    import torch
 
 # h, or (h, c) for an LSTM.
 State = Array | tuple[Array, Array]
@@ -143,6 +146,68 @@ class Recurrent(WordsHere):
             When a value does not hold floats.
         """
         self._stack.set_parameters(self._checked("state_dict", state_dict))
+
+    @classmethod
+    def from_torch(cls, module: torch.nn.Module, *, random_state: object = None) -> Self:
+        """Build the layer that computes what torch's module does.
+
+        Parameters
+        ----------
+        module : torch.nn.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
+            The one of the class's name, or `rnncore.torch`'s, on any device. Its weights are read
+            where they lie and copied once, into the layer; parametrized ones as they are now.
+        random_state : None, int or numpy.random.Generator
+            Where dropout masks come from.
+
+        Raises
+        ------
+        TypeError
+            When `module` is something else, has a forward of its own, or weights that are neither
+            float32 nor float64.
+        ValueError
+            When `module` has hooks around its forward or weights without numbers.
+        ImportError
+            Without torch.
+        """
+        from rnncore.torch import _layers
+
+        options, dtype = _layers.read_module("module", module, cls._torch_name())
+        layer = cls(**options, dtype=dtype, random_state=random_state)
+        layer.load_state_dict(
+            {
+                name: _layers.array_of(f"module.{name}", getattr(module, name))
+                for name in layer.parameter_shapes()
+            }
+        )
+        return layer
+
+    def to_torch(self) -> torch.nn.Module:
+        """Build the module of `rnncore.torch` that computes what the layer does.
+
+        It is a ``torch.nn`` module, a subclass of the one of the same name, with a copy of the
+        weights; `rnncore.torch.revert` makes it exactly that one. torch's generator is not drawn
+        from.
+
+        Returns
+        -------
+        rnncore.torch.RNN, LSTM, GRU, RNNCell, LSTMCell or GRUCell
+
+        Raises
+        ------
+        ValueError
+            Naming what torch does not have: `residual`, `locked_dropout`, another `nonlinearity`
+            than "tanh" and "relu".
+        ImportError
+            Without torch.
+        """
+        from rnncore.torch import _layers
+
+        return _layers.to_module(self)
+
+    @classmethod
+    def _torch_name(cls) -> str:
+        """Return torch's name of the layer or cell that this is, or is derived from."""
+        return next(kind.__name__ for kind in cls.__mro__ if kind.__module__ == "rnncore.nn")
 
     def apply_gradients(self, grads: Mapping[str, object], optimizer: Optimizer) -> float:
         """Take one step of `optimizer` along the gradients of all parameters.

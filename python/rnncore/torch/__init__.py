@@ -17,6 +17,11 @@ Packed copies of the weights are kept from call to call. Each call compares the 
 that were packed, so that it does not matter how they were written.
 """
 
+try:
+    import torch as _  # noqa: F401
+except ImportError as error:
+    raise ImportError("rnncore.torch needs torch: pip install rnncore[torch]") from error
+
 from rnncore.torch import functional
 from rnncore.torch._modules import (
     GRU,
