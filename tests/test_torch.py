@@ -25,13 +25,13 @@ def a_seed():
 def calls(monkeypatch):
     """The calls that the kernels computed."""
     made = []
-    kernels = _autograd._forward
+    kernels = _autograd.forward
 
     def counted(call, *args, **kwargs):
         made.append(call)
         return kernels(call, *args, **kwargs)
 
-    monkeypatch.setattr(_autograd, "_forward", counted)
+    monkeypatch.setattr(_autograd, "forward", counted)
     return made
 
 

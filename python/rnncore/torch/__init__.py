@@ -11,7 +11,14 @@ says.
 
 What the kernels do not compute is left to torch's own implementation: devices other than the CPU,
 types other than float32 and float64, ``proj_size``, autocast, forward-mode gradients, gradients of
-gradients, transforms of ``torch.func``, tensors without numbers, and compiled or exported code.
+gradients, transforms of ``torch.func``, tensors without numbers, and exported or scripted code.
+
+``torch.compile`` leaves recurrent layers out of its graphs unless it is told to take them: then
+what stands around a layer is compiled, and the layer runs as without the compiler. After
+``torch._dynamo.config.allow_rnn = True`` a model is one graph (``fullgraph=True``), in which a
+layer is one operation, ``rnncore::forward``, that the same kernels compute. Nothing is fused with
+it; a training step costs some 0.2 ms a layer more than outside of a graph, inference 0.05 ms; and
+torch unrolls the other recurrent layers of the process. Cells and `functional` need no setting.
 
 Packed copies of the weights are kept from call to call. Each call compares the weights with those
 that were packed, so that it does not matter how they were written.

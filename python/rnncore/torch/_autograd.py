@@ -6,6 +6,7 @@ units, L layers, D directions.
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -49,30 +50,28 @@ class Call(NamedTuple):
         return (
             dtype in _DTYPES
             and can_read(dtype, x, *states, *weights)
-            and x.numel() > 0
-            and self._fits(x, batch_sizes, states)
+            and self.fits(x, batch_sizes, states)
+            and (batch_sizes is None or _counts_rows(batch_sizes, x, states[0].shape[1]))
             and [weight.shape for weight in weights] == _weight_shapes(self)
         )
 
-    def _fits(self, x: Tensor, batch_sizes: Tensor | None, states: States) -> bool:
+    def fits(self, x: Tensor, batch_sizes: Tensor | None, states: States) -> bool:
+        """Whether there is something to compute, and states have its size."""
         expected: tuple[int, ...]
+        if x.dim() != (2 if self.single or batch_sizes is not None else 3) or x.numel() == 0:
+            return False
         if self.single:
             expected = (x.shape[0], self.hidden_size)
         else:
             rows = self.num_layers * (2 if self.bidirectional else 1)
             if batch_sizes is None:
-                if x.dim() != 3:
-                    return False
                 batch = x.shape[0 if self.batch_first else 1]
-            elif _counts_rows(batch_sizes, x):
-                batch = int(batch_sizes[0])
             else:
-                return False
+                # How many rows are left at the first step only the numbers say.
+                batch = states[0].shape[1] if states[0].dim() == 3 else 0
             expected = (rows, batch, self.hidden_size)
-        return (
-            x.dim() == (2 if self.single or batch_sizes is not None else 3)
-            and len(states) == (2 if self.cell == "lstm" else 1)
-            and all(state.shape == expected for state in states)
+        return len(states) == (2 if self.cell == "lstm" else 1) and all(
+            state.shape == expected for state in states
         )
 
     def through_torch(
@@ -95,26 +94,26 @@ class Call(NamedTuple):
         return tuple(found)
 
 
-_SHAPES: dict[Call, list[tuple[int, ...]]] = {}
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
-def _weight_shapes(call: Call) -> list[tuple[int, ...]]:
-    shapes = _SHAPES.get(call)
-    if shapes is None:
-        rows = _GATES[call.cell] * call.hidden_size
-        directions = 2 if call.bidirectional else 1
-        shapes = []
-        for layer in range(call.num_layers):
-            width = call.hidden_size * directions if layer else call.input_size
-            of_direction: list[tuple[int, ...]] = [(rows, width), (rows, call.hidden_size)]
-            of_direction += [(rows,), (rows,)] if call.bias else []
-            shapes += of_direction * directions
-        _SHAPES[call] = shapes
+def find_weight_shapes(call: Call) -> list[tuple[int, ...]]:
+    """Shapes of the weights, in order."""
+    rows = _GATES[call.cell] * call.hidden_size
+    directions = 2 if call.bidirectional else 1
+    shapes = []
+    for layer in range(call.num_layers):
+        width = call.hidden_size * directions if layer else call.input_size
+        of_direction: list[tuple[int, ...]] = [(rows, width), (rows, call.hidden_size)]
+        of_direction += [(rows,), (rows,)] if call.bias else []
+        shapes += of_direction * directions
     return shapes
 
 
-def _counts_rows(batch_sizes: Tensor, x: Tensor) -> bool:
+_weight_shapes = functools.lru_cache(find_weight_shapes)
+
+
+def _counts_rows(batch_sizes: Tensor, x: Tensor, batch: int) -> bool:
     """Whether these are the numbers of packed rows at each step."""
     return (
         type(batch_sizes) is Tensor
@@ -122,6 +121,7 @@ def _counts_rows(batch_sizes: Tensor, x: Tensor) -> bool:
         and batch_sizes.dtype is torch.int64
         and batch_sizes.dim() == 1
         and batch_sizes.numel() > 0
+        and int(batch_sizes[0]) == batch
         and int(batch_sizes[-1]) > 0
         and int(batch_sizes.sum()) == x.shape[0]
         and bool((batch_sizes[1:] <= batch_sizes[:-1]).all())
@@ -172,10 +172,10 @@ def run(
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
         found = _Run.apply(call, batch_sizes, x, h0, c0, *weights)
         return tuple(found)
-    return _forward(call, batch_sizes, x, h0, c0, weights, keep=False)[0]
+    return forward(call, batch_sizes, x, h0, c0, weights, keep=False)[0]
 
 
-def _forward(
+def forward(
     call: Call,
     batch_sizes: Tensor | None,
     x: Tensor,
@@ -260,52 +260,76 @@ class _Run(torch.autograd.Function):
         # All are inputs: torch finds out whether they were written before backward reads them.
         ctx.save_for_backward(x, h0, c0, *weights)
         ctx.call, ctx.batch_sizes = call, batch_sizes
-        outputs, ctx.record = _forward(call, batch_sizes, x, h0, c0, weights, keep=True)
+        outputs, ctx.record = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad[2:]
-        tensors = ctx.saved_tensors
-        given = [gradient for gradient in gradients if gradient is not None]
-        if not given:
-            return (None,) * len(ctx.needs_input_grad)
-        arrays = _arrays(gradients)
-        if torch.is_grad_enabled() or not can_read(given[0].dtype, *given) or arrays is None:
-            # A gradient that is differentiated itself, or one that is no array.
-            return (None, None, *_backward_through_torch(ctx, tensors, needs, gradients))
-        call = ctx.call
-        x, h0, c0, *weights = tensors
-        if ctx.record.is_used():
-            # The graph was retained.
-            _, ctx.record = _forward(call, ctx.batch_sizes, x, h0, c0, weights, keep=True)
-        if call.single:
-            arrays = [None, *[None if array is None else array[None] for array in arrays]]
-        d_output, d_h, d_c = arrays if len(arrays) == 3 else (*arrays, None)
-        dx, dh0, dc0, d_weights = ctx.record.backward(
-            d_output,
-            d_h,
-            d_c,
-            needs[0],
-            needs[1] or needs[2],
-            any(needs[3:]),
-            torch.get_num_threads(),
-        )
-        if call.single:
-            dh0, dc0 = (None if array is None else array[0] for array in (dh0, dc0))
-        found = [dx, dh0, dc0, *(d_weights or [None] * len(weights))]
         return (
             None,
             None,
-            *[
-                torch.from_numpy(array) if need and array is not None else None
-                for need, array in zip(needs, found, strict=True)
-            ],
+            *backward(ctx.call, ctx.record, ctx.batch_sizes, ctx.saved_tensors, needs, gradients),
         )
 
 
+def backward(
+    call: Call,
+    record: _core.Record | None,
+    batch_sizes: Tensor | None,
+    tensors: Sequence[Any],
+    needs: Sequence[bool],
+    gradients: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """Take a call back.
+
+    Parameters
+    ----------
+    record : what forward kept
+        When there is none, or it was used because the graph is retained, forward runs again.
+    tensors : x, h0, c0 or None, weights
+    needs : whether each of these wants its gradient
+    gradients : of what `run` returned
+
+    Returns
+    -------
+    gradients : one for each of `tensors`, None where there is none
+    """
+    given = [gradient for gradient in gradients if gradient is not None]
+    if not given:
+        return [None] * len(tensors)
+    arrays = _arrays(gradients)
+    x, h0, c0, *weights = tensors
+    if torch.is_grad_enabled() or not can_read(given[0].dtype, *given) or arrays is None:
+        # A gradient that is differentiated itself, or one that is no array.
+        return _backward_through_torch(call, batch_sizes, tensors, needs, gradients)
+    kept: Any = record
+    if record is None or record.is_used():
+        _, kept = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
+    if call.single:
+        arrays = [None, *[None if array is None else array[None] for array in arrays]]
+    d_output, d_h, d_c = arrays if len(arrays) == 3 else (*arrays, None)
+    dx, dh0, dc0, d_weights = kept.backward(
+        d_output,
+        d_h,
+        d_c,
+        needs[0],
+        needs[1] or needs[2],
+        any(needs[3:]),
+        torch.get_num_threads(),
+    )
+    if call.single:
+        dh0, dc0 = (None if array is None else array[0] for array in (dh0, dc0))
+    found = [dx, dh0, dc0, *(d_weights or [None] * len(weights))]
+    return [
+        torch.from_numpy(array) if need and array is not None else None
+        for need, array in zip(needs, found, strict=True)
+    ]
+
+
 def _backward_through_torch(
-    ctx: Any,
+    call: Call,
+    batch_sizes: Tensor | None,
     tensors: Sequence[Tensor | None],
     needs: Sequence[bool],
     gradients: Sequence[Tensor | None],
@@ -320,7 +344,7 @@ def _backward_through_torch(
         ]
         x, h0, c0, *weights = aliases
         states = (h0,) if c0 is None else (h0, c0)
-        outputs = ctx.call.through_torch(x, ctx.batch_sizes, states, weights)
+        outputs = call.through_torch(x, batch_sizes, states, weights)
     pairs = [(y, dy) for y, dy in zip(outputs, gradients, strict=True) if dy is not None]
     wanted = [alias for alias, need in zip(aliases, needs, strict=True) if need]
     found = iter(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from rnncore._validate import describe
@@ -27,14 +26,6 @@ def _with_kernels(module: type[nn.Module]) -> Callable[..., Any]:
 class _Kernels:
     """What makes a module ours; stands before torch's class."""
 
-    _forward: Callable[..., Any]
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        """Compute what torch's module does."""
-        if torch.compiler.is_compiling():
-            return super().forward(input, hx)  # type: ignore[misc]
-        return self._forward(input, hx)
-
     def __prepare_scriptable__(self) -> object:
         """Return what ``torch.jit.script`` compiles in the module's place."""
         theirs = _THEIRS.get(type(self))  # type: ignore[arg-type]
@@ -48,37 +39,37 @@ class _Kernels:
 class RNN(_Kernels, nn.RNN):
     """`torch.nn.RNN`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.RNN)
+    forward = _with_kernels(nn.RNN)
 
 
 class LSTM(_Kernels, nn.LSTM):
     """`torch.nn.LSTM`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.LSTM)
+    forward = _with_kernels(nn.LSTM)
 
 
 class GRU(_Kernels, nn.GRU):
     """`torch.nn.GRU`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.GRU)
+    forward = _with_kernels(nn.GRU)
 
 
 class RNNCell(_Kernels, nn.RNNCell):
     """`torch.nn.RNNCell`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.RNNCell)
+    forward = _with_kernels(nn.RNNCell)
 
 
 class LSTMCell(_Kernels, nn.LSTMCell):
     """`torch.nn.LSTMCell`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.LSTMCell)
+    forward = _with_kernels(nn.LSTMCell)
 
 
 class GRUCell(_Kernels, nn.GRUCell):
     """`torch.nn.GRUCell`, computed by the Rust kernels."""
 
-    _forward = _with_kernels(nn.GRUCell)
+    forward = _with_kernels(nn.GRUCell)
 
 
 _OURS: dict[type[nn.Module], type[nn.Module]] = {

@@ -15,12 +15,14 @@ seed, torch and these drop the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rnncore.torch._autograd import Call, run
+from rnncore.torch import _autograd, _compiled
+from rnncore.torch._autograd import Call, States
 
 __all__ = [
     "gru",
@@ -131,8 +133,8 @@ def rnn_relu_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
 
 
 def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
-    states, call = None, None
-    if len(args) == 8:
+    run: Callable[..., tuple[Tensor, ...]] | None = None
+    if len(args) == 8 and isinstance(x, Tensor) and x.dim():
         # What follows the input of torch's two signatures is told by where the states stand.
         packed = isinstance(args[0 if cell == "lstm" else 1], Tensor)
         if packed:
@@ -142,10 +144,11 @@ def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
             hx, weights, bias, num_layers, dropout, train, bidirectional, batch_first = args
             batch_sizes = None
         states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
-    if states and isinstance(x, Tensor) and x.dim():
-        size, hidden = x.shape[-1], states[0].shape[-1] if states[0].dim() else 0
-        call = Call(cell, size, hidden, num_layers, bias, bidirectional, batch_first, False)
-    if not (states and call and call.serves(x, batch_sizes, states, weights)):
+        if states and states[0].dim():
+            size, hidden = x.shape[-1], states[0].shape[-1]
+            call = Call(cell, size, hidden, num_layers, bias, bidirectional, batch_first, False)
+            run = _chosen(call, x, batch_sizes, states, weights)
+    if run is None:
         return getattr(_VF, cell)(x, *args)
     if not (train and dropout and num_layers > 1):
         return run(call, x, batch_sizes, states, weights)
@@ -178,12 +181,38 @@ def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> 
     if fits and states and isinstance(x, Tensor) and x.dim() and states[0].dim():
         size, hidden = x.shape[-1], states[0].shape[-1]
         call = Call(cell, size, hidden, 1, len(given) == 4, False, False, True)
-        if call.serves(x, None, states, given):
+        run = _chosen(call, x, None, states, given)
+        if run is not None:
             found = run(call, x, None, states, given)
             return found if cell == "lstm" else found[0]
     return getattr(_VF, f"{cell}_cell")(x, hx, *weights)
 
 
+def _chosen(
+    call: Call, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Tensor]
+) -> Callable[..., tuple[Tensor, ...]] | None:
+    """Return what computes the call here; None if that is for torch to do."""
+    if torch.compiler.is_compiling():
+        serves = _compiled.serves(call, x, batch_sizes, states, weights)
+        return _compiled.run if serves else None
+    return _autograd.run if call.serves(x, batch_sizes, states, weights) else None
+
+
 def _tensors(values: tuple[Any, ...]) -> tuple[Tensor, ...]:
     """Return the values if all are tensors, else none."""
     return values if all(isinstance(value, Tensor) for value in values) else ()
+
+
+def _compile_as_part(function: Any) -> None:
+    """Let ``torch.compile`` take a function into a graph, but not make one of it alone.
+
+    Where the compiler leaves Python at a module, it would go on inside, and once for each size.
+    """
+    frames: Any = torch._C._dynamo.eval_frame
+    if hasattr(frames, "set_code_exec_strategy"):  # since torch 2.7
+        skip = frames._FrameAction.SKIP
+        frames.set_code_exec_strategy(function.__code__, frames._FrameExecStrategy(skip, skip))
+
+
+for _name in __all__:
+    _compile_as_part(globals()[_name])

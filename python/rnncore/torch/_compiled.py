@@ -1,0 +1,214 @@
+"""The same call inside a compiled graph: operations that ``torch.compile`` puts there as they are.
+
+``rnncore::forward`` and ``rnncore::backward`` take and give tensors alone. What forward keeps for
+backward lies in Rust: it goes from one to the other as a tensor of one byte, whose memory belongs
+to it. Where the compiler hands backward another tensor, forward runs again.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncore import _core
+from rnncore.torch._autograd import Call, States, backward, find_weight_shapes, forward
+
+_TYPES = (torch.float32, torch.float64)
+
+_CALL = "str cell, int num_layers, bool bias, bool bidirectional, bool batch_first, bool single"
+_TENSORS = "Tensor x, Tensor? batch_sizes, Tensor h0, Tensor? c0, Tensor[] weights"
+
+
+def serves(
+    call: Call, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Any]
+) -> bool:
+    """Whether the operations compute this, as far as the compiler knows the tensors."""
+    exporting = getattr(torch.compiler, "is_exporting", None)
+    if (
+        not torch.compiler.is_dynamo_compiling()
+        or (exporting is not None and exporting())
+        or torch.is_autocast_enabled("cpu")
+        or x.dtype not in _TYPES
+    ):
+        return False
+    shapes = find_weight_shapes(call)
+    return (
+        all(t.dtype is x.dtype and t.device.type == "cpu" for t in (x, *states, *weights))
+        and call.fits(x, batch_sizes, states)
+        and len(shapes) == len(weights)
+        and all(tuple(w.shape) == shape for w, shape in zip(weights, shapes, strict=True))
+    )
+
+
+def run(
+    call: Call,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    states: States,
+    weights: Sequence[Tensor],
+) -> tuple[Tensor, ...]:
+    """Compute what `serves` says, as `rnncore.torch._autograd.run` does."""
+    h0, c0 = states if len(states) == 2 else (states[0], None)
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    found = torch.ops.rnncore.forward(x, batch_sizes, h0, c0, list(weights), *_settings(call), keep)
+    return tuple(found[1 if call.single else 0 : 3 if call.cell == "lstm" else 2])
+
+
+def _settings(call: Call) -> tuple[Any, ...]:
+    """Return the values of `_CALL`: what tensors do not say."""
+    return call.cell, call.num_layers, call.bias, call.bidirectional, call.batch_first, call.single
+
+
+def _call(x: Tensor, h0: Tensor, settings: Sequence[Any]) -> Call:
+    cell, *rest = settings
+    return Call(cell, x.shape[-1], h0.shape[-1], *rest)
+
+
+class _Handle(np.ndarray):
+    """A byte that owns a record."""
+
+    record: _core.Record
+
+
+# Handles by the address of their byte, while they live.
+_handles: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
+
+
+def _handle(record: _core.Record | None, size: int) -> Tensor:
+    if record is None:
+        return torch.zeros(size, dtype=torch.uint8)
+    handle = np.zeros(1, np.uint8).view(_Handle)
+    handle.record = record
+    tensor = torch.from_numpy(handle)
+    _handles[tensor.data_ptr()] = handle
+    return tensor
+
+
+def _record(handle: Tensor) -> _core.Record | None:
+    found = _handles.get(handle.data_ptr())
+    return None if found is None else found.record
+
+
+def _forward(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    *settings, keep = rest
+    call = _call(x, h0, settings)
+    states = (h0,) if c0 is None else (h0, c0)
+    record = None
+    if call.serves(x, batch_sizes, states, weights):
+        outputs, record = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
+    else:
+        # Errors that only numbers show are torch's.
+        outputs = call.through_torch(x, batch_sizes, states, weights)
+    output = x.new_empty(0) if call.single else outputs[0].contiguous()
+    h, c = (*outputs[-len(states) :], x.new_empty(0))[:2]
+    return output, h, c, _handle(record, int(keep))
+
+
+def _forward_shapes(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    *rest: Any,
+) -> tuple[Tensor, ...]:
+    *settings, keep = rest
+    call = _call(x, h0, settings)
+    width = call.hidden_size * (2 if call.bidirectional else 1)
+    return (
+        x.new_empty(0 if call.single else (*x.shape[:-1], width)),
+        x.new_empty(h0.shape),
+        x.new_empty(0 if c0 is None else c0.shape),
+        x.new_empty(int(keep), dtype=torch.uint8),
+    )
+
+
+def _backward(
+    handle: Tensor,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    *rest: Any,
+) -> list[Tensor]:
+    *settings, d_output, d_h, d_c, needs = rest
+    call = _call(x, h0, settings)
+    gradients = [d_h, d_c] if call.single else [d_output, d_h, d_c]
+    gradients = gradients if call.cell == "lstm" else gradients[:-1]
+    tensors = [x, h0, c0, *weights]
+    with torch.no_grad():
+        found = backward(call, _record(handle), batch_sizes, tensors, needs, gradients)
+    # A list of tensors has no place for None.
+    filled: list[Tensor] = []
+    for gradient, tensor in zip(found, tensors, strict=True):
+        if gradient is None:
+            need = needs[len(filled)]
+            gradient = x.new_zeros(0 if tensor is None or not need else tensor.shape)
+        filled.append(gradient.contiguous())
+    return filled
+
+
+def _backward_shapes(
+    handle: Tensor,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    h0: Tensor,
+    c0: Tensor | None,
+    weights: Sequence[Tensor],
+    *rest: Any,
+) -> list[Tensor]:
+    shapes = [0 if tensor is None else tensor.shape for tensor in (x, h0, c0, *weights)]
+    return [x.new_empty(shape if need else 0) for shape, need in zip(shapes, rest[-1], strict=True)]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, batch_sizes, h0, c0, weights, *settings = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[3], x, batch_sizes, h0, c0, *weights)
+    ctx.settings = settings[:-1]
+
+
+def _take_back(ctx: Any, *gradients: Any) -> tuple[Any, ...]:
+    x, _, h0, c0, weights, *rest = ctx.needs_input_grad
+    needs = [x, h0, c0, *weights]
+    handle, x, batch_sizes, h0, c0, *tensors = ctx.saved_tensors
+    dx, dh0, dc0, *d_weights = [
+        gradient if need else None
+        for gradient, need in zip(
+            torch.ops.rnncore.backward(
+                handle, x, batch_sizes, h0, c0, tensors, *ctx.settings, *gradients[:3], needs
+            ),
+            needs,
+            strict=True,
+        )
+    ]
+    return (dx, None, dh0, dc0, d_weights, *[None] * len(rest))
+
+
+torch.library.define(
+    "rnncore::forward",
+    f"({_TENSORS}, {_CALL}, bool keep) -> (Tensor output, Tensor h, Tensor c, Tensor record)",
+)
+torch.library.define(
+    "rnncore::backward",
+    f"(Tensor record, {_TENSORS}, {_CALL}, Tensor? d_output, Tensor? d_h, Tensor? d_c, "
+    "bool[] needs) -> Tensor[]",
+)
+torch.library.impl("rnncore::forward", "cpu", _forward)
+torch.library.impl("rnncore::backward", "cpu", _backward)
+torch.library.register_fake("rnncore::forward", _forward_shapes)
+torch.library.register_fake("rnncore::backward", _backward_shapes)
+torch.library.register_autograd("rnncore::forward", _take_back, setup_context=_keep)
