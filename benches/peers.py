@@ -10,7 +10,7 @@ Each takes the kind of array that its users have at hand, and leaves its results
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 # ONNX orders the gates its own way: the position in torch's order of each of ONNX's.
@@ -31,7 +31,8 @@ class Case:
     A layer and what goes in: `batch` sequences of `steps` steps, `inputs` wide, to `hidden` units.
 
     `gradient` says where the loss reads the output: at every step ("all") or, as in a classifier,
-    at the last alone ("last").
+    at the last alone ("last"). `layers` lie over one another, each with a second direction if
+    `bidirectional`.
     """
 
     cell: str
@@ -40,12 +41,35 @@ class Case:
     inputs: int
     hidden: int
     gradient: str = "all"
+    dtype: str = "float32"
+    layers: int = 1
+    bidirectional: bool = False
+
+    @property
+    def directions(self) -> int:
+        """Count the directions."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Say whether it is one layer of one direction in float32, which every peer has."""
+        return (self.dtype, self.layers, self.directions) == ("float32", 1, 1)
+
+    @property
+    def widths(self) -> list[int]:
+        """Give the inputs of each layer."""
+        return [self.inputs] + [self.directions * self.hidden] * (self.layers - 1)
+
+    @property
+    def weights(self) -> int:
+        """Count the weights, but for the biases."""
+        columns = sum(width + self.hidden for width in self.widths)
+        return self.directions * GATES[self.cell] * self.hidden * columns
 
     @property
     def forward_flops(self) -> int:
         """Count the floating-point operations of the products; backward has twice as many."""
-        per_step = 2 * self.batch * GATES[self.cell] * self.hidden * (self.inputs + self.hidden)
-        return self.steps * per_step
+        return 2 * self.batch * self.steps * self.weights
 
 
 @dataclass(frozen=True)
@@ -62,19 +86,19 @@ class Problem:
 
     @cached_property
     def d_output(self) -> Array:
-        """Gradient of the loss by the output, (steps, batch, hidden)."""
+        """Gradient of the loss by the output, (steps, batch, directions * hidden)."""
         case = self.case
-        d_output = self._normal(1, (case.steps, case.batch, case.hidden))
+        d_output = self._normal(1, (case.steps, case.batch, case.directions * case.hidden))
         if case.gradient == "last":
             d_output[:-1] = 0
         return d_output
 
     @cached_property
     def state(self) -> dict[str, Array]:
-        """Initial state: "h0", and for an LSTM "c0", each (1, batch, hidden)."""
+        """Initial state: "h0", and for an LSTM "c0", each (layers * directions, batch, hidden)."""
         case = self.case
         names = ["h0", "c0"] if case.cell == "LSTM" else ["h0"]
-        shape = (1, case.batch, case.hidden)
+        shape = (case.layers * case.directions, case.batch, case.hidden)
         return {name: self._normal(3 + i, shape) for i, name in enumerate(names)}
 
     @cached_property
@@ -82,20 +106,22 @@ class Problem:
         """Weights by torch's names, gates in torch's order."""
         case, rng = self.case, np.random.default_rng(2)
         rows, bound = GATES[case.cell] * case.hidden, case.hidden**-0.5
-        shapes = {
-            "weight_ih_l0": (rows, case.inputs),
-            "weight_hh_l0": (rows, case.hidden),
-            "bias_ih_l0": (rows,),
-            "bias_hh_l0": (rows,),
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, width in enumerate(case.widths):
+            for suffix in ["", "_reverse"][: case.directions]:
+                shapes |= {
+                    f"weight_ih_l{layer}{suffix}": (rows, width),
+                    f"weight_hh_l{layer}{suffix}": (rows, case.hidden),
+                    f"bias_ih_l{layer}{suffix}": (rows,),
+                    f"bias_hh_l{layer}{suffix}": (rows,),
+                }
         return {
-            name: rng.uniform(-bound, bound, shape).astype(np.float32)
+            name: rng.uniform(-bound, bound, shape).astype(case.dtype)
             for name, shape in shapes.items()
         }
 
-    @staticmethod
-    def _normal(seed: int, shape: tuple[int, ...]) -> Array:
-        return np.random.default_rng(seed).standard_normal(shape, np.float32)
+    def _normal(self, seed: int, shape: tuple[int, ...]) -> Array:
+        return np.random.default_rng(seed).standard_normal(shape, self.case.dtype)
 
 
 def joined(parts: Iterable[Any]) -> Any:
@@ -105,9 +131,10 @@ def joined(parts: Iterable[Any]) -> Any:
 
 
 class Peer(Protocol):
-    """What `compare.py` asks of an implementation; the results stay in its own kind of array."""
+    """What is asked of an implementation; the results stay in its own kind of array."""
 
     trains: bool  # whether it has `step`
+    plain_only: bool  # whether it is written for plain cases alone
 
     def __init__(self, problem: Problem, threads: int) -> None: ...
 
@@ -122,13 +149,20 @@ class Rnncore:
     """Our layers, over NumPy arrays."""
 
     trains = True
+    plain_only = False
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import rnncore
 
         rnncore.set_num_threads(threads)
         case = problem.case
-        self.layer = getattr(rnncore.nn, case.cell)(case.inputs, case.hidden)
+        self.layer = getattr(rnncore.nn, case.cell)(
+            case.inputs,
+            case.hidden,
+            case.layers,
+            bidirectional=case.bidirectional,
+            dtype=case.dtype,
+        )
         self.layer.load_state_dict(problem.weights)
         self.x, self.d_output = problem.x, problem.d_output
         self.state_names = list(problem.state)
@@ -140,15 +174,19 @@ class Rnncore:
 
     def step(self) -> tuple[Array, dict[str, Array]]:
         output, _, tape = self.layer.forward(self.x, self.state)
+        return output, self._gradients(tape)
+
+    def _gradients(self, tape: Any) -> dict[str, Array]:
         dx, d_state, gradients = self.layer.backward(tape, self.d_output)
         parts = d_state if isinstance(d_state, tuple) else [d_state]
-        return output, {"x": dx, **dict(zip(self.state_names, parts, strict=True)), **gradients}
+        return {"x": dx, **dict(zip(self.state_names, parts, strict=True)), **gradients}
 
 
 class Torch:
     """torch.nn, eager: what the others are checked against."""
 
     trains = True
+    plain_only = False
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import torch
@@ -156,7 +194,13 @@ class Torch:
         torch.set_num_threads(threads)
         case = problem.case
         self.torch = torch
-        self.layer = getattr(torch.nn, case.cell)(case.inputs, case.hidden)
+        self.layer = getattr(torch.nn, case.cell)(
+            case.inputs,
+            case.hidden,
+            case.layers,
+            bidirectional=case.bidirectional,
+            dtype=getattr(torch, case.dtype),
+        )
         self.layer.load_state_dict(
             {name: torch.from_numpy(value) for name, value in problem.weights.items()}
         )
@@ -168,21 +212,40 @@ class Torch:
         self.d_output = torch.from_numpy(problem.d_output)
         self.leaves = {"x": self.x, **states, **dict(self.layer.named_parameters())}
 
-    def forward(self) -> Any:
-        with self.torch.inference_mode():
-            output, _ = self.layer(self.x, self.state)
+    def _run(self) -> Any:
+        output, _ = self.layer(self.x, self.state)
         return output
 
+    def forward(self) -> Any:
+        with self.torch.inference_mode():
+            return self._run()
+
     def step(self) -> tuple[Any, dict[str, Any]]:
-        output, _ = self.layer(self.x, self.state)
+        output = self._run()
         gradients = self.torch.autograd.grad(output, list(self.leaves.values()), self.d_output)
         return output.detach(), dict(zip(self.leaves, gradients, strict=True))
+
+
+def onnx_weights(cell: str, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Give a layer's weights by ONNX's names, gates in ONNX's order."""
+
+    def ordered(name: str) -> Array:
+        weight = weights[name]
+        gates = weight.reshape(GATES[cell], -1, *weight.shape[1:])
+        return gates[ONNX_GATE_ORDER[cell]].reshape(weight.shape)
+
+    return {
+        "W": ordered("weight_ih_l0")[None],
+        "R": ordered("weight_hh_l0")[None],
+        "B": np.concatenate([ordered("bias_ih_l0"), ordered("bias_hh_l0")])[None],
+    }
 
 
 class OnnxRuntime:
     """ONNX Runtime's own operators: inference alone."""
 
     trains = False
+    plain_only = True
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import onnxruntime
@@ -199,17 +262,7 @@ class OnnxRuntime:
         from onnx import TensorProto, helper, numpy_helper
 
         case = problem.case
-
-        def ordered(name: str) -> Array:
-            weight = problem.weights[name]
-            gates = weight.reshape(GATES[case.cell], case.hidden, -1)
-            return gates[ONNX_GATE_ORDER[case.cell]].reshape(weight.shape)
-
-        initializers = {
-            "W": ordered("weight_ih_l0")[None],
-            "R": ordered("weight_hh_l0")[None],
-            "B": np.concatenate([ordered("bias_ih_l0"), ordered("bias_hh_l0")])[None],
-        }
+        initializers = onnx_weights(case.cell, problem.weights)
         # torch multiplies the reset gate into W_hn h + b_hn, which ONNX calls linear before reset.
         options = {"linear_before_reset": 1} if case.cell == "GRU" else {}
         no_lengths = ""
@@ -242,6 +295,7 @@ class Jax:
     """JAX, compiled: the input's product over all steps first, then a scan over them."""
 
     trains = True
+    plain_only = True
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import jax
@@ -321,3 +375,9 @@ def installed_peers() -> list[str]:
         for name in PEERS
         if all(importlib.util.find_spec(module) for module in needs.get(name, [name]))
     ]
+
+
+def built(problem: Problem, names: Iterable[str], threads: int) -> dict[str, Peer]:
+    """Give those of the named peers that serve the problem, each with its numbers."""
+    serving = [name for name in names if problem.case.is_plain or not PEERS[name].plain_only]
+    return {name: PEERS[name](problem, threads) for name in serving}

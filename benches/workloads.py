@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,8 @@ from timing import interleaved_medians
 # Largest difference from torch's numbers, as a share of the largest of them. Sums of some
 # thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
 TOLERANCE = 1e-4
+# Where the largest of them is less, it is as good as zero: some flush denormals, some do not.
+SMALLEST = 1e-30
 PEAK_SIZE = 1536
 
 
@@ -25,12 +25,16 @@ class Workload:
 
     Measuring and printing know nothing else, so that another kind of job is another generator of
     workloads.
+
+    what : what tells it from the other rows, in what JSON can hold
+    wrong : what is wrong with the results, a sentence each; a wrong row is not timed
+    flops : floating-point operations of our run, where they are to be held against the machine's
     """
 
     what: dict[str, Any]
-    flops: int
     runs: Mapping[str, Callable[[], object]]
     wrong: list[str]
+    flops: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,10 @@ class Row:
     """What was measured of a workload."""
 
     what: dict[str, Any]
-    milliseconds: dict[str, float]
-    gflops: float
-    sgemm_gflops: dict[str, float]
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    gflops: float = 0.0
+    sgemm_gflops: dict[str, float] = field(default_factory=dict)
+    megabytes: dict[str, float] = field(default_factory=dict)
 
     @property
     def versus_torch(self) -> float:
@@ -74,7 +79,8 @@ def differences(
             if got.shape != want.shape:
                 wrong.append(f"{name}'s {key} has shape {got.shape}, torch's {want.shape}")
                 continue
-            off = np.abs(got - want).max() / (np.abs(want).max() or 1.0)
+            largest = np.abs(want).max()
+            off = np.abs(got - want).max() / (largest if largest > SMALLEST else 1.0)
             if not off <= tolerance:
                 wrong.append(f"{name}'s {key} is off by {off:.1e} of its largest value")
     return wrong
@@ -95,8 +101,8 @@ def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
-    """Time all peers of a workload, and the peak beside them."""
-    products = matrix_products(threads)
+    """Time all runs of a workload, and where it counts its operations the peak beside them."""
+    products = matrix_products(threads) if workload.flops else {}
     seconds = interleaved_medians(
         {**workload.runs, **products},
         seconds=0.2 if quick else 0.6,
@@ -105,7 +111,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
     return Row(
         what=workload.what,
         milliseconds={name: 1e3 * seconds[name] for name in workload.runs},
-        gflops=workload.flops / seconds["rnncore"] / 1e9,
+        gflops=workload.flops / seconds["rnncore"] / 1e9 if workload.flops else 0.0,
         sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
     )
 
@@ -114,39 +120,3 @@ def table_line(cells: Iterable[str]) -> str:
     """Lay out a line that reads well here, and as a Markdown table too."""
     first, *others = cells
     return f"| {first:<29} | " + " | ".join(f"{cell:>10}" for cell in others) + " |"
-
-
-def rounded(figures: Mapping[str, float]) -> dict[str, float]:
-    """Keep four digits, which is more than repeats from run to run."""
-    return {name: float(f"{value:.4g}") for name, value in figures.items()}
-
-
-@dataclass(frozen=True)
-class Table:
-    """How the rows of a comparison are printed."""
-
-    head: str
-    line: Callable[[Row], str]
-    summary: Callable[[Sequence[Row]], str]
-
-
-def head_of(columns: Iterable[str]) -> str:
-    """Lay out the names of the columns, and the rule beneath."""
-    head = table_line(columns)
-    return head + "\n" + re.sub(r"[^|]", "-", head)
-
-
-def fill(
-    table: Table, workloads: Iterable[Workload], take: Callable[[Workload], Row]
-) -> list[Row] | None:
-    """Check, time and print every row; None when a result was wrong."""
-    rows, right = [], True
-    for workload in workloads:
-        for wrong in workload.wrong:
-            right = False
-            print(f"WRONG: {workload.what}: {wrong}", file=sys.stderr, flush=True)
-        if not workload.wrong:
-            rows.append(take(workload))
-            print(table.line(rows[-1]), flush=True)
-    print("\n" + table.summary(rows))
-    return rows if right else None

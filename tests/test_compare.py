@@ -1,5 +1,6 @@
 """The benchmark against other libraries: it notices a wrong result, and it runs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +11,23 @@ import pytest
 BENCHES = Path(__file__).resolve().parent.parent / "benches"
 
 
-@pytest.fixture
-def compare(monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture(autouse=True)
+def on_the_path(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(BENCHES))
-    import compare
-
-    return compare
 
 
-def test_differences_lets_rounding_pass(compare):
+def test_differences_lets_rounding_pass():
+    from workloads import differences
+
     for want in (np.linspace(-1, 1, 7), np.zeros(7)):
-        assert compare.differences({"torch": {"x": want}, "rnncore": {"x": want + 1e-6}}) == []
+        assert differences({"torch": {"x": want}, "rnncore": {"x": want + 1e-6}}) == []
+
+
+def test_differences_lets_denormals_be_zero():
+    from workloads import differences
+
+    want = np.full(7, 1e-39, np.float32)
+    assert differences({"torch": {"x": want}, "rnncore": {"x": np.zeros(7)}}) == []
 
 
 @pytest.mark.parametrize(
@@ -33,15 +40,76 @@ def test_differences_lets_rounding_pass(compare):
     ],
     ids=["off", "nan", "shape", "missing"],
 )
-def test_differences_names_what_is_wrong(compare, got):
-    wrong = compare.differences({"torch": {"x": np.linspace(-1, 1, 7)}, "rnncore": got})
+def test_differences_names_what_is_wrong(got):
+    from workloads import differences
+
+    wrong = differences({"torch": {"x": np.linspace(-1, 1, 7)}, "rnncore": got})
     assert len(wrong) == 1
     assert wrong[0].startswith("rnncore")
 
 
+def goals(*figures: float, **asked):
+    """Give the verdict on one target of rows that have these figures."""
+    import reach
+    from topics import Target, Topic
+    from workloads import Row
+
+    target = Target(1, "speed", lambda row: row.what["figure"], **asked)
+    topic = Topic("t", "", "", iter, lambda what: f"row {what['figure']:g}", {}, [target])
+    rows = {"t": [Row({"figure": figure}) for figure in figures]}
+    (found,) = reach.verdicts([topic], rows, [1])
+    return found.reached, found.outcome
+
+
+def test_a_goal_is_decided_by_the_worst_row():
+    assert goals(1.5, 1.2, 3.0, bound=1.2) == ("1.20x (row 1.2)", "reached")
+    assert goals(1.5, 1.1, 0.9, bound=1.2) == ("0.90x (row 0.9)", "not reached by 2 of 3")
+    assert goals(1.5, 1.0, bound=1.2, at_least=False) == (
+        "1.50x (row 1.5)",
+        "not reached by 1 of 2",
+    )
+
+
+def test_a_goal_of_the_mean():
+    assert goals(1.0, 4.0, bound=2.0, of_mean=True) == ("2.00x over 2 rows", "reached")
+    assert goals(1.0, 4.0, bound=2.1, of_mean=True) == ("2.00x over 2 rows", "not reached")
+
+
+def test_a_goal_without_rows_is_not_measured():
+    assert goals(bound=1.0) == ("not measured", "")
+
+
+def test_records_keep_the_sections_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import record
+    from workloads import Row
+
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    first = Row({"cell": "LSTM"}, {"rnncore": 1.23456}, 12.0, {"blas": 50.0})
+    record.save("A CPU (R) @ 3 GHz", "grid", {1: [first], 2: [first, first]}, {"date": "now"})
+    path = record.save("A CPU (R) @ 3 GHz", "memory", {2: [Row({}, megabytes={"us": 2.0})]}, {})
+    sections = record.load(path)["sections"]
+    assert sections["grid"]["date"] == "now"
+    assert record.rows_of(sections["grid"], 1) == [
+        Row({"cell": "LSTM"}, {"rnncore": 1.235}, 12.0, {"blas": 50.0})
+    ]
+    assert len(record.rows_of(sections["grid"], 2)) == 2
+    assert record.rows_of(sections["memory"], 2) == [Row({}, megabytes={"us": 2.0})]
+
+
 @pytest.mark.slow
 def test_a_row_for_each_pass_is_printed():
-    options = ["--quick", "--threads", "1", "--cell", "LSTM", "GRU", "--shape", "2,3,4,5"]
+    options = [
+        "--quick",
+        "--rows",
+        "1",
+        "--threads",
+        "1",
+        "--cell",
+        "LSTM",
+        "GRU",
+        "--shape",
+        "2,3,4,5",
+    ]
     done = subprocess.run(
         [sys.executable, BENCHES / "compare.py", *options],
         check=False,
@@ -49,10 +117,13 @@ def test_a_row_for_each_pass_is_printed():
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if "2,3,4,5" in line]
+    rows = [
+        line for line in done.stdout.splitlines() if re.match(r"\| (LSTM|GRU) .* 2,3,4,5 ", line)
+    ]
     assert [row.split()[1:3] for row in rows] == [
         ["LSTM", "forward"],
         ["LSTM", "step"],
         ["GRU", "forward"],
         ["GRU", "step"],
     ]
+    assert "| 1  | inference against the best peer" in done.stdout

@@ -21,10 +21,10 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnncore
 import rnncore.torch
-from timing import interleaved_medians
-from workloads import Row, Table, Workload, differences, head_of, table_line
-
-Shape = tuple[int, ...]
+from peers import GATES
+from topics import Scope, Shape, Topic, ms, ratio, times
+from topics.grid import SHAPES
+from workloads import Row, Workload, differences
 
 # Batch, steps, inputs, hidden. Jobs other than the plain layer run on some of the grid's shapes.
 SOME_SHAPES = [(1, 50, 32, 32), (32, 50, 50, 128), (64, 100, 128, 256)]
@@ -250,13 +250,12 @@ def torchs_module(job: Job) -> nn.Module:
 SUBJECTS = {"packed": Packed, "loop": Loop, "model": Model}
 
 
-def workloads(
-    forms: Sequence[str], cells: Sequence[str], grid: Iterable[Shape], threads: int
-) -> Iterator[Workload]:
+def workloads(scope: Scope) -> Iterator[Workload]:
     """Give inference and the training step of every job, each checked against torch's."""
-    torch.set_num_threads(threads)
-    rnncore.set_num_threads(threads)
-    for job in jobs(forms, cells, grid):
+    torch.set_num_threads(scope.threads)
+    rnncore.set_num_threads(scope.threads)
+    cells, grid = scope.of(list(GATES)), scope.shapes or SHAPES
+    for job in jobs(scope.forms or FORMS, cells, grid):
         theirs = torchs_module(job)
         subject = SUBJECTS.get(job.form, Subject)
         ours = subject(job, rnncore.torch.convert(copy.deepcopy(theirs)))
@@ -268,7 +267,6 @@ def workloads(
                 runs["rnncore.nn"] = bare_step(job, ours)
             yield Workload(
                 what={"pass": name, **asdict(job)},
-                flops=0,
                 runs=runs,
                 wrong=differences(results, TOLERANCE[job.dtype]),
             )
@@ -291,32 +289,21 @@ def bare_step(job: Job, subject: Subject) -> Any:
     return step
 
 
-def measure(workload: Workload, quick: bool) -> Row:
-    """Time all sides of a workload in turn."""
-    seconds = interleaved_medians(
-        workload.runs, seconds=0.2 if quick else 0.6, min_rounds=3 if quick else 7
-    )
-    milliseconds = {name: 1e3 * value for name, value in seconds.items()}
-    return Row(what=workload.what, milliseconds=milliseconds, gflops=0.0, sgemm_gflops={})
-
-
-def table_row(row: Row) -> str:
-    """Give a row's figures."""
-    what = dict(row.what)
-    title = f"{what['cell']} {what.pop('pass')} {Job(**what).title}"
-    times = [f"{row.milliseconds[name]:.4g}" for name in ("rnncore", "torch")]
-    return table_line([title, *times, f"{row.versus_torch:.2f}"])
+def title(what: dict[str, Any]) -> str:
+    """Name a row."""
+    job = {key: value for key, value in what.items() if key != "pass"}
+    return f"{what['cell']} {what['pass']} {Job(**job).title}"
 
 
 def summary(rows: Sequence[Row]) -> str:
     """Say how often we are faster, and what the path through torch costs."""
     slower = [row for row in rows if row.versus_torch <= 1]
     lines = [f"faster than torch.nn in {len(rows) - len(slower)} of {len(rows)} rows"]
-    lines += [f"slower: {table_row(row)}" for row in slower]
+    lines += [f"slower: {title(row.what)}, {row.versus_torch:.2f}" for row in slower]
     for row in rows:
         if "rnncore.nn" in row.milliseconds:
             over = row.milliseconds["rnncore"] - row.milliseconds["rnncore.nn"]
-            verdict = "reached" if over <= OVERHEAD_ASKED else "NOT reached"
+            verdict = "reached" if over <= OVERHEAD_ASKED else "not reached"
             lines.append(
                 f"{row.what['cell']}: {1e3 * over:.0f} us over rnncore.nn, forward and backward; "
                 f"asked at most {1e3 * OVERHEAD_ASKED:.0f}: {verdict}"
@@ -324,6 +311,21 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-TABLE = Table(
-    head=head_of(["B,T,I,H", "ours ms", "torch ms", "torch / us"]), line=table_row, summary=summary
+TOPIC = Topic(
+    name="torch modules",
+    heading="rnncore.torch against torch.nn",
+    notes="""\
+Through autograd, both sides modules with the same weights: "forward" under `no_grad`, "step" with
+`backward` to the input, the initial state and every weight. "loop" calls the cell's module step by
+step, "model" has an embedding, a head, cross entropy and SGD around the layer.""",
+    workloads=workloads,
+    title=title,
+    columns={
+        "ours ms": ms("rnncore"),
+        "torch ms": ms("torch"),
+        "torch / us": times(ratio("torch")),
+    },
+    targets=[],
+    thread_counts="each",
+    summary=summary,
 )

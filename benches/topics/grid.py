@@ -1,0 +1,106 @@
+"""The grid: one layer of each cell, from a single step to a thousand units (goals 1 to 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from peers import GATES, Case
+from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from topics.layers import layer_passes
+from workloads import Row, Workload
+
+SHAPES = [  # batch, steps, inputs, hidden
+    (1, 1, 128, 256),
+    (1, 50, 32, 32),
+    (32, 50, 50, 128),
+    (128, 50, 50, 128),
+    (64, 100, 128, 256),
+    (64, 100, 256, 512),
+    (64, 50, 1024, 1024),
+]
+QUICK_SHAPES = [SHAPES[0], SHAPES[1], SHAPES[2], SHAPES[4]]
+
+NOTES = """\
+"forward" is inference, "step" forward that keeps what backward needs, then backward to the input,
+the initial state and every weight, without optimizer. Every sequence starts from a given state.
+"GF/s" counts the operations of the matrix products alone; "of peak" is the share of a large matrix
+product's rate, by the faster of MKL and oneDNN, "of MKL" by MKL alone."""
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows."""
+    shapes = scope.shapes or (QUICK_SHAPES if scope.quick else SHAPES)
+    for shape in shapes:
+        for cell in scope.of(list(GATES)):
+            case = Case(cell, *shape)
+            yield from layer_passes(case, scope.threads, scope.peers, against_peak=True)
+
+
+def best(row: Row) -> float | None:
+    """Give the best peer's time over ours."""
+    return row.versus_best if len(row.milliseconds) > 1 else None
+
+
+def share(row: Row) -> float | None:
+    """Give our rate over the faster matrix product's."""
+    return row.share_of_peak if row.sgemm_gflops else None
+
+
+def share_of_mkl(row: Row) -> float | None:
+    """Give our rate over MKL's matrix product's."""
+    return row.gflops / row.sgemm_gflops["blas"] if row.sgemm_gflops else None
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Say how often we are faster."""
+    faster = sum(row.versus_torch > 1 for row in rows)
+    fastest = sum(row.versus_best > 1 for row in rows)
+    return f"faster than torch in {faster} of {len(rows)} rows, than every peer in {fastest}"
+
+
+Figure = Callable[[Row], float | None]
+
+
+def _of(name: str, figure: Figure) -> Figure:
+    """Give a figure of one pass alone."""
+    return lambda row: figure(row) if row.what["pass"] == name else None
+
+
+def _large(name: str, figure: Figure) -> Figure:
+    """Give a figure of one pass of a layer whose products are large."""
+    of_pass = _of(name, figure)
+    return lambda row: (
+        of_pass(row) if row.what["hidden"] >= 256 and row.what["batch"] >= 64 else None
+    )
+
+
+TOPIC = Topic(
+    name="grid",
+    heading="One layer, float32",
+    notes=NOTES,
+    workloads=workloads,
+    title=layer_title,
+    columns={
+        "rnncore ms": ms("rnncore"),
+        "torch ms": ms("torch"),
+        "ORT ms": ms("onnxruntime"),
+        "JAX ms": ms("jax"),
+        "torch / us": times(ratio("torch")),
+        "best / us": times(best),
+        "GF/s": times(lambda row: row.gflops, "{:.0f}"),
+        "of peak": times(share, "{:.0%}"),
+        "of MKL": times(share_of_mkl, "{:.0%}"),
+    },
+    targets=[
+        Target(1, "inference against the best peer", _of("forward", best), 1.2),
+        Target(1, "inference against the best peer", _of("forward", best), 2.5, of_mean=True),
+        Target(2, "training step against the best peer", _of("step", best), 1.25),
+        Target(2, "training step against the best peer", _of("step", best), 3.0, of_mean=True),
+        Target(3, "forward, share of sgemm's peak", _large("forward", share), 0.85, form="{:.0%}"),
+        Target(3, "step, share of sgemm's peak", _large("step", share), 0.80, form="{:.0%}"),
+        Target(3, "forward, share of MKL's", _large("forward", share_of_mkl), 0.85, form="{:.0%}"),
+        Target(3, "step, share of MKL's", _large("step", share_of_mkl), 0.80, form="{:.0%}"),
+    ],
+    thread_counts="each",
+    summary=summary,
+)

@@ -1,0 +1,129 @@
+"""How time grows with steps, with sequences, and with threads (goal 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from peers import GATES, Case, Problem, Rnncore
+from topics import Scope, Target, Topic, times
+from workloads import Row, Workload
+
+CELLS = ["LSTM", "GRU"]
+START = {"batch": 64, "steps": 50, "inputs": 64, "hidden": 128}
+SIZES = {"steps": [50, 100, 200, 400], "batch": [32, 64, 128, 256]}
+THREADED = [(8, 50, 50, 128), (32, 50, 50, 128), (8, 100, 128, 256), (64, 100, 128, 256)]
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows: sizes first, then numbers of threads."""
+    import rnncore
+
+    rnncore.set_num_threads(scope.threads)
+    for cell in scope.of(CELLS[: 1 if scope.quick else None]):
+        for axis, sizes in SIZES.items():
+            case = Case(cell, **START)
+            layers = {
+                size: Rnncore(Problem(replace(case, **{axis: size})), scope.threads)
+                for size in sizes
+            }
+            for name in ("forward", "step"):
+                yield Workload(
+                    what={"pass": name, "axis": axis, "sizes": sizes, **asdict(case)},
+                    runs=runs({str(size): getattr(layer, name) for size, layer in layers.items()}),
+                    wrong=[],
+                )
+    if scope.threads == 1:
+        return
+    for shape in THREADED[:1] if scope.quick else THREADED:
+        for cell in scope.of(list(GATES)):
+            layer = Rnncore(Problem(Case(cell, *shape)), scope.threads)
+            for name in ("forward", "step"):
+                one, more = (on_threads(n, getattr(layer, name)) for n in (1, scope.threads))
+                yield Workload(
+                    what={
+                        "pass": name,
+                        "axis": "threads",
+                        "sizes": [1, scope.threads],
+                        **asdict(Case(cell, *shape)),
+                    },
+                    runs=runs({"1": one, str(scope.threads): more}),
+                    wrong=[],
+                )
+
+
+def runs(by_size: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """Call each once, so that it has its memory."""
+    for run in by_size.values():
+        run()
+    return by_size
+
+
+def on_threads(count: int, run: Callable[[], object]) -> Callable[[], object]:
+    """Give a run that sets its number of threads first, which takes no time worth a word."""
+    import rnncore
+
+    def call() -> object:
+        rnncore.set_num_threads(count)
+        return run()
+
+    return call
+
+
+def per_size(row: Row) -> list[float] | None:
+    """Give the time for each step, or sequence, over the least; None of threads."""
+    if row.what["axis"] == "threads":
+        return None
+    each = [row.milliseconds[str(size)] / size for size in row.what["sizes"]]
+    return [value / min(each) for value in each]
+
+
+def spread(row: Row) -> float | None:
+    """Give the largest difference between the times of a step, or of a sequence."""
+    each = per_size(row)
+    return None if each is None else max(each) - 1
+
+
+def speedup(row: Row) -> float | None:
+    """Give one thread's time over all threads'."""
+    if row.what["axis"] != "threads":
+        return None
+    one, *_, most = row.what["sizes"]
+    return row.milliseconds[str(one)] / row.milliseconds[str(most)]
+
+
+def title(what: dict[str, Any]) -> str:
+    """Name a row, what grows as "*"."""
+    numbers = ("batch", "steps", "inputs", "hidden")
+    shape = ",".join("*" if key == what["axis"] else str(what[key]) for key in numbers)
+    return f"{what['cell']} {what['pass']} {shape}"
+
+
+def _sizes(row: Row) -> str:
+    return " ".join(str(size) for size in row.what["sizes"])
+
+
+def _each(row: Row) -> str:
+    return " ".join(f"{value:.2f}" for value in per_size(row) or [])
+
+
+TOPIC = Topic(
+    name="growth",
+    heading="Growth with steps, sequences and threads",
+    notes="""\
+rnncore alone. Of the size that stands as "*", "each" is the time for one (a step, a sequence) over
+the least; where none does, the sizes are numbers of threads.""",
+    workloads=workloads,
+    title=title,
+    columns={
+        "sizes": _sizes,
+        "each": _each,
+        "spread": times(spread, "{:.1%}"),
+        "speedup": times(speedup),
+    },
+    targets=[
+        Target(8, "time over T and B, off the line", spread, 0.10, at_least=False, form="{:.0%}"),
+        Target(8, "all threads against one, B >= 8", speedup, 1.9),
+    ],
+)

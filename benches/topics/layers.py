@@ -1,0 +1,39 @@
+"""Inference and the training step of one layer, each checked against torch's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from peers import Case, Problem, built
+from workloads import TOLERANCE, Workload, differences
+
+# In double precision sums in another order differ this little.
+FLOAT64_TOLERANCE = 1e-11
+
+
+def layer_passes(
+    case: Case, threads: int, names: Sequence[str], against_peak: bool = False
+) -> Iterator[Workload]:
+    """Give both passes; where the gradient enters at the last step, the training step alone."""
+    peers = built(Problem(case), names, threads)
+    tolerance = TOLERANCE if case.dtype == "float32" else FLOAT64_TOLERANCE
+    flops = case.forward_flops if against_peak else 0
+    if case.gradient == "all":
+        outputs = {name: {"output": peer.forward()} for name, peer in peers.items()}
+        yield Workload(
+            what={"pass": "forward", **asdict(case)},
+            runs={name: peer.forward for name, peer in peers.items()},
+            wrong=differences(outputs, tolerance),
+            flops=flops,
+        )
+    trainers = {name: peer for name, peer in peers.items() if peer.trains}
+    steps = {name: peer.step() for name, peer in trainers.items()}
+    yield Workload(
+        what={"pass": "step", **asdict(case)},
+        runs={name: peer.step for name, peer in trainers.items()},
+        wrong=differences(
+            {name: {"output": y, **gradients} for name, (y, gradients) in steps.items()}, tolerance
+        ),
+        flops=3 * flops,
+    )

@@ -1,0 +1,116 @@
+"""The peak of memory in a training step (goal 7)."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from peers import GATES, PEERS, Case, Problem
+from timing import pin_to_cpus
+from topics import Scope, Target, Topic, layer_title, times
+from workloads import Row, Workload
+
+SHAPES = [(64, 100, 128, 256), (64, 100, 256, 512)]
+
+# What backward needs of each unit and step: LSTM i, f, g, o, c and h, GRU r, z, n, h and
+# W_hn h + b_hn, RNN h.
+SAVED = {"LSTM": 6, "GRU": 5, "RNN": 1}
+
+
+def needed_megabytes(case: Case) -> float:
+    """Count what is saved (h is the output too), and what is given back: dx and gradients."""
+    per_step = SAVED[case.cell] * case.hidden + case.inputs
+    return 4e-6 * (case.steps * case.batch * per_step + case.weights)
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows, each implementation in a process of its own; none but on Linux."""
+    if not Path("/proc/self/clear_refs").exists():
+        return
+    for shape in SHAPES[: 1 if scope.quick else None]:
+        for cell in scope.of(list(GATES)):
+            case = Case(cell, *shape)
+            yield Workload(
+                what={"pass": "step", **asdict(case), "needed": needed_megabytes(case)},
+                runs={name: alone(name, case, scope.threads) for name in ("rnncore", "torch")},
+                wrong=[],
+            )
+
+
+def alone(name: str, case: Case, threads: int) -> Callable[[], float]:
+    """Give a function that measures in a fresh process."""
+
+    def run() -> float:
+        with get_context("spawn").Pool(1) as pool:
+            return pool.apply(peak_megabytes, (name, case, threads))
+
+    return run
+
+
+def peak_megabytes(name: str, case: Case, threads: int) -> float:
+    """
+    Give by how much resident memory rises at most in the first training step of a process.
+
+    Input and weights are there before it, what it returns counts. A small layer runs first, for
+    what is loaded and started once.
+    """
+    pin_to_cpus(threads)
+    small = PEERS[name](Problem(Case(case.cell, 16, 4, 16, 32)), threads)
+    peer = PEERS[name](Problem(case), threads)
+    small.step()
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
+    result = peer.step()
+    peak = resident("VmHWM")
+    del result
+    return (peak - before) / 1e6
+
+
+def resident(field: str) -> int:
+    """Give a figure of this process's memory in bytes."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s*(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def measure(workload: Workload, threads: int, quick: bool) -> Row:
+    """Take the least of a few tries: nothing makes it less than what is needed."""
+    tries = 1 if quick else 3
+    megabytes = {
+        name: min(float(run()) for _ in range(tries))  # type: ignore[arg-type]
+        for name, run in workload.runs.items()
+    }
+    return Row(what=workload.what, megabytes=megabytes)
+
+
+def over_needed(row: Row) -> float:
+    """Give our peak over what is needed."""
+    return row.megabytes["rnncore"] / row.what["needed"]
+
+
+TOPIC = Topic(
+    name="memory",
+    heading="Peak memory of a training step",
+    notes="""\
+Megabytes by which resident memory rises at most (VmHWM over VmRSS before) in the first step of a
+fresh process, input and weights being there. "needed" counts what backward has to know of every
+unit and step (LSTM: i, f, g, o, c, h; GRU: r, z, n, h and the state's part of n; RNN: h, each also
+the output), the gradient of the input and those of the weights, nothing else.""",
+    workloads=workloads,
+    title=layer_title,
+    columns={
+        "needed MB": lambda row: f"{row.what['needed']:.1f}",
+        "rnncore MB": lambda row: f"{row.megabytes['rnncore']:.1f}",
+        "torch MB": lambda row: f"{row.megabytes['torch']:.1f}",
+        "us / needed": times(over_needed),
+    },
+    targets=[Target(7, "peak memory over what is needed", over_needed, 1.15, at_least=False)],
+    measure=measure,
+)

@@ -1,0 +1,111 @@
+"""Sequences of different lengths (goal 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from peers import GATES, Array, Case, Problem, Rnncore, Torch
+from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from workloads import Row, Workload, differences
+
+SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
+
+
+class RaggedRnncore(Rnncore):
+    """Our layer: takes lengths beside a padded array."""
+
+    def __init__(self, problem: Problem, threads: int, lengths: Array) -> None:
+        super().__init__(problem, threads)
+        self.lengths = lengths
+
+    def forward(self) -> Array:
+        output, _ = self.layer(self.x, self.state, self.lengths)
+        return output
+
+    def step(self) -> tuple[Array, dict[str, Array]]:
+        output, _, tape = self.layer.forward(self.x, self.state, self.lengths)
+        return output, self._gradients(tape)
+
+
+class RaggedTorch(Torch):
+    """torch's layer: sequences are packed on the way in, padded on the way out."""
+
+    def __init__(self, problem: Problem, threads: int, lengths: Array) -> None:
+        super().__init__(problem, threads)
+        self.lengths = self.torch.from_numpy(lengths)
+
+    def _run(self) -> Any:
+        rnn = self.torch.nn.utils.rnn
+        packed = rnn.pack_padded_sequence(self.x, self.lengths, enforce_sorted=False)
+        output, _ = self.layer(packed, self.state)
+        output, _ = rnn.pad_packed_sequence(output, total_length=len(self.x))
+        return output
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows."""
+    for shape in SHAPES[: 1 if scope.quick else None]:
+        for cell in scope.of(list(GATES)):
+            yield from passes(Case(cell, *shape), scope.threads)
+
+
+def passes(case: Case, threads: int) -> Iterator[Workload]:
+    """Give both passes."""
+    problem = Problem(case)
+    lengths = np.random.default_rng(4).integers(1, case.steps, case.batch, endpoint=True)
+    dense = Rnncore(problem, threads)
+    ours = RaggedRnncore(problem, threads, lengths)
+    theirs = RaggedTorch(problem, threads, lengths)
+    what = {**asdict(case), "real_steps": int(lengths.sum())}
+    yield Workload(
+        what={"pass": "forward", **what},
+        runs={"rnncore": ours.forward, "torch": theirs.forward, "dense": dense.forward},
+        wrong=differences(
+            {"rnncore": {"output": ours.forward()}, "torch": {"output": theirs.forward()}}
+        ),
+    )
+    results = {name: peer.step() for name, peer in (("rnncore", ours), ("torch", theirs))}
+    yield Workload(
+        what={"pass": "step", **what},
+        runs={"rnncore": ours.step, "torch": theirs.step, "dense": dense.step},
+        wrong=differences({name: {"output": y, **g} for name, (y, g) in results.items()}),
+    )
+
+
+def per_step(row: Row) -> float:
+    """Give our time per real step over that in a batch without padding."""
+    what, taken = row.what, row.milliseconds
+    dense = taken["dense"] / (what["batch"] * what["steps"])
+    return taken["rnncore"] / what["real_steps"] / dense
+
+
+def nanoseconds(name: str, steps: Callable[[dict[str, Any]], int]) -> Callable[[Row], float]:
+    """Give a run's time for a real step."""
+    return lambda row: 1e6 * row.milliseconds[name] / steps(row.what)
+
+
+TOPIC = Topic(
+    name="ragged",
+    heading="Sequences of different lengths",
+    notes="""\
+Lengths uniform in 1..T, in no order, padded arrays in and out on both sides: rnncore takes the
+lengths, torch packs and pads. "a step" is the time for a real step over that for a step of the
+same batch with every sequence T long.""",
+    workloads=workloads,
+    title=layer_title,
+    columns={
+        "rnncore ms": ms("rnncore"),
+        "torch ms": ms("torch"),
+        "dense ms": ms("dense"),
+        "torch / us": times(ratio("torch")),
+        "a step": times(per_step),
+    },
+    targets=[
+        Target(5, "a real step against a dense batch's", per_step, 1.1, at_least=False),
+        Target(5, "against torch, packed", ratio("torch"), 4.0),
+    ],
+)

@@ -1,0 +1,49 @@
+"""Double precision, and two layers of two directions (goal 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from peers import GATES, Case
+from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from topics.layers import layer_passes
+from workloads import Row, Workload
+
+SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows."""
+    for shape in SHAPES[: 1 if scope.quick else None]:
+        for cell in scope.of(list(GATES)):
+            for case in (
+                Case(cell, *shape, dtype="float64"),
+                Case(cell, *shape, layers=2, bidirectional=True),
+            ):
+                yield from layer_passes(case, scope.threads, ["rnncore", "torch"])
+
+
+def _float64(row: Row) -> float | None:
+    return row.versus_torch if row.what["dtype"] == "float64" else None
+
+
+def _bidirectional(row: Row) -> float | None:
+    return row.versus_torch if row.what["bidirectional"] else None
+
+
+TOPIC = Topic(
+    name="variants",
+    heading="float64, and two layers of two directions (2x2)",
+    notes="Passes as in the grid.",
+    workloads=workloads,
+    title=layer_title,
+    columns={
+        "rnncore ms": ms("rnncore"),
+        "torch ms": ms("torch"),
+        "torch / us": times(ratio("torch")),
+    },
+    targets=[
+        Target(9, "float64 against torch", _float64, 3.0),
+        Target(9, "two bidirectional layers against torch", _bidirectional, 1.5),
+    ],
+)
