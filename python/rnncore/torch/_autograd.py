@@ -7,6 +7,7 @@ units, L layers, D directions.
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -209,6 +210,9 @@ def _state_array(call: Call, state: Tensor | None) -> Any:
 
 # The stack that packed a model's weights last, by the id of the first weight, while that lives.
 _stacks: dict[int, tuple[weakref.ref[Tensor], Call, torch.dtype, _core.Functional]] = {}
+if hasattr(os, "register_at_fork"):
+    # A child begins with none: another thread of its parent may have been packing one.
+    os.register_at_fork(after_in_child=_stacks.clear)
 
 
 def _functional(call: Call, weight: Tensor) -> _core.Functional:
