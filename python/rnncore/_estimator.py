@@ -29,6 +29,7 @@ from rnncore._state import State
 from rnncore._store import StoreMixin
 from rnncore._stream import StreamMixin
 from rnncore._threads import threads_for
+from rnncore._torch import TorchMixin
 from rnncore._validate import Array
 from rnncore._words import WordsHere, words_here
 
@@ -43,6 +44,7 @@ class RecurrentEstimator(
     StreamMixin,
     InspectMixin,
     StoreMixin,
+    TorchMixin,
     BaseEstimator,  # type: ignore[misc]
 ):
     """What `RNN`, `LSTM` and `GRU` share: everything but the equations."""

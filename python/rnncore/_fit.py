@@ -87,7 +87,7 @@ class Fit:
         options = self._options
         if self._go_on:
             self._problem = self._model._problem
-            _check_unchanged(options, self._problem)
+            check_unchanged(options, self._problem)
             _check_classes(classes, self._problem)
             sequences = self._problem.input.read(X, lengths)
             data = self._problem.label(sequences, y, sample_weight)
@@ -139,7 +139,7 @@ class Fit:
         model, options, problem = self._model, self._options, self._problem
         config = network_config(options, problem, model._cell)
         if self._go_on:
-            _check_same_network(config, model._config)
+            check_same_network(config, model._config)
         network = new_network(config)
         optimizer = self._optimizer
         if self._go_on:
@@ -240,7 +240,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
 
 
-def _check_unchanged(options: dict[str, Any], problem: Problem) -> None:
+def check_unchanged(options: dict[str, Any], problem: Problem) -> None:
     """Check parameters that a network goes on with as it began."""
     kind = problem.input
     for name, known in (
@@ -268,7 +268,7 @@ _OF_WEIGHTS = {
 }
 
 
-def _check_same_network(config: dict[str, Any], known: dict[str, Any]) -> None:
+def check_same_network(config: dict[str, Any], known: dict[str, Any]) -> None:
     """Check that weights of a network that was configured as `known` fit the new one."""
     for field, name in _OF_WEIGHTS.items():
         if config[field] != known[field]:

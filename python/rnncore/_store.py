@@ -44,7 +44,7 @@ class StoreMixin(Fitted):
             When a parameter is no value that a file can hold, or the model is of a class that is
             derived from rnncore's, which `rnncore.load` would not know.
         ValueError
-            With `include_optimizer` for a model that was itself loaded without.
+            With `include_optimizer` for a model that has none: loaded without, or from torch.
         OSError
             When the file cannot be written.
         """
@@ -70,7 +70,7 @@ class StoreMixin(Fitted):
             if self._optimizer is None:
                 raise ValueError(
                     "include_optimizer: expected False for a model that was loaded without its "
-                    "optimizer, got True"
+                    "optimizer, or comes from torch, got True"
                 )
             state = self._optimizer._core.state(self._network)
             configuration["optimizer"] = {

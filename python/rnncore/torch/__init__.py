@@ -20,6 +20,8 @@ layer is one operation, ``rnncore::forward``, that the same kernels compute. Not
 it; a training step costs some 0.2 ms a layer more than outside of a graph, inference 0.05 ms; and
 torch unrolls the other recurrent layers of the process. Cells and `functional` need no setting.
 
+A `Network` is a whole model: what an estimator's ``to_torch`` gives and its ``from_torch`` takes.
+
 Packed copies of the weights are kept from call to call. Each call compares the weights with those
 that were packed, so that it does not matter how they were written.
 """
@@ -40,6 +42,7 @@ from rnncore.torch._modules import (
     convert,
     revert,
 )
+from rnncore.torch._network import Network
 
 __all__ = [
     "GRU",
@@ -47,6 +50,7 @@ __all__ = [
     "RNN",
     "GRUCell",
     "LSTMCell",
+    "Network",
     "RNNCell",
     "convert",
     "functional",

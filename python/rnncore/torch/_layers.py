@@ -88,11 +88,16 @@ def check_module(name: str, module: object, kind: str) -> None:
     theirs: type[nn.Module] = getattr(nn, kind)
     if not isinstance(module, theirs):
         raise TypeError(f"{name}: expected a torch.nn.{kind}, got {describe(module)}")
+    check_forward(name, module, theirs, getattr(_modules, kind, theirs))
+
+
+def check_forward(name: str, module: nn.Module, *kinds: type[nn.Module]) -> None:
+    """Check that a module has the forward of one of `kinds`, and no hooks around it."""
     found: type[nn.Module] = type_before_parametrizations(module)
-    forwards = (theirs.forward, getattr(_modules, kind, theirs).forward)
-    if found.forward not in forwards or "forward" in vars(module):
+    if found.forward not in [kind.forward for kind in kinds] or "forward" in vars(module):
         raise TypeError(
-            f"{name}: expected torch.nn.{kind}'s own forward, got that of {found.__qualname__}"
+            f"{name}: expected {kinds[0].__module__.partition('.modules')[0]}."
+            f"{kinds[0].__name__}'s own forward, got that of {found.__qualname__}"
         )
     for hooks in (module._forward_pre_hooks, module._forward_hooks):
         if hooks:
