@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import rnncore
 import rnncore.torch
 from rnncore.text import Vocabulary
+from rnncore.torch import _estimators
 
 from .models import assert_same_bits, weights_of
 
@@ -91,14 +92,23 @@ def data_of(inputs: str, targets: str, rng) -> Data:
     return Data(X, y, options)
 
 
+class Case(NamedTuple):
+    kind: Any
+    inputs: str
+    targets: str
+    options: dict
+    seed: int
+
+
 @st.composite
-def models(draw):
-    """Return an unfitted estimator and its data."""
+def cases(draw):
+    """Return what an estimator is, and what it is to learn."""
     inputs = draw(st.sampled_from(INPUTS))
     targets = draw(st.sampled_from(TARGETS))
     if inputs in ("features", "several ids") and targets == "next id":
         inputs = "ids"
-    X, y, options = data_of(inputs, targets, np.random.default_rng(draw(st.integers(0, 99))))
+    seed = draw(st.integers(0, 99))
+    options = data_of(inputs, targets, np.random.default_rng(seed)).options
     kind = draw(st.sampled_from([rnncore.RNN, rnncore.LSTM, rnncore.GRU]))
     sizes = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
     if draw(st.booleans()):
@@ -125,19 +135,18 @@ def models(draw):
         if targets == "next id" and draw(st.booleans()):
             options |= {"tie_embedding": True, "freeze_embedding": False}
             options["embedding_dim"] = sizes[-1]
-    model = kind(max_epochs=1, random_state=0, learning_rate=0.1, batch_size=5, **options)
-    return model, X, y
+    return Case(kind, inputs, targets, options, seed)
 
 
-def tensors(model, X, fill=True):
-    """Return sequences as a tensor and lengths, with what is not to be read as padding."""
+def tensors(model, X):
+    """Return sequences as a tensor and lengths, with what nobody should read as padding."""
     if getattr(model, "vocabulary_", None) is not None:
         X = model.vocabulary_.transform(X)
     lengths = [len(x) for x in X]
     is_dense = not hasattr(model, "vocabulary_size_")
     shape = next(np.shape(x)[1:] for x in X if len(x))
-    padding = (np.nan if is_dense else -1) if fill else 0
-    padded = np.full((len(X), max(lengths), *shape), padding, model.dtype if is_dense else np.int64)
+    padding, dtype = (np.nan, model.dtype) if is_dense else (-1, np.int64)
+    padded = np.full((len(X), max(lengths), *shape), padding, dtype)
     for row, x in zip(padded, X, strict=True):
         row[: len(x)] = x
     return torch.from_numpy(padded), torch.tensor(lengths)
@@ -168,10 +177,12 @@ def assert_alike(model, network, X):
     np.testing.assert_allclose(theirs.reshape(ours.shape), ours, tolerance, tolerance)
 
 
-@given(models())
-def test_models_go_to_torch_and_come_back(drawn):
-    model, X, y = drawn
-    model.fit(X, y)
+@given(cases())
+def test_models_go_to_torch_and_come_back(case):
+    X, y, _ = data_of(case.inputs, case.targets, np.random.default_rng(case.seed))
+    model = case.kind(
+        max_epochs=1, random_state=0, learning_rate=0.1, batch_size=5, **case.options
+    ).fit(X, y)
     network = model.to_torch()
     assert not network.training
     assert_alike(model, network, X)
@@ -360,6 +371,32 @@ def test_weights_are_copies():
     for weight in network.parameters():
         weight.data.fill_(1)
     assert not any(value.any() for value in weights_of(back).values())
+
+
+def test_fresh_arrays_become_the_tensors_memory(monkeypatch):
+    model, *_ = fitted("ids")
+    arrays = {}
+
+    def caught(kind, config, problem, given):
+        arrays.update(given)
+        return to_network(kind, config, problem, given)
+
+    to_network = _estimators.to_network
+    monkeypatch.setattr(_estimators, "to_network", caught)
+    weights = model.to_torch().state_dict()
+    assert list(weights) == list(arrays)
+    for name, array in arrays.items():
+        assert np.shares_memory(weights[name].numpy(), array), name
+
+
+def test_weights_are_read_where_they_lie():
+    model, *_ = fitted("ids", learn_initial_state=True)
+    network = model.to_torch()
+    found = _estimators.read_network(network, "LSTM").weights
+    assert found.keys() == weights_of(model).keys()
+    memory = [weight.numpy() for weight in network.state_dict().values()]
+    for name, array in found.items():
+        assert any(np.shares_memory(array, part) for part in memory), name
 
 
 def saved(network):

@@ -406,6 +406,11 @@ def test_a_model_without_optimizer_says_so_when_saved_with_one(tmp_path):
     estimator.partial_fit(X, [0, 1] * 3).save(tmp_path / "model", include_optimizer=True)
 
 
+def test_classes_of_a_column_of_objects():
+    classes = np.array(["no", "yes"], object)
+    assert Network(lstm(), linear(), classes=classes).classes_.tolist() == ["no", "yes"]
+
+
 def test_pieces_are_saved_with_the_network():
     network = Network(lstm(), linear(), classes=["b", "a"])
     file = io.BytesIO()

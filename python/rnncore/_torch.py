@@ -28,9 +28,10 @@ class TorchMixin(Fitted):
         """Build a torch module that computes what the model does, and can be trained on in torch.
 
         It is made of ``torch.nn.Embedding``, modules of `rnncore.torch` and ``torch.nn.Linear``,
-        has a copy of the weights, and is in evaluation mode: ``train()`` turns dropout on. It
-        knows `classes_` and the vocabulary, but nothing of how the model was trained: optimizer,
-        schedule and what the optimizer keeps stay here.
+        has a copy of the weights (here they are kept in memory of Rust's, which nothing outside can
+        change), and is in evaluation mode: ``train()`` turns dropout on. It knows `classes_` and
+        the vocabulary, but nothing of how the model was trained: optimizer, schedule and what the
+        optimizer keeps stay here.
 
         Returns
         -------
@@ -60,8 +61,9 @@ class TorchMixin(Fitted):
 
         It predicts, streams, saves and learns on, by `partial_fit` or with ``warm_start=True``, as
         any fitted model; its optimizer begins anew, and `history_` is empty. Weights are read where
-        they lie and copied once. Biases that the network leaves out are zeros here, which training
-        moves; nothing but an embedding can be frozen.
+        they lie, if that is the CPU's memory, and copied once. Biases that the network leaves out
+        are zeros here, which training moves; nothing but an embedding stays frozen. Labels are
+        sorted, and the outputs with them.
 
         Parameters
         ----------

@@ -52,17 +52,20 @@ class Network(nn.Module):
         From the last layer's states to the outputs. Where its weight is that of the embedding, the
         two are one parameter.
     embedding : torch.nn.Embedding, "one-hot" or None
-        What steps are: ids with vectors, ids without, or, for None, features. The id
-        ``padding_idx`` stands for nothing.
+        What steps are: ids with vectors; ids without, for which there is a row of zeros and a one;
+        or, for None, features. The id ``padding_idx`` stands for nothing.
     output : "auto", "last", "mean", "max" or "sequence"
         What the head sees: the states in which the directions end, their mean or largest number
         over the steps, or those of every step. "auto" is the last, and for a language model every
         one.
     task : "classification", "regression" or "language_model"
     loss : "auto" or one of the estimators' losses
-        What the outputs mean: with "cross_entropy", the default of classification, logits of
-        classes; with "binary_cross_entropy", the default where there is one output, of that or of
-        the second of two classes.
+        What the outputs mean, and what training is to minimise: the function of
+        ``torch.nn.functional`` by that name (``binary_cross_entropy_with_logits``, ``mse_loss``,
+        ``l1_loss``, ``huber_loss``) over the outputs of sequences or real steps. "auto" is
+        "cross_entropy" for classes, "binary_cross_entropy" for one output, the logit of the second
+        of two classes, and "squared_error" for regression. Several outputs with
+        "binary_cross_entropy" are labels that may come together.
     classes : array (n_classes,), optional
         The labels in the order of the outputs. The default is 0, 1, ...
     ids_per_step : int

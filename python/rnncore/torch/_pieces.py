@@ -158,6 +158,8 @@ def _labels(classes: object, count: int) -> Array:
     if classes is None:
         return np.arange(count)
     labels = any_array("classes", classes)
+    if labels.dtype == object:  # as of a column of a table
+        labels = any_array("classes", labels.tolist())
     if labels.shape != (count,):
         raise ValueError(
             f"classes: expected {count} labels, one for each output, got {describe(labels)}"
