@@ -89,6 +89,7 @@ impl Problem {
             bidirectional: false,
             dropout: 0.0,
             locked_dropout: false,
+            proj_size: 0,
         })
         .expect("the shapes above are valid");
         let bound = (hidden as f32).sqrt().recip();

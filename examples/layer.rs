@@ -11,6 +11,7 @@ fn main() -> Result<()> {
         bidirectional: false,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     })?;
     // Any weights that differ between the units will do to start from.
     gru.update(|weights| {

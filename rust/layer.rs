@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::buffer::{Arena, Buffer};
-use crate::cell::{CellKind, Signature};
+use crate::cell::{CellKind, Feed, Signature};
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
 use crate::simd::Real;
 use crate::steps::Steps;
@@ -15,18 +15,27 @@ pub(crate) struct Geometry {
     pub signature: Signature,
     /// The input's columns.
     pub input: Columns,
-    /// Hidden units, H.
+    /// Units of the cell, H.
     pub hidden: usize,
+    /// Columns of the hidden state, W: fewer than H where the cell's output is projected, else H.
+    pub width: usize,
     /// Numbers in a register, L.
     pub lanes: usize,
 }
 
 impl Geometry {
-    pub fn new(kind: CellKind, input: Columns, hidden: usize, lanes: usize) -> Self {
+    /// Of a layer whose hidden state has `width` columns: `hidden`, or fewer with a projection.
+    pub fn new(
+        kind: CellKind,
+        input: Columns,
+        (hidden, width): (usize, usize),
+        lanes: usize,
+    ) -> Self {
         Geometry {
             signature: kind.signature(),
             input,
             hidden,
+            width,
             lanes,
         }
     }
@@ -40,13 +49,17 @@ impl Geometry {
         }
     }
 
-    /// Panels of hidden units, P.
+    /// Panels of units, P.
     pub fn panels(&self) -> usize {
         self.hidden.div_ceil(self.lanes)
     }
-    /// Hidden units with padding.
+    /// Units with padding, Hp.
     pub fn padded(&self) -> usize {
         self.panels() * self.lanes
+    }
+    /// Whether the hidden state is a projection of what the cell gives: h' = W_hr m.
+    pub fn projects(&self) -> bool {
+        self.width < self.hidden
     }
     /// Numbers of a row's slots in a panel.
     pub fn slot_row(&self) -> usize {
@@ -56,16 +69,24 @@ impl Geometry {
     pub fn trace_row(&self) -> usize {
         self.signature.trace * self.lanes
     }
-    /// Columns of the state's weights: H, or 0 for a cell without recurrence.
+    /// Columns of the state's weights: W, or 0 for a cell without recurrence.
     pub fn state_columns(&self) -> usize {
         if self.signature.is_recurrent() {
-            self.hidden
+            self.width
         } else {
             0
         }
     }
     /// The hidden state's columns.
     pub fn state(&self) -> Columns {
+        Self::columns(1, self.width, self.lanes)
+    }
+    /// The hidden state's columns with padding, Wp.
+    pub fn state_padded(&self) -> usize {
+        self.width.next_multiple_of(self.lanes)
+    }
+    /// The columns of what the cell gives, and of its memory.
+    pub fn units(&self) -> Columns {
         Self::columns(1, self.hidden, self.lanes)
     }
     /// Numbers of a panel of weights packed for forward.
@@ -81,12 +102,14 @@ impl Geometry {
 pub(crate) struct Weights<'a, E> {
     /// weight_ih, (G·H, I)
     pub input: &'a [E],
-    /// weight_hh, (G·H, H); empty without recurrence
+    /// weight_hh, (G·H, W); empty without recurrence
     pub state: &'a [E],
     /// bias_ih, (G·H)
     pub input_bias: Option<&'a [E]>,
     /// bias_hh, (G·H)
     pub state_bias: Option<&'a [E]>,
+    /// weight_hr, (W, H); empty without projection
+    pub projection: &'a [E],
 }
 
 /// Where the gradients of one direction's weights are written, shaped as [`Weights`].
@@ -95,15 +118,56 @@ pub(crate) struct WeightGradients<E> {
     pub state: *mut E,
     pub input_bias: Option<*mut E>,
     pub state_bias: Option<*mut E>,
+    pub projection: *mut E,
 }
 
 // SAFETY: the units of `weight_units` write disjoint elements; see `Kernels::weights`.
 unsafe impl<E: Sync> Sync for WeightGradients<E> {}
 
+/// One of the matrices of a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Matrix {
+    /// weight_ih
+    Input,
+    /// weight_hh
+    State,
+    /// weight_hr
+    Projection,
+}
+
+/// A matrix as blocks of rows, one for each gate.
+#[derive(Clone, Copy)]
+pub(crate) struct MatrixShape {
+    /// The slots that it feeds.
+    pub feed: Feed,
+    /// Rows of a block.
+    pub units: usize,
+    pub columns: Columns,
+}
+
+impl MatrixShape {
+    /// Panels of units.
+    pub fn panels(&self, lanes: usize) -> usize {
+        self.units.div_ceil(lanes)
+    }
+
+    /// The blocks, in the order of the slots.
+    fn gates<'a, E>(&self, rows: &'a [E]) -> Vec<GateRows<'a, E>> {
+        let (size, columns) = (self.units * self.columns.real(), self.columns);
+        let block = |&gate: &usize| GateRows {
+            rows: &rows[gate * size..][..size],
+            columns,
+        };
+        self.feed.gates.iter().map(block).collect()
+    }
+}
+
 /// Weights packed for forward.
 pub(crate) struct ForwardPack<E> {
     pub weights: Buffer<E>,
     pub bias: Buffer<E>,
+    /// From the cell's output to the hidden state; empty without projection.
+    pub projection: Buffer<E>,
 }
 
 /// Weights packed for backward.
@@ -112,6 +176,8 @@ pub(crate) struct BackwardPack<E> {
     pub input: Buffer<E>,
     /// Towards the step before.
     pub state: Buffer<E>,
+    /// From the hidden state to the cell's output; empty without projection.
+    pub projection: Buffer<E>,
 }
 
 impl Geometry {
@@ -133,10 +199,19 @@ impl Geometry {
         }
     }
 
-    fn gate<'a, E>(&self, rows: &'a [E], columns: Columns, gate: usize) -> GateRows<'a, E> {
-        let size = self.hidden * columns.real();
-        GateRows {
-            rows: &rows[gate * size..][..size],
+    /// The shape of one of the matrices; one that is not there has no gates.
+    pub fn shape(&self, matrix: Matrix) -> MatrixShape {
+        let (feed, units, columns) = match matrix {
+            Matrix::Input => (self.signature.input, self.hidden, self.input),
+            Matrix::State => (self.signature.state, self.hidden, self.state()),
+            Matrix::Projection => {
+                let gates: &[usize] = if self.projects() { &[0] } else { &[] };
+                (Feed { first: 0, gates }, self.width, self.units())
+            }
+        };
+        MatrixShape {
+            feed,
+            units,
             columns,
         }
     }
@@ -144,11 +219,8 @@ impl Geometry {
     /// Packs for forward, bias summed by slot.
     pub fn pack_forward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> ForwardPack<E> {
         let (input, state) = (self.signature.input, self.signature.state);
-        let rows = |from, columns, gates: &'static [usize]| -> Vec<_> {
-            gates.iter().map(|&g| self.gate(from, columns, g)).collect()
-        };
-        let input_rows = rows(w.input, self.input, input.gates);
-        let state_rows = rows(w.state, self.state(), state.gates);
+        let input_rows = self.shape(Matrix::Input).gates(w.input);
+        let state_rows = self.shape(Matrix::State).gates(w.state);
         let mut weights = arena.take(self.forward_panel() * self.panels());
         let mut bias = arena.zeros(self.slot_row() * self.panels());
         if !self.signature.rests_at_zero {
@@ -180,34 +252,46 @@ impl Geometry {
                 }
             }
         }
-        ForwardPack { weights, bias }
+        // A product reads its units by whole panels, the last one's padding too.
+        let of = self.shape(Matrix::Projection);
+        let rows = of.gates(w.projection);
+        let size = of.columns.stride() * rows.len() * self.lanes;
+        let mut projection = arena.zeros(size * of.panels(self.lanes));
+        for (panel, out) in projection.chunks_exact_mut(size.max(1)).enumerate() {
+            pack_forward(&rows, (panel * self.lanes, of.units), self.lanes, out);
+        }
+        ForwardPack {
+            weights,
+            bias,
+            projection,
+        }
     }
 
     /// Packs for backward.
     pub fn pack_backward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> BackwardPack<E> {
-        let pack = |from, columns: Columns, gates: &'static [usize]| {
-            let rows: Vec<_> = gates.iter().map(|&g| self.gate(from, columns, g)).collect();
-            let size = self.padded() * gates.len() * self.lanes;
-            let panels = columns.stride() / self.lanes;
-            let mut out = arena.take(size * panels);
-            if size > 0 {
-                for (panel, out) in out.chunks_exact_mut(size).enumerate() {
-                    pack_backward(&rows, panel, self.hidden, self.lanes, out);
-                }
+        let pack = |from, matrix| {
+            let of = self.shape(matrix);
+            let rows = of.gates(from);
+            let size = of.panels(self.lanes) * rows.len() * self.lanes * self.lanes;
+            let mut out = arena.take(size * (of.columns.stride() / self.lanes));
+            for (panel, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
+                pack_backward(&rows, panel, of.units, self.lanes, out);
             }
             out
         };
         BackwardPack {
-            input: pack(w.input, self.input, self.signature.input.gates),
-            state: pack(w.state, self.state(), self.signature.state.gates),
+            input: pack(w.input, Matrix::Input),
+            state: pack(w.state, Matrix::State),
+            projection: pack(w.projection, Matrix::Projection),
         }
     }
 }
 
 /// Where one direction of a layer finds and leaves its numbers during a pass over a batch.
 ///
-/// R is the batch's rows in packed order ([`Steps`]), B its sequences, Hp the padded hidden size.
-/// Rows of x, y and their gradients are padded to whole registers, padding zero.
+/// R is the batch's rows in packed order ([`Steps`]), B its sequences; Hp and Wp are the padded
+/// numbers of units and of the hidden state's columns. Rows of x, y, m and their gradients are padded
+/// to whole registers, padding zero.
 pub(crate) struct Sweep<'a, E> {
     pub steps: &'a Steps,
     /// From the last step to the first.
@@ -216,10 +300,13 @@ pub(crate) struct Sweep<'a, E> {
     pub x: *const E,
     /// Instead of an input: the one column of each of the R rows that is 1, all others being 0.
     pub ids: Option<&'a [u32]>,
-    /// Output, R rows of Hp, `y_stride` apart.
+    /// Output, R rows of Wp, `y_stride` apart.
     pub y: *mut E,
     pub y_stride: usize,
-    /// Initial hidden state, (B, Hp); not read, and taken as zero, where `h0_is_zero`.
+    /// What the cell gives before it is projected, Hp wide: R rows where `slots` are kept, else B
+    /// rows that each step overwrites; null without projection.
+    pub m: *mut E,
+    /// Initial hidden state, (B, Wp); not read, and taken as zero, where `h0_is_zero`.
     pub h0: *const E,
     pub h0_is_zero: bool,
     /// Initial trace, memory in the first vector, `[panel][B][trace][L]`. Overwritten by each step
@@ -238,27 +325,28 @@ unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
 pub(crate) struct Descent<E> {
     /// Gradient of y, laid out as y; null means zero.
     pub dy: *const E,
-    /// Gradient of the final hidden state, (B, Hp).
+    /// Gradient of the final hidden state, (B, Wp).
     pub dh_last: *const E,
     /// In: gradient of the final memory (else zeros); out: that of the initial one. `[panel][B][L]`.
     pub carry: *mut E,
-    /// Out: gradient of the initial hidden state, (B, Hp); may be null.
+    /// Out: gradient of the initial hidden state, (B, Wp); may be null.
     pub dh0: *mut E,
+    /// Out: gradient of each step's hidden state, R rows of Wp; empty without projection.
+    pub dh: *mut E,
 }
 
 // SAFETY: workers of a pass take disjoint rows.
 unsafe impl<E: Sync> Sync for Descent<E> {}
 
-/// A share of the work on weight gradients: some panels of units, and some columns of a source.
+/// A share of the work on weight gradients: some panels of a matrix's units, and some of its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeightUnit {
-    /// Whether the columns are the state's; else the input's.
-    pub of_state: bool,
-    /// Panels of hidden units.
+    pub matrix: Matrix,
+    /// Panels of units.
     pub panels: Range<usize>,
-    /// Positions in the source's padded rows, from a multiple of L.
+    /// Positions in the columns' padded rows, from a multiple of L.
     pub columns: Range<usize>,
-    /// Whether the biases of these panels are this unit's work too.
+    /// Whether the cell's biases of these panels are this unit's work too.
     pub with_bias: bool,
 }
 
@@ -269,21 +357,26 @@ impl Geometry {
     pub fn weight_units(&self, workers: usize) -> Vec<WeightUnit> {
         const WIDE: usize = 512;
         const HIGH: usize = 8;
-        let high = (self.panels() / (2 * workers)).clamp(1, HIGH);
+        let bias_of = match self.signature.is_recurrent() {
+            true => Matrix::State,
+            false => Matrix::Input,
+        };
         let mut units = Vec::new();
-        let bias_of_state = self.signature.is_recurrent();
-        for of_state in [true, false] {
-            let extent = if of_state {
-                self.state_columns()
+        for matrix in [Matrix::State, Matrix::Input, Matrix::Projection] {
+            let of = self.shape(matrix);
+            let extent = if of.feed.gates.is_empty() {
+                0
             } else {
-                self.input.extent()
+                of.columns.extent()
             };
-            let carries_bias = of_state == bias_of_state;
+            let panels = of.panels(self.lanes);
+            let high = (panels / (2 * workers)).clamp(1, HIGH);
+            let carries_bias = matrix == bias_of;
             for column in (0..extent.max(usize::from(carries_bias))).step_by(WIDE) {
-                for panel in (0..self.panels()).step_by(high) {
+                for panel in (0..panels).step_by(high) {
                     units.push(WeightUnit {
-                        of_state,
-                        panels: panel..(panel + high).min(self.panels()),
+                        matrix,
+                        panels: panel..(panel + high).min(panels),
                         columns: column..(column + WIDE).min(extent),
                         with_bias: carries_bias && column == 0,
                     });
@@ -308,18 +401,31 @@ mod tests {
     #[test]
     fn weight_units_cover_every_number_once() {
         for kind in KINDS {
-            for (segments, width, hidden) in [(1, 1, 1), (1, 0, 5), (2, 700, 33), (1, 513, 300)] {
+            for (segments, columns, hidden, width) in [
+                (1, 1, 1, 1),
+                (1, 0, 5, 5),
+                (2, 700, 33, 33),
+                (1, 513, 300, 300),
+                (1, 3, 600, 17),
+                (2, 5, 33, 32),
+            ] {
                 for (lanes, workers) in [(4, 1), (16, 2), (8, 64)] {
-                    let input = Geometry::columns(segments, width, lanes);
-                    let g = Geometry::new(kind, input, hidden, lanes);
-                    let sizes = [g.input.extent(), g.state_columns()];
-                    let mut seen = sizes.map(|columns| vec![0; columns * g.panels()]);
+                    let input = Geometry::columns(segments, columns, lanes);
+                    let g = Geometry::new(kind, input, (hidden, width), lanes);
+                    let projected = if width < hidden { hidden } else { 0 };
+                    let sizes = [g.input.extent(), g.state_columns(), projected];
+                    let panels = [hidden, hidden, width].map(|units| units.div_ceil(lanes));
+                    let mut seen = [0, 1, 2].map(|i| vec![0; sizes[i] * panels[i]]);
                     let mut biases = vec![0; g.panels()];
                     for unit in g.weight_units(workers) {
                         assert_eq!(unit.columns.start % lanes, 0);
                         for panel in unit.panels.clone() {
                             biases[panel] += u32::from(unit.with_bias);
-                            let source = usize::from(unit.of_state);
+                            let source = match unit.matrix {
+                                Matrix::Input => 0,
+                                Matrix::State => 1,
+                                Matrix::Projection => 2,
+                            };
                             for column in unit.columns.clone() {
                                 seen[source][panel * sizes[source] + column] += 1;
                             }
@@ -338,7 +444,7 @@ mod tests {
 
     #[test]
     fn there_is_a_unit_for_every_worker() {
-        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 64, 16), 256, 16);
+        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 64, 16), (256, 256), 16);
         for workers in [1, 2, 4, 8] {
             assert!(g.weight_units(workers).len() >= workers);
         }
@@ -347,7 +453,12 @@ mod tests {
     #[test]
     fn states_are_spread_and_collected() {
         let (batch, lanes, row) = (3, 4, 8);
-        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 1, lanes), 6, lanes);
+        let g = Geometry::new(
+            CellKind::Lstm,
+            Geometry::columns(1, 1, lanes),
+            (6, 6),
+            lanes,
+        );
         let state: Vec<f64> = (0..batch * g.padded()).map(|i| i as f64).collect();
         let mut spread = vec![-1.0; g.panels() * batch * row];
         g.spread(&state, batch, row, &mut spread);
@@ -364,12 +475,13 @@ mod tests {
     #[test]
     fn biases_are_summed_by_slot() {
         // One unit: gates r, z, n; slots n of the input, r, z, n of the state.
-        let g = Geometry::new(CellKind::Gru, Geometry::columns(1, 1, 2), 1, 2);
+        let g = Geometry::new(CellKind::Gru, Geometry::columns(1, 1, 2), (1, 1), 2);
         let weights = Weights {
             input: &[0.0; 3],
             state: &[0.0; 3],
             input_bias: Some(&[1.0, 2.0, 4.0]),
             state_bias: Some(&[8.0, 16.0, 32.0]),
+            projection: &[],
         };
         let pack = g.pack_forward(weights, &Arc::default());
         assert_eq!(*pack.bias, [4.0, 0.0, 9.0, 0.0, 18.0, 0.0, 32.0, 0.0]);
@@ -378,15 +490,35 @@ mod tests {
     #[test]
     fn units_that_are_padding_rest() {
         let kind = CellKind::by_name("rnn_sigmoid").unwrap();
-        let g = Geometry::new(kind, Geometry::columns(1, 1, 4), 6, 4);
+        let g = Geometry::new(kind, Geometry::columns(1, 1, 4), (6, 6), 4);
         let weights = Weights {
             input: &[0.0; 6],
             state: &[0.0; 36],
             input_bias: Some(&[1.0; 6]),
             state_bias: None,
+            projection: &[],
         };
         let rest = f64::NEG_INFINITY;
         let pack = g.pack_forward(weights, &Arc::default());
         assert_eq!(*pack.bias, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, rest, rest]);
+    }
+
+    #[test]
+    fn projections_are_packed_for_whole_panels() {
+        // Three units to two columns, two lanes: panels of units (0, 1) and (2, padding).
+        let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 0, 2), (3, 2), 2);
+        let weights = Weights {
+            input: &[],
+            state: &[0.0; 24],
+            input_bias: None,
+            state_bias: None,
+            projection: &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+        };
+        let forward = g.pack_forward(weights, &Arc::default());
+        let by_unit = [1.0, 4.0, 2.0, 5.0, 3.0, 6.0, 0.0, 0.0];
+        assert_eq!(*forward.projection, by_unit);
+        let backward = g.pack_backward(weights, &Arc::default());
+        let by_column = [1.0, 2.0, 4.0, 5.0, 3.0, 0.0, 6.0, 0.0];
+        assert_eq!(*backward.projection, by_column);
     }
 }

@@ -11,6 +11,9 @@
 //! * Names, shapes and gate order of the weights are torch's: `weight_ih_l0` (G·H, I),
 //!   `weight_hh_l0` (G·H, H), `bias_ih_l0`, `bias_hh_l0`, then `..._reverse` and the next layer;
 //!   LSTM's gates are i f g o, GRU's r z n.
+//! * With [`Config::proj_size`] the hidden state is a projection of the H units. It has that many
+//!   numbers for H wherever it stands, in outputs, states and the columns of `weight_hh_l0`;
+//!   memories keep H. `weight_hr_l0` follows the biases.
 //! * Weights and their gradients are flat buffers in the order of a [`Layout`]. Gradients are
 //!   written, not added to.
 //! * Sequences of a batch may have any length, zero included. A step after a sequence's end costs
@@ -32,6 +35,7 @@
 //!     bidirectional: false,
 //!     dropout: 0.0,
 //!     locked_dropout: false,
+//!     proj_size: 0,
 //! })?;
 //! gru.update(|weights| {
 //!     weights.fill(0.1);

@@ -10,8 +10,8 @@ use crate::layer::{Geometry, Sweep};
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// A state inside: for each layer and direction, (B, Hp) rows in the batch's order of rows,
-/// padding zero.
+/// A state inside: for each layer and direction, padded rows in the batch's order of rows, (B, Wp)
+/// of the hidden state or (B, Hp) of the memory, padding zero. See [`Sweep`] for the letters.
 pub(crate) type StateRows<E> = Vec<Buffer<E>>;
 
 /// The states of a batch, or their gradients; an absent one is zero.
@@ -34,7 +34,7 @@ impl<E> States<E> {
 pub(crate) struct DirectionPass<E> {
     pub geometry: Geometry,
     pub reverse: bool,
-    /// Initial hidden state, (B, Hp).
+    /// Initial hidden state, (B, Wp).
     pub h0: Buffer<E>,
     pub h0_is_zero: bool,
     /// Initial trace, `[panel][B][trace][L]`; the latest one in a pass that is not kept.
@@ -43,13 +43,15 @@ pub(crate) struct DirectionPass<E> {
     pub trace: Option<Buffer<E>>,
     /// Slots by step, in a pass that is kept.
     pub slots: Option<Buffer<E>>,
+    /// What the cell gave before it was projected, by row in a pass that is kept; else the latest.
+    pub m: Option<Buffer<E>>,
 }
 
 /// What a pass over a layer keeps.
 pub(crate) struct LayerPass<E> {
     /// The layer's input after dropout; none where it is the output beneath, or the first input.
     pub dropped: Option<Buffer<E>>,
-    /// Output, R rows with the directions' Hp side by side.
+    /// Output, R rows with the directions' Wp side by side.
     pub y: Buffer<E>,
     pub directions: Vec<DirectionPass<E>>,
 }
@@ -137,7 +139,8 @@ impl<E: Real> DirectionPass<E> {
 impl<E: Real> LayerPass<E> {
     /// Numbers from a row of the output to the next.
     pub fn stride(&self) -> usize {
-        self.directions.iter().map(|d| d.geometry.padded()).sum()
+        let widths = self.directions.iter().map(|d| d.geometry.state_padded());
+        widths.sum()
     }
 
     /// Places of the directions in the layer's buffers, for input rows at `x`, or `ids`.
@@ -163,13 +166,14 @@ impl<E: Real> LayerPass<E> {
                     ids,
                     y,
                     y_stride,
+                    m: pointer(&mut direction.m),
                     h0: direction.h0.as_ptr(),
                     h0_is_zero: direction.h0_is_zero,
                     trace0: direction.trace0.as_mut_ptr(),
                     trace: pointer(&mut direction.trace),
                     slots: pointer(&mut direction.slots),
                 };
-                y = y.wrapping_add(direction.geometry.padded());
+                y = y.wrapping_add(direction.geometry.state_padded());
                 sweep
             })
             .collect()
@@ -183,7 +187,7 @@ impl<E: Real> Pass<E> {
     }
 
     /// Writes the hidden state of a direction after `most` steps, or where a sequence ends before,
-    /// for the first sequences: as many rows of Hp, `stride` apart, as `to` has.
+    /// for the first sequences: as many rows of Wp, `stride` apart, as `to` has.
     ///
     /// A direction that runs backwards has only its end to give.
     pub fn hidden_after(
@@ -196,7 +200,7 @@ impl<E: Real> Pass<E> {
     ) {
         let layer = &self.layers[layer];
         let pass = &layer.directions[direction];
-        let padded = pass.geometry.padded();
+        let padded = pass.geometry.state_padded();
         let y_stride = layer.stride();
         for (row, to) in to.chunks_mut(stride).enumerate().take(self.steps.batch()) {
             let from = match pass.last_step(self.steps.lengths()[row].min(most)) {
@@ -216,7 +220,7 @@ impl<E: Real> Pass<E> {
         self.layers[layer].directions[direction].memory_after(&self.steps, most, to);
     }
 
-    /// Writes the hidden state in which a direction ends, (B, Hp), rows `stride` apart.
+    /// Writes the hidden state in which a direction ends, (B, Wp), rows `stride` apart.
     pub fn final_hidden(&self, layer: usize, direction: usize, stride: usize, to: &mut [E]) {
         self.hidden_after(layer, direction, usize::MAX, stride, to);
     }

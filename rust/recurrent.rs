@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::dropout::Drawn;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
+use crate::kernel::pack::Columns;
 use crate::params::Layout;
 use crate::pass::{Pass, Source, StateRows, States};
 use crate::sequence::Element;
@@ -21,13 +22,13 @@ pub struct Recurrent<E: 'static> {
     version: u64,
 }
 
-/// What goes into a pass. Letters: T steps, B sequences, I inputs, H hidden units, L layers, D
-/// directions.
+/// What goes into a pass. Letters: T steps, B sequences, I inputs, H hidden units, W columns of the
+/// hidden state ([`Config::state_size`]: H, or those of a projection), L layers, D directions.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a, E> {
     /// (T, B, I), or (R, I) in packed order
     pub x: Rows<'a, E>,
-    /// Initial hidden state (L·D, B, H), or zeros.
+    /// Initial hidden state (L·D, B, W), or zeros.
     pub h0: Option<ArrayView3<'a, E>>,
     /// Initial memory (L·D, B, H) of a cell that has one, or zeros.
     pub c0: Option<ArrayView3<'a, E>>,
@@ -138,16 +139,7 @@ impl<E: Element> Recurrent<E> {
         Err(foreign("one of another stack"))
     }
 
-    fn states_shape(&self, batch: usize) -> [usize; 3] {
-        [
-            self.stack.state_count(),
-            batch,
-            self.config().hidden_sizes[0],
-        ]
-    }
-
-    fn gather_states(&self, from: ArrayView3<E>, steps: &Steps) -> StateRows<E> {
-        let columns = self.stack.state_columns(0);
+    fn gather_states(&self, from: ArrayView3<E>, steps: &Steps, columns: Columns) -> StateRows<E> {
         from.axis_iter(Axis(0))
             .map(|from| {
                 let mut to = self.stack.arena().take(steps.batch() * columns.stride());
@@ -155,6 +147,18 @@ impl<E: Element> Recurrent<E> {
                 to
             })
             .collect()
+    }
+
+    fn gather_both(
+        &self,
+        (hidden, memory): (Option<ArrayView3<E>>, Option<ArrayView3<E>>),
+        steps: &Steps,
+    ) -> States<E> {
+        let stack = &self.stack;
+        States {
+            hidden: hidden.map(|from| self.gather_states(from, steps, stack.state_columns(0))),
+            memory: memory.map(|from| self.gather_states(from, steps, stack.memory_columns(0))),
+        }
     }
 
     /// How the rows of a batch lie, and the steps of the array that holds them.
@@ -211,8 +215,8 @@ impl<E: Element> Recurrent<E> {
         let (steps, total) = self.steps(&inputs)?;
         let batch = steps.batch();
         let has_memory = self.config().cell.signature().has_memory();
-        let expected = self.states_shape(batch);
-        for (name, state) in [("h0", inputs.h0), ("c0", inputs.c0)] {
+        let [hidden, memory] = self.config().states_shapes(batch);
+        for (name, state, expected) in [("h0", inputs.h0, hidden), ("c0", inputs.c0, memory)] {
             let Some(state) = state else { continue };
             if name == "c0" && !has_memory {
                 return Err(Error::value(
@@ -227,10 +231,7 @@ impl<E: Element> Recurrent<E> {
         let columns = self.stack.input_columns();
         let mut x = self.stack.arena().take(steps.rows() * columns.stride());
         gather(inputs.x, &steps, columns, &mut x);
-        let initial = States {
-            hidden: inputs.h0.map(|state| self.gather_states(state, &steps)),
-            memory: inputs.c0.map(|state| self.gather_states(state, &steps)),
-        };
+        let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
         let weights = &self.weights;
         let pass = self.stack.forward(
             weights,
@@ -251,8 +252,8 @@ impl<E: Element> Recurrent<E> {
     }
 
     /// Takes a tape back: gradients of a loss with respect to everything that went in, given those
-    /// with respect to the output `dy` (T, B, D·H) or (R, D·H) and the final states `dh` and `dc` (L·D, B, H).
-    /// An absent one is zero.
+    /// with respect to the output `dy` (T, B, D·W) or (R, D·W) and the final states `dh` (L·D, B, W) and
+    /// `dc` (L·D, B, H). An absent one is zero.
     ///
     /// # Errors
     /// [`Error::TapeUsed`] the second time, [`Error::TapeForeign`] if the weights have changed
@@ -291,13 +292,13 @@ impl<E: Element> Recurrent<E> {
         }
         let steps = &tape.steps;
         let outputs = self.stack.output_columns();
-        let states = self.states_shape(steps.batch());
+        let [hidden, memory] = self.config().states_shapes(steps.batch());
         if let Some(dy) = &dy {
             self.expect_rows("d_output", tape, dy.shape())?;
         }
-        for (name, state) in [("d_h", dh), ("d_c", dc)] {
+        for (name, state, expected) in [("d_h", dh, hidden), ("d_c", dc, memory)] {
             if let Some(state) = state {
-                expect_shape(name, state.shape(), &states)?;
+                expect_shape(name, state.shape(), &expected)?;
             }
         }
         let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
@@ -306,10 +307,7 @@ impl<E: Element> Recurrent<E> {
             gather(dy, steps, outputs, &mut to);
             to
         });
-        let last = States {
-            hidden: dh.map(|state| self.gather_states(state, steps)),
-            memory: dc.map(|state| self.gather_states(state, steps)),
-        };
+        let last = self.gather_both((dh, dc), steps);
         let wanted = if want.weights { self.weights.len() } else { 0 };
         let mut weights = vec![E::ZERO; wanted];
         let inputs = self
@@ -322,7 +320,7 @@ impl<E: Element> Recurrent<E> {
         })
     }
 
-    /// Writes a pass's output, (T, B, D·H), zero after a sequence's end, or (R, D·H).
+    /// Writes a pass's output, (T, B, D·W), zero after a sequence's end, or (R, D·W).
     ///
     /// # Errors
     /// [`Error::Shape`] naming `output`; [`Error::TapeUsed`] after backward;
@@ -337,7 +335,8 @@ impl<E: Element> Recurrent<E> {
         Ok(())
     }
 
-    /// Writes a pass's final hidden states, (L·D, B, H), and memories if `memory` is given.
+    /// Writes a pass's final hidden states, (L·D, B, W), and memories, (L·D, B, H), if `memory` is
+    /// given.
     ///
     /// # Errors
     /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::TapeUsed`] after backward;
@@ -350,14 +349,12 @@ impl<E: Element> Recurrent<E> {
     ) -> Result<()> {
         self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
-        let shape = self.states_shape(tape.steps.batch());
-        let columns = self.stack.state_columns(0);
+        let batch = tape.steps.batch();
+        let [hidden_shape, memory_shape] = self.config().states_shapes(batch);
         let directions = self.config().directions();
-        let mut rows: Buffer<E> = self
-            .stack
-            .arena()
-            .take(tape.steps.batch() * columns.stride());
-        expect_shape("hidden", hidden.shape(), &shape)?;
+        let columns = self.stack.state_columns(0);
+        let mut rows: Buffer<E> = self.stack.arena().take(batch * columns.stride());
+        expect_shape("hidden", hidden.shape(), &hidden_shape)?;
         for (i, to) in hidden.axis_iter_mut(Axis(0)).enumerate() {
             pass.final_hidden(i / directions, i % directions, columns.stride(), &mut rows);
             scatter_state(&rows, &tape.steps, columns, to);
@@ -365,7 +362,9 @@ impl<E: Element> Recurrent<E> {
         let Some(mut memory) = memory else {
             return Ok(());
         };
-        expect_shape("memory", memory.shape(), &shape)?;
+        let columns = self.stack.memory_columns(0);
+        let mut rows: Buffer<E> = self.stack.arena().take(batch * columns.stride());
+        expect_shape("memory", memory.shape(), &memory_shape)?;
         for (i, to) in memory.axis_iter_mut(Axis(0)).enumerate() {
             pass.final_memory(i / directions, i % directions, &mut rows);
             scatter_state(&rows, &tape.steps, columns, to);
@@ -373,7 +372,8 @@ impl<E: Element> Recurrent<E> {
         Ok(())
     }
 
-    /// Writes the gradients of the input (T, B, I) or (R, I) and of the initial states (L·D, B, H).
+    /// Writes the gradients of the input (T, B, I) or (R, I) and of the initial states, (L·D, B, W)
+    /// and (L·D, B, H).
     ///
     /// # Errors
     /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`.
@@ -409,10 +409,18 @@ impl<E: Element> Recurrent<E> {
                 scatter(rows, steps, self.stack.input_columns(), dx);
             }
         }
-        let shape = self.states_shape(steps.batch());
-        let columns = self.stack.state_columns(0);
-        let states = [("dh0", dh0, &inputs.dh0), ("dc0", dc0, &inputs.dmemory0)];
-        for (name, to, from) in states {
+        let [hidden, memory] = self.config().states_shapes(steps.batch());
+        let states = [
+            ("dh0", dh0, &inputs.dh0, hidden, self.stack.state_columns(0)),
+            (
+                "dc0",
+                dc0,
+                &inputs.dmemory0,
+                memory,
+                self.stack.memory_columns(0),
+            ),
+        ];
+        for (name, to, from, shape, columns) in states {
             let Some(mut to) = to else { continue };
             expect_shape(name, to.shape(), &shape)?;
             for (rows, to) in from.iter().zip(to.axis_iter_mut(Axis(0))) {

@@ -29,17 +29,13 @@ impl Problem {
             })
             .unwrap();
         let batch = lengths.len();
-        let states = (
-            config.num_layers() * config.directions(),
-            batch,
-            config.hidden_sizes[0],
-        );
+        let count = config.num_layers() * config.directions();
         let mut array = |shape| Array3::from_shape_simple_fn(shape, &mut uniform);
         Problem {
             model,
             x: array((total, batch, config.input_size)),
-            h0: array(states),
-            c0: array(states),
+            h0: array((count, batch, config.state_size(0))),
+            c0: array((count, batch, config.hidden_sizes[0])),
             lengths: lengths.to_vec(),
         }
     }
@@ -60,11 +56,11 @@ impl Problem {
         let tape = self.model.forward(inputs, keep, None).unwrap();
         let (total, batch, _) = self.x.dim();
         let mut output = Array3::from_elem(
-            (total, batch, config.directions() * config.hidden_sizes[0]),
+            (total, batch, config.directions() * config.state_size(0)),
             f64::NAN,
         );
         let mut hidden = Array3::from_elem(self.h0.dim(), f64::NAN);
-        let mut memory = Array3::zeros(self.h0.dim());
+        let mut memory = Array3::zeros(self.c0.dim());
         self.model.output(&tape, output.view_mut()).unwrap();
         let with_memory = lstm.then(|| memory.view_mut());
         self.model
@@ -99,12 +95,14 @@ impl Problem {
         let (mut hidden, mut memory) = (zero(&self.h0), zero(&self.c0));
         let mut input = self.x.clone();
         for (layer, &hidden_size) in config.hidden_sizes.iter().enumerate() {
-            let mut output = Array3::zeros((total, batch, directions * hidden_size));
+            let width = config.state_size(layer);
+            let mut output = Array3::zeros((total, batch, directions * width));
             for direction in 0..directions {
                 let suffix = format!("l{layer}{}", if direction == 1 { "_reverse" } else { "" });
                 let weights = |name: &str| self.weights(&format!("{name}_{suffix}"));
                 let (w, u) = (weights("weight_ih"), weights("weight_hh"));
                 let (b, d) = (weights("bias_ih"), weights("bias_hh"));
+                let projection = (config.proj_size > 0).then(|| weights("weight_hr"));
                 let state = layer * directions + direction;
                 for sequence in 0..batch {
                     let mut h = hidden.slice(s![state, sequence, ..]).to_owned();
@@ -141,7 +139,10 @@ impl Problem {
                             }
                             CellKind::Linear => unreachable!("is no recurrent cell"),
                         };
-                        let columns = direction * hidden_size..(direction + 1) * hidden_size;
+                        if let Some(projection) = &projection {
+                            h = projection.dot(&h);
+                        }
+                        let columns = direction * width..(direction + 1) * width;
                         output.slice_mut(s![step, sequence, columns]).assign(&h);
                     }
                     hidden.slice_mut(s![state, sequence, ..]).assign(&h);
@@ -198,7 +199,29 @@ fn config(cell: CellKind, input_size: usize, hidden_size: usize) -> Config {
         bidirectional: false,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     }
+}
+
+/// Whether the cell meets the state before in its sums alone.
+fn may_project(cell: CellKind) -> bool {
+    use CellKind::{Lstm, Rnn};
+    let residual = |cell| matches!(cell, Rnn { residual: true, .. });
+    cell == Lstm || (matches!(cell, Rnn { .. }) && !residual(cell))
+}
+
+/// A layer without projection, and those with projections of these sizes that the cell may have.
+fn projected(config: Config, sizes: &[usize]) -> impl Iterator<Item = Config> {
+    let most = if may_project(config.cell) {
+        config.hidden_sizes[0]
+    } else {
+        1
+    };
+    let sizes: Vec<usize> = sizes.iter().copied().filter(|&size| size < most).collect();
+    [0].into_iter().chain(sizes).map(move |proj_size| Config {
+        proj_size,
+        ..config.clone()
+    })
 }
 
 #[test]
@@ -206,10 +229,35 @@ fn cells_follow_their_equations() {
     for cell in CellKind::recurrent() {
         for &isa in Isa::available() {
             for (input, hidden) in [(1, 1), (3, 5), (17, 16), (5, 33), (0, 3)] {
-                Problem::new(config(cell, input, hidden), isa, 6, &[6, 3, 0, 1, 6]).check();
+                for config in projected(config(cell, input, hidden), &[1, 4, 17]) {
+                    Problem::new(config, isa, 6, &[6, 3, 0, 1, 6]).check();
+                }
             }
         }
     }
+}
+
+#[test]
+fn a_projection_is_smaller_and_of_a_cell_that_may_have_it() {
+    let refused = |cell, proj_size| {
+        let config = Config {
+            proj_size,
+            ..config(cell, 2, 5)
+        };
+        Recurrent::<f32>::new(config)
+            .err()
+            .map(|error| error.to_string())
+    };
+    for cell in CellKind::recurrent() {
+        let expected = format!(
+            "`proj_size`: expected 0 for the cell \"{cell}\", as it reads its state unit by unit, got 4"
+        );
+        let expected = (!may_project(cell)).then_some(expected);
+        assert_eq!(refused(cell, 4), expected);
+        assert_eq!(refused(cell, 0), None);
+    }
+    let expected = "`proj_size`: expected a number smaller than hidden_size, or 0 for none, got 5";
+    assert_eq!(refused(CellKind::Lstm, 5).as_deref(), Some(expected));
 }
 
 #[test]
@@ -224,8 +272,10 @@ fn stacks_follow_their_equations() {
                 bias,
                 ..config(cell, 4, 7)
             };
-            let isa = *Isa::available().last().unwrap();
-            Problem::new(config, isa, 5, &[2, 5, 0, 4, 5, 1, 3]).check();
+            for config in projected(config, &[5]) {
+                let isa = *Isa::available().last().unwrap();
+                Problem::new(config, isa, 5, &[2, 5, 0, 4, 5, 1, 3]).check();
+            }
         }
     }
 }
@@ -248,7 +298,9 @@ fn batches_of_every_size() {
         for &isa in Isa::available() {
             for batch in [1, 2, 3, 4, 7, 13, 29] {
                 let lengths: Vec<i64> = (0..batch).map(|i| 3 - i % 2).collect();
-                Problem::new(config(cell, 2, 9), isa, 3, &lengths).check();
+                for config in projected(config(cell, 2, 9), &[6]) {
+                    Problem::new(config, isa, 3, &lengths).check();
+                }
             }
         }
     }
@@ -260,6 +312,7 @@ fn nothing_may_come_in() {
         let config = Config {
             hidden_sizes: vec![3; 2],
             bidirectional: true,
+            proj_size: if may_project(cell) { 2 } else { 0 },
             ..config(cell, 2, 3)
         };
         let isa = *Isa::available().last().unwrap();
@@ -361,6 +414,7 @@ fn a_batch_beyond_memory_is_refused() {
         bidirectional: false,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     };
     let model = Recurrent::<f64>::new(config).unwrap();
     // One number seen as 2^40 of them.

@@ -39,21 +39,19 @@ impl Problem {
             .unwrap();
         let (batch, total) = (lengths.len(), 4);
         let directions = config.directions();
-        let states = (
-            config.num_layers() * directions,
-            batch,
-            config.hidden_sizes[0],
-        );
-        let outputs = (total, batch, directions * config.hidden_sizes[0]);
+        let count = config.num_layers() * directions;
+        let hidden = (count, batch, config.state_size(0));
+        let memory = (count, batch, config.hidden_sizes[0]);
+        let outputs = (total, batch, directions * config.state_size(0));
         Problem {
             model,
             x: array(&mut random, (total, batch, config.input_size)),
-            h0: array(&mut random, states),
-            c0: array(&mut random, states),
+            h0: array(&mut random, hidden),
+            c0: array(&mut random, memory),
             lengths: lengths.to_vec(),
             on_output: array(&mut random, outputs),
-            on_hidden: array(&mut random, states),
-            on_memory: array(&mut random, states),
+            on_hidden: array(&mut random, hidden),
+            on_memory: array(&mut random, memory),
             dropout_seed,
         }
     }
@@ -140,6 +138,8 @@ impl Problem {
         for i in indexes(&dh0.view()) {
             let slope = self.slope(|problem, step| problem.h0[i] += step);
             close("h0", dh0[i], slope);
+        }
+        for i in indexes(&dc0.view()) {
             let slope = self.slope(|problem, step| problem.c0[i] += step);
             close("c0", dc0[i], slope);
         }
@@ -158,53 +158,67 @@ impl Problem {
     }
 }
 
-fn config(cell: CellKind) -> Config {
-    Config {
-        cell,
-        input_size: 2,
-        hidden_sizes: vec![3],
-        bias: true,
-        bidirectional: false,
-        dropout: 0.0,
-        locked_dropout: false,
-    }
+/// A small layer of every cell, and one with a projection of every cell that may have it.
+fn configs() -> impl Iterator<Item = Config> {
+    CellKind::recurrent().flat_map(|cell| {
+        let projects = matches!(
+            cell,
+            CellKind::Lstm
+                | CellKind::Rnn {
+                    residual: false,
+                    ..
+                }
+        );
+        let sizes = if projects { &[0, 2][..] } else { &[0] };
+        sizes.iter().map(move |&proj_size| Config {
+            cell,
+            input_size: 2,
+            hidden_sizes: vec![3],
+            bias: true,
+            bidirectional: false,
+            dropout: 0.0,
+            locked_dropout: false,
+            proj_size,
+        })
+    })
 }
 
 #[test]
 fn gradients_are_the_slopes_of_the_loss() {
-    for cell in CellKind::recurrent() {
+    for config in configs() {
         for &isa in Isa::available() {
-            let what = format!("{cell:?} on {isa:?}");
-            Problem::new(config(cell), isa, &[4, 0, 2, 4, 1], None).check(&what);
+            let what = format!("{config:?} on {isa:?}");
+            Problem::new(config.clone(), isa, &[4, 0, 2, 4, 1], None).check(&what);
         }
     }
 }
 
 #[test]
 fn gradients_of_deep_bidirectional_stacks_with_dropout() {
-    for cell in CellKind::recurrent() {
+    for config in configs() {
         let config = Config {
             hidden_sizes: vec![3; 2],
             bidirectional: true,
-            bias: cell != CellKind::Gru,
+            bias: config.cell != CellKind::Gru,
             dropout: 0.4,
-            ..config(cell)
+            ..config
         };
         let isa = *Isa::available().last().unwrap();
-        Problem::new(config, isa, &[1, 4, 3], Some(9)).check(&format!("{cell:?}"));
+        Problem::new(config.clone(), isa, &[1, 4, 3], Some(9)).check(&format!("{config:?}"));
     }
 }
 
 #[test]
 fn gradients_of_more_than_one_panel() {
-    for cell in CellKind::recurrent() {
+    for config in configs() {
         let config = Config {
             hidden_sizes: vec![13],
-            ..config(cell)
+            proj_size: config.proj_size * 5,
+            ..config
         };
         for &isa in Isa::available() {
             Problem::new(config.clone(), isa, &[2, 1, 2], None)
-                .check(&format!("{cell:?} on {isa:?}"));
+                .check(&format!("{config:?} on {isa:?}"));
         }
     }
 }
@@ -213,13 +227,14 @@ fn gradients_of_more_than_one_panel() {
 /// does the one in a large batch and the other in a small one, and a lone sequence always.
 #[test]
 fn a_sequence_has_its_bits_in_any_batch() {
-    for cell in CellKind::recurrent() {
+    for small in configs() {
         for (input_size, hidden_size) in [(3, 5), (420, 410)] {
             let config = Config {
                 input_size,
                 hidden_sizes: vec![hidden_size],
                 bidirectional: true,
-                ..config(cell)
+                proj_size: small.proj_size * hidden_size / 4,
+                ..small
             };
             for &isa in Isa::available() {
                 let lengths = |n: usize| (0..n).map(|i| [4, 3, 0, 1][i % 4]).collect::<Vec<_>>();
@@ -235,7 +250,7 @@ fn a_sequence_has_its_bits_in_any_batch() {
                     problem.on_memory = problem.on_memory.slice(s![.., ..n, ..]).to_owned();
                     let some = problem.outputs(&problem.forward());
                     for (all, some) in all.iter().zip(&some) {
-                        assert_eq!(all.slice(s![.., ..n, ..]), some, "{cell:?} on {isa:?}");
+                        assert_eq!(all.slice(s![.., ..n, ..]), some, "{config:?} on {isa:?}");
                     }
                 }
             }
@@ -245,25 +260,26 @@ fn a_sequence_has_its_bits_in_any_batch() {
 
 #[test]
 fn gradients_of_a_lone_sequence() {
-    for cell in CellKind::recurrent() {
+    for config in configs() {
+        let config = Config {
+            bidirectional: true,
+            hidden_sizes: vec![3; 2],
+            ..config
+        };
         for &isa in Isa::available() {
-            let config = Config {
-                bidirectional: true,
-                hidden_sizes: vec![3; 2],
-                ..config(cell)
-            };
-            Problem::new(config, isa, &[4], None).check(&format!("{cell:?} on {isa:?}"));
+            Problem::new(config.clone(), isa, &[4], None).check(&format!("{config:?} on {isa:?}"));
         }
     }
 }
 
 #[test]
 fn instruction_sets_agree() {
-    for cell in CellKind::recurrent() {
+    for config in configs() {
         let config = Config {
             hidden_sizes: vec![21; 2],
             bidirectional: true,
-            ..config(cell)
+            proj_size: config.proj_size * 10,
+            ..config
         };
         let outputs: Vec<_> = Isa::available()
             .iter()
@@ -281,7 +297,7 @@ fn instruction_sets_agree() {
             for (a, b) in outputs[0].iter().zip(other) {
                 let largest = |a: &Array3<f64>| a.iter().fold(0f64, |m, x| m.max(x.abs()));
                 let (worst, size) = (largest(&(a - b)), largest(a).max(1.0));
-                assert!(worst < 1e-13 * size, "{cell:?}: {worst} of {size}");
+                assert!(worst < 1e-13 * size, "{config:?}: {worst} of {size}");
             }
         }
     }

@@ -30,12 +30,14 @@ OWN_CELLS = {
     for nonlinearity in NONLINEARITIES
     if residual or nonlinearity not in ("tanh", "relu")
 }
+# An LSTM whose state is a projection: two columns for three units, and none for one.
+PROJECTED = "lstm_projected"
 DTYPES = ["float32", "float64"]
 ISAS = _core.available_isas()
 
 every_cell = pytest.mark.parametrize("cell", CELLS)
 # One cell of each shape: what goes from step to step, and what is read and kept.
-every_shape = pytest.mark.parametrize("cell", [*CELLS, "rnn_sigmoid_residual"])
+every_shape = pytest.mark.parametrize("cell", [*CELLS, PROJECTED, "rnn_sigmoid_residual"])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 every_isa = pytest.mark.parametrize("isa", ISAS)
 
@@ -58,11 +60,17 @@ def threads(n: int) -> Iterator[None]:
         rnncore.set_num_threads(before)
 
 
-def build(cell: str, *args, isa: str = ISAS[-1], **kwargs):
+def build(cell: str, input_size: int, hidden_size: int, *args, isa: str = ISAS[-1], **kwargs):
     """Build the layer of a cell, for an instruction set."""
-    of, options = (CELLS | OWN_CELLS)[cell]
+    projected = nn.LSTM, {"proj_size": 2 * hidden_size // 3}
+    of, options = (CELLS | OWN_CELLS | {PROJECTED: projected})[cell]
     with instruction_set(isa):
-        return of(*args, **options, **kwargs)
+        return of(input_size, hidden_size, *args, **options, **kwargs)
+
+
+def state_size(layer) -> int:
+    """Return the columns of a layer's h."""
+    return getattr(layer, "proj_size", 0) or layer.hidden_size
 
 
 def parts(state) -> list:
@@ -81,16 +89,17 @@ class Call:
     def __init__(self, layer, rng, batch: int, steps: int, lengths=None):
         directions = 2 if layer.bidirectional else 1
         axes = (batch, steps) if layer.batch_first else (steps, batch)
-        state = (layer.num_layers * directions, batch, layer.hidden_size)
-        count = 2 if isinstance(layer, nn.LSTM) else 1
+        state = (layer.num_layers * directions, batch)
+        widths = [state_size(layer)]
+        widths += [layer.hidden_size] if isinstance(layer, nn.LSTM) else []
 
         def draw(*shape):
             return rng.standard_normal(shape).astype(layer.dtype)
 
         self.x = draw(*axes, layer.input_size)
-        self.d_output = draw(*axes, directions * layer.hidden_size)
-        self.states = [draw(*state) for _ in range(count)]
-        self.d_states = [draw(*state) for _ in range(count)]
+        self.d_output = draw(*axes, directions * state_size(layer))
+        self.states = [draw(*state, width) for width in widths]
+        self.d_states = [draw(*state, width) for width in widths]
         self.lengths = lengths
 
     def forward(self, layer):

@@ -29,6 +29,7 @@ fn stack(cell: CellKind, hidden_sizes: &[usize]) -> Config {
         bidirectional: false,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     }
 }
 

@@ -22,6 +22,7 @@ fn network(cell: CellKind, input: Input) -> Network<f64> {
         bidirectional: true,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     };
     let config = NetworkConfig::new(stack, input, Output::Last, 2, Loss::CrossEntropy);
     let mut network = Network::new(config).unwrap();

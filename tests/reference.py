@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .layers import parts, whole
+from .layers import parts, state_size, whole
 
 # The sizes here are not worth a second thread, and an idle one of torch's keeps a processor busy.
 torch.set_num_threads(1)
@@ -68,6 +68,7 @@ def twin(layer) -> torch.nn.Module:
         "batch_first",
         "dropout",
         "bidirectional",
+        "proj_size",
     )
     options = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
     if options.get("nonlinearity", "tanh") not in ("tanh", "relu") or getattr(
@@ -128,7 +129,7 @@ def run_twin(module, x, state, lengths):
 
 
 def width_of(module) -> int:
-    return module.hidden_size * (2 if module.bidirectional else 1)
+    return state_size(module) * (2 if module.bidirectional else 1)
 
 
 def gradients_of(outputs: list, weights: list, inputs: list) -> list[np.ndarray]:

@@ -109,10 +109,10 @@ def test_cells_refuse():
         case(TypeError, "random_state: expected", 2, 3, random_state=1.5),
         case(
             TypeError,
-            "expected some of input_size, .* got the unknown argument 'proj",
+            "expected some of input_size, .* got the unknown argument 'zoneout",
             2,
             3,
-            proj_size=2,
+            zoneout=0.1,
         ),
     ],
 )

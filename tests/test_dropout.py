@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from rnncore import nn
 
-from .layers import Call, assert_same_bits, build, every_isa, every_shape, parts, threads
+from .layers import (
+    Call,
+    assert_same_bits,
+    build,
+    every_isa,
+    every_shape,
+    parts,
+    state_size,
+    threads,
+)
 
 
 def test_dropout_comes_from_the_random_state():
@@ -52,7 +61,7 @@ def test_dropout_of_all_cuts_layers_apart(cell):
     call = Call(layer, np.random.default_rng(0), 4, 6, [3, 0, 6, 1])
     got = call.run(layer)
     apart = []
-    for number, input_size in enumerate([3, 9]):
+    for number, input_size in enumerate([3, state_size(layer)]):
         part = build(cell, input_size, 9)
         own = {k: v for k, v in layer.state_dict().items() if k.endswith(f"_l{number}")}
         part.load_state_dict({k.replace(f"_l{number}", "_l0"): v for k, v in own.items()})
@@ -62,7 +71,7 @@ def test_dropout_of_all_cuts_layers_apart(cell):
         if number == 0:
             view.d_output = np.zeros_like(call.d_output)
         else:
-            view.x = np.zeros((6, 4, 9), "float32")
+            view.x = np.zeros((6, 4, input_size), "float32")
         apart.append(view.run(part))
     lower, upper = apart
     want = {"output": upper["output"], "x": lower["x"]}

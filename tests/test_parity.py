@@ -10,8 +10,22 @@ from hypothesis import strategies as st
 
 from rnncore import nn
 
-from .layers import CELLS, ISAS, OWN_CELLS, build, instruction_set, parts, threads, whole
+from .layers import (
+    CELLS,
+    ISAS,
+    OWN_CELLS,
+    PROJECTED,
+    build,
+    instruction_set,
+    parts,
+    state_size,
+    threads,
+    whole,
+)
 from .reference import assert_near, gradients_of, run_twin, twin
+
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+TORCHS = [*CELLS, PROJECTED]
 
 # On both sides of 4, 8 and 16 numbers in a register.
 WIDTHS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 33]
@@ -99,11 +113,15 @@ def compare(cell: str, dtype: str, example: Example) -> None:
     def draw(*shape, given=True):
         return rng.standard_normal(shape).astype(dtype) if given else None
 
-    names = ["h", "c"] if cell == "lstm" else ["h"]
+    names = ["h", "c"] if isinstance(layer, nn.LSTM) else ["h"]
+    widths = [state_size(layer), layer.hidden_size][: len(names)]
     x = draw(*axes, example.input_size)
-    states = [draw(*state_axes, example.hidden_size) for _ in names]
-    d_output = draw(*axes, directions * example.hidden_size, given="output" in example.gradients)
-    d_states = [draw(*states[0].shape, given=name in example.gradients) for name in names]
+    states = [draw(*state_axes, width) for width in widths]
+    d_output = draw(*axes, directions * widths[0], given="output" in example.gradients)
+    d_states = [
+        draw(*state.shape, given=name in example.gradients)
+        for name, state in zip(names, states, strict=True)
+    ]
     if example.lengths is not None:
         # Nobody may read what lies behind a sequence's end.
         by_sequence = x if example.batch_first else x.swapaxes(0, 1)
@@ -132,7 +150,7 @@ def compare(cell: str, dtype: str, example: Example) -> None:
     assert_near(got, dict(zip(inputs, gradients, strict=True)), dtype)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", TORCHS)
 @given(example=examples())
 def test_layers_are_torchs_in_float64(cell, example):
     event("no batch axis" if example.batch is None else "batch")
@@ -141,7 +159,7 @@ def test_layers_are_torchs_in_float64(cell, example):
     compare(cell, "float64", example)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", TORCHS)
 @settings(max_examples=settings.default.max_examples // 4)
 @given(example=examples())
 def test_layers_are_torchs_in_float32(cell, example):
@@ -204,7 +222,7 @@ LARGE = Example(
 )
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", TORCHS)
 def test_large_layers_are_torchs(cell, dtype, isa, example):
     """Work that is worth several threads, in several blocks of whatever is cut into blocks."""
     compare(cell, dtype, replace(example, isa=isa))

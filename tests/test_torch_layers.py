@@ -200,14 +200,8 @@ def mixed():
             ValueError,
             r"module.weight_ih_l0: expected weights that hold numbers, got .* 'meta'",
         ),
-        (
-            lambda: torch.nn.LSTM(3, 4, proj_size=2),
-            ValueError,
-            r"expected proj_size 0, got 2",
-        ),
     ],
 )
-@pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_from_torch_refuses(make, error, match):
     with pytest.raises(error, match=match):
         nn.LSTM.from_torch(make())

@@ -58,7 +58,7 @@ def cases(draw):
     if name == "RNN":
         arguments["nonlinearity"] = draw(st.sampled_from(["tanh", "relu"]))
     if name == "LSTM" and arguments["hidden_size"] > 1:
-        arguments["proj_size"] = draw(st.sampled_from([0, 0, 0, 1]))
+        arguments["proj_size"] = draw(st.just(0) | st.integers(1, arguments["hidden_size"] - 1))
     is_packed = draw(st.booleans())
     lengths = draw(st.lists(st.integers(1, 6), min_size=1, max_size=5))
     return Case(

@@ -16,6 +16,7 @@ fn network(bidirectional: bool) -> Network<f32> {
         bidirectional,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     };
     let config = NetworkConfig::new(stack, Input::Dense, Output::Last, 2, Loss::CrossEntropy);
     Network::new(config).unwrap()

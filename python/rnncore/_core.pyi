@@ -71,6 +71,7 @@ class Stack:
         dropout: float,
         locked_dropout: bool,
         bidirectional: bool,
+        proj_size: int,
         dtype: str,
     ) -> Self: ...
     def parameter_shapes(self) -> list[tuple[str, tuple[int, ...]]]: ...
@@ -103,6 +104,7 @@ class Functional:
         num_layers: int,
         bias: bool,
         bidirectional: bool,
+        proj_size: int,
         dtype: str,
     ) -> Self: ...
     def forward(

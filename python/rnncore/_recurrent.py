@@ -21,13 +21,17 @@ State = Array | tuple[Array, Array]
 
 
 class Shapes(NamedTuple):
-    """Shapes of one call's arrays: the caller's, and the stack's, which have steps and batch."""
+    """Shapes of one call's arrays: the caller's, and the stack's, which have steps and batch.
+
+    Those of the states are without their columns, which are `widths`: of h, and of an LSTM's c.
+    """
 
     x: tuple[int, ...]
     output: tuple[int, ...]
     state: tuple[int, ...]
     stack_x: tuple[int, int, int]
-    stack_state: tuple[int, int, int]
+    stack_state: tuple[int, int]
+    widths: tuple[int, int]
 
     @property
     def stack_output(self) -> tuple[int, int, int]:
@@ -44,7 +48,8 @@ class Tape:
         self._shapes = shapes
 
     def __repr__(self) -> str:
-        return f"Tape(x {self._shapes.x}, state {self._shapes.state})"
+        state = (*self._shapes.state, self._shapes.widths[0])
+        return f"Tape(x {self._shapes.x}, state {state})"
 
 
 NONLINEARITIES = ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
@@ -92,6 +97,7 @@ class Recurrent(WordsHere):
             dropout=options.get("dropout", 0.0),
             locked_dropout=options.get("locked_dropout", False),
             bidirectional=options.get("bidirectional", False),
+            proj_size=options.get("proj_size", 0),
             dtype=options["dtype"],
         )
 
@@ -301,13 +307,15 @@ class Recurrent(WordsHere):
         return [
             None
             if part is None
-            else float_array(label, part, self.dtype, shapes.state).reshape(shapes.stack_state)
-            for label, part in named.items()
+            else float_array(label, part, self.dtype, (*shapes.state, width)).reshape(
+                *shapes.stack_state, width
+            )
+            for (label, part), width in zip(named.items(), shapes.widths, strict=True)
         ]
 
     def _write_state(self, h: Array, c: Array | None, shapes: Shapes) -> State:
-        h = h.reshape(shapes.state)
-        return h if c is None else (h, c.reshape(shapes.state))
+        h = h.reshape(*shapes.state, shapes.widths[0])
+        return h if c is None else (h, c.reshape(*shapes.state, shapes.widths[1]))
 
     def __repr__(self) -> str:
         defaults = {
@@ -319,6 +327,7 @@ class Recurrent(WordsHere):
             "dropout": 0.0,
             "locked_dropout": False,
             "bidirectional": False,
+            "proj_size": 0,
             "dtype": "float32",
         }
         shown = [str(self.input_size), str(self.hidden_size)]

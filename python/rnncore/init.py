@@ -187,11 +187,10 @@ def draw(
     weights = {}
     for name, shape in shapes.items():
         values = weights[name] = np.empty(shape, dtype)
-        of_state = _weight_of_state(name)
-        rows = shapes[of_state][1] if of_state in shapes else len(values)
-        _fill_gates(values, rows, rng, _draw_of(way, name, shapes))
-        if forget_bias is not None and of_state in shapes and values.ndim == 1:
-            if len(values) != 4 * rows:
+        hidden = _hidden_size(name, shapes)
+        _fill_gates(values, hidden or len(values), rng, _draw_of(way, name, shapes))
+        if forget_bias is not None and hidden is not None and values.ndim == 1:
+            if len(values) != 4 * hidden:
                 raise ValueError(f"forget_bias: expected None without forget gates, got {name!r}")
             _set_forget_bias(name, values, forget_bias)
     return weights
@@ -199,9 +198,19 @@ def draw(
 
 def _weight_of_state(name: str) -> str:
     """Name the weight of the state that goes with a layer's weight or bias."""
-    for kind in ("weight_ih", "bias_ih", "bias_hh"):
+    for kind in ("weight_ih", "bias_ih", "bias_hh", "weight_hr"):
         name = name.replace(f"{kind}_l", "weight_hh_l")
     return name if "weight_hh_l" in name else ""
+
+
+def _hidden_size(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """Return the hidden size of the layer whose weight or bias this is, if it is one's."""
+    of_state = _weight_of_state(name)
+    if of_state not in shapes:
+        return None
+    # Columns of the state are fewer where it is a projection of the hidden units.
+    projection = of_state.replace("weight_hh_l", "weight_hr_l")
+    return shapes[projection if projection in shapes else of_state][1]
 
 
 def _draw_of(way: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Draw:
@@ -212,9 +221,11 @@ def _draw_of(way: str, name: str, shapes: Mapping[str, tuple[int, ...]]) -> _Dra
         tied = "head.bias" in shapes and "head.weight" not in shapes
         return partial(_uniform, shapes[name][1] ** -0.5) if tied else _normal
     if way == "uniform":
-        below = ("head.weight", "embedding.weight") if name.startswith("head.") else ()
-        weight = next((weight for weight in below if weight in shapes), _weight_of_state(name))
-        return partial(_uniform, shapes[weight][1] ** -0.5)
+        hidden = _hidden_size(name, shapes)
+        if hidden is None:
+            weight = "head.weight" if "head.weight" in shapes else "embedding.weight"
+            hidden = shapes[weight][1]
+        return partial(_uniform, hidden**-0.5)
     if len(shapes[name]) == 1:
         return _zeros
     if way == "xavier_normal":

@@ -1,7 +1,8 @@
 """Recurrent layers and cells over NumPy arrays, with torch's constructors, shapes and names.
 
 Shapes use these letters: T steps, B sequences of a batch, I ``input_size``, H ``hidden_size``,
-L ``num_layers``, D directions (2 when bidirectional, else 1).
+L ``num_layers``, D directions (2 when bidirectional, else 1). An LSTM with `proj_size` has that
+many columns for H in `output` and ``h``; ``c`` keeps H.
 
 ==============  =========================================  ====================================
 array           batched                                    unbatched
@@ -172,13 +173,15 @@ class _Layer(Recurrent):
         stack_x = (x.shape[0], 1, x.shape[1]) if unbatched else x.shape
         steps, batch = (stack_x[1], stack_x[0]) if batch_first else stack_x[:2]
         directions = 2 if self.bidirectional else 1
-        stack_state = (self.num_layers * directions, batch, self.hidden_size)
+        stack_state = (self.num_layers * directions, batch)
+        width = self._options.get("proj_size", 0) or self.hidden_size
         shapes = Shapes(
             x=x.shape,
-            output=(*x.shape[:-1], directions * self.hidden_size),
-            state=(stack_state[0], self.hidden_size) if unbatched else stack_state,
+            output=(*x.shape[:-1], directions * width),
+            state=stack_state[:1] if unbatched else stack_state,
             stack_x=stack_x,
             stack_state=stack_state,
+            widths=(width, self.hidden_size),
         )
         if lengths is not None:
             if unbatched:
@@ -191,7 +194,7 @@ class _Layer(Recurrent):
 
 
 class LSTM(_Layer):
-    """Long short-term memory, as `torch.nn.LSTM` (gates i, f, g, o; no projection).
+    """Long short-term memory, as `torch.nn.LSTM` (gates i, f, g, o).
 
     ::
 
@@ -199,6 +202,9 @@ class LSTM(_Layer):
         f = sigmoid(W_if x + b_if + W_hf h + b_hf)        h' = o * tanh(c')
         g = tanh(W_ig x + b_ig + W_hg h + b_hg)
         o = sigmoid(W_io x + b_io + W_ho h + b_ho)
+
+    With `proj_size` the state is a projection of that, ``h' = W_hr (o * tanh(c'))`` (Sak et al.,
+    2014): fewer numbers to hand on, and fewer weights to read them.
 
     Parameters
     ----------
@@ -210,6 +216,9 @@ class LSTM(_Layer):
     dropout : float in [0, 1]
         Probability with which `forward` zeroes the outputs between two layers.
     bidirectional : bool
+    proj_size : int, >= 0 and < hidden_size
+        Columns of the projection; 0 for none. The weights ``weight_hr_l0`` and so on, (P, H), stand
+        after the biases.
     locked_dropout : bool
         Whether dropout zeroes the same numbers at all steps of a sequence (Gal and Ghahramani,
         2016) instead of drawing anew at each.
@@ -233,6 +242,39 @@ class LSTM(_Layer):
 
     _cell = "lstm"
 
+    proj_size: int
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        *,
+        locked_dropout: bool = False,
+        dtype: object = "float32",
+        random_state: object = None,
+    ) -> None:
+        hidden_size = integer("hidden_size", hidden_size, 1)
+        also = f", smaller than hidden_size ({hidden_size})"
+        self._own = {"proj_size": integer("proj_size", proj_size, 0, hidden_size - 1, also=also)}
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            locked_dropout=locked_dropout,
+            dtype=dtype,
+            random_state=random_state,
+        )
+
 
 class GRU(_Layer):
     """Gated recurrent unit, as `torch.nn.GRU` (gates r, z, n).
@@ -244,7 +286,7 @@ class GRU(_Layer):
         n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
         h' = (1 - z) * n + z * h
 
-    Parameters and errors are those of `LSTM`; the state is `h` alone.
+    Parameters and errors are those of `LSTM`, without `proj_size`; the state is `h` alone.
     """
 
     _cell = "gru"
@@ -261,7 +303,8 @@ def _simple(nonlinearity: object, residual: object) -> dict[str, object]:
 class RNN(_Layer):
     """Elman network, as `torch.nn.RNN`: ``h' = f(W_ih x + b_ih + W_hh h + b_hh)``.
 
-    Parameters and errors are those of `LSTM`, and two more. The state is `h` alone.
+    Parameters and errors are those of `LSTM`, with two more and without `proj_size`. The state is
+    `h` alone.
 
     Parameters
     ----------
@@ -392,13 +435,13 @@ class _Cell(Recurrent):
             expected = f"(B, {self.input_size}) or ({self.input_size},)"
             raise ValueError(f"x: expected shape {expected}, got {x.shape}")
         batch = x.shape[0] if x.ndim == 2 else 1
-        state_shape = (*x.shape[:-1], self.hidden_size)
         shapes = Shapes(
             x=x.shape,
-            output=state_shape,
-            state=state_shape,
+            output=(*x.shape[:-1], self.hidden_size),
+            state=x.shape[:-1],
             stack_x=(1, batch, self.input_size),
-            stack_state=(1, batch, self.hidden_size),
+            stack_state=(1, batch),
+            widths=(self.hidden_size, self.hidden_size),
         )
         _, state, tape = self._run(shapes, x, hx, keep=keep)
         return state, None if tape is None else Tape(tape, shapes)

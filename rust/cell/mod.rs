@@ -12,6 +12,8 @@
 //!   their sums are one; GRU keeps its candidate's two halves apart and so has 4 slots for 3 gates.
 //!   What a cell saves for backward overwrites its slots, and the gradients overwrite that.
 //! * The *memory* is a second state beside h (LSTM's c).
+//! * A *projection* may stand between a unit's output and the hidden state: what the pointwise
+//!   functions call h is then m, of H numbers, and the state is W_hr m, of fewer.
 //! * The *trace* is what is kept of a step besides the slots, memory first.
 //! * The *carry* goes elementwise from a step to the one before it in backward.
 
@@ -81,6 +83,11 @@ impl Signature {
     /// Whether there is a second state.
     pub fn has_memory(&self) -> bool {
         self.carry == Carry::Memory
+    }
+    /// Whether a projection of what the pointwise functions give may take its place as the hidden
+    /// state: they meet the state before in their sums alone.
+    pub fn may_project(&self) -> bool {
+        !self.reads_previous && self.carry != Carry::Hidden
     }
     /// Whether the cell has recurrent weights at all.
     pub fn is_recurrent(&self) -> bool {

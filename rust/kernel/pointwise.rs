@@ -53,7 +53,7 @@ pub(crate) struct PointwiseForward<E> {
     pub h_before: Grid<*const E>,
     /// In: the trace before; its memory is read if the cell has one.
     pub trace_before: Grid<*const E>,
-    /// Out: the hidden state.
+    /// Out: the hidden state, or what is still to be projected.
     pub h: Grid<*mut E>,
     /// Out: the trace, `trace` vectors each; may be `trace_before`.
     pub trace: Grid<*mut E>,

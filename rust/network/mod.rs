@@ -106,6 +106,10 @@ impl NetworkConfig {
     }
 
     fn check(&self) -> Result<()> {
+        if self.stack.proj_size > 0 {
+            let expected = "0 in a network";
+            return Err(Error::value("proj_size", expected, self.stack.proj_size));
+        }
         if self.n_outputs == 0 {
             return Err(Error::value("n_outputs", "an integer >= 1", 0));
         }
@@ -218,6 +222,7 @@ impl<E: Element> Network<E> {
                 bidirectional: false,
                 dropout: 0.0,
                 locked_dropout: false,
+                proj_size: 0,
             },
             isa,
             seen,

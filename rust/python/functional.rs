@@ -173,9 +173,10 @@ type InputGradients<'py> = (
 type NewStates<'py, E> = (Bound<'py, PyArray3<E>>, Option<Bound<'py, PyArray3<E>>>);
 
 fn new_states<'py, E: Held>(py: Python<'py>, config: &Config, batch: usize) -> NewStates<'py, E> {
-    let states = config.num_layers() * config.directions();
-    let new = || PyArray3::<E>::zeros(py, [states, batch, config.hidden_sizes[0]], false);
-    (new(), config.cell.signature().has_memory().then(new))
+    let [hidden, memory] = config.states_shapes(batch);
+    let memory = Some(memory).filter(|_| config.cell.signature().has_memory());
+    let new = |shape| PyArray3::<E>::zeros(py, shape, false);
+    (new(hidden), memory.map(new))
 }
 
 struct Arguments<'a, 'py> {
@@ -234,7 +235,7 @@ fn forward<'py, E: Held>(
     })?;
 
     if let Some(width) = dims.last_mut() {
-        *width = config.directions() * config.hidden_sizes[0];
+        *width = config.directions() * config.state_size(0);
     }
     let output = PyArrayDyn::<E>::zeros(py, dims, false);
     let (hidden, memory) = new_states::<E>(py, config, tape.batch());
@@ -324,7 +325,9 @@ fn backward<'py, E: Held>(
 #[pymethods]
 impl PyFunctional {
     #[new]
-    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, bidirectional, dtype))]
+    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, bidirectional, proj_size,
+        dtype))]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
         input_size: usize,
@@ -332,6 +335,7 @@ impl PyFunctional {
         num_layers: usize,
         bias: bool,
         bidirectional: bool,
+        proj_size: usize,
         dtype: &str,
     ) -> PyResult<Self> {
         let config = Config {
@@ -342,6 +346,7 @@ impl PyFunctional {
             bidirectional,
             dropout: 0.0,
             locked_dropout: false,
+            proj_size,
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let inner = if single {

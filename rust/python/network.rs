@@ -197,6 +197,7 @@ impl PyNetwork {
                 bidirectional,
                 dropout,
                 locked_dropout,
+                proj_size: 0,
             },
             input,
             output: choose("output", output, &OUTPUTS)?,

@@ -31,12 +31,6 @@ pub(super) struct PyTape {
     batch_first: bool,
 }
 
-/// (L·D, B, H): all layers of a [`Recurrent`] have one size.
-fn states_shape(config: &Config, batch: usize) -> [usize; 3] {
-    let states = config.num_layers() * config.directions();
-    [states, batch, config.hidden_sizes[0]]
-}
-
 type Outputs<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
@@ -90,20 +84,20 @@ fn forward<'py, E: Held>(
     let tape = py.detach(|| reading(model).forward(inputs, keep, seed))?;
 
     let (total, batch) = (tape.total(), tape.batch());
-    let width = config.directions() * config.hidden_sizes[0];
+    let width = config.directions() * config.state_size(0);
     let dims = if batch_first {
         [batch, total, width]
     } else {
         [total, batch, width]
     };
-    let states = states_shape(config, batch);
+    let [of_hidden, of_memory] = config.states_shapes(batch);
     let output = PyArray3::<E>::zeros(py, dims, false);
-    let hidden = PyArray3::<E>::zeros(py, states, false);
+    let hidden = PyArray3::<E>::zeros(py, of_hidden, false);
     let memory = config
         .cell
         .signature()
         .has_memory()
-        .then(|| PyArray3::<E>::zeros(py, states, false));
+        .then(|| PyArray3::<E>::zeros(py, of_memory, false));
     {
         let mut output = output.readwrite();
         let mut hidden = hidden.readwrite();
@@ -168,14 +162,14 @@ fn backward<'py, E: Held>(
     } else {
         [total, batch, config.input_size]
     };
-    let states = states_shape(config, batch);
+    let [of_hidden, of_memory] = config.states_shapes(batch);
     let dx = PyArray3::<E>::zeros(py, dims, false);
-    let dh0 = PyArray3::<E>::zeros(py, states, false);
+    let dh0 = PyArray3::<E>::zeros(py, of_hidden, false);
     let dc0 = config
         .cell
         .signature()
         .has_memory()
-        .then(|| PyArray3::<E>::zeros(py, states, false));
+        .then(|| PyArray3::<E>::zeros(py, of_memory, false));
     {
         let mut dx = dx.readwrite();
         let mut dh0 = dh0.readwrite();
@@ -244,7 +238,7 @@ fn apply_gradients<E: Held>(
 impl PyStack {
     #[new]
     #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, dropout,
-        locked_dropout, bidirectional, dtype))]
+        locked_dropout, bidirectional, proj_size, dtype))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
         cell: &str,
@@ -255,6 +249,7 @@ impl PyStack {
         dropout: f64,
         locked_dropout: bool,
         bidirectional: bool,
+        proj_size: usize,
         dtype: &str,
     ) -> PyResult<Self> {
         let config = Config {
@@ -265,6 +260,7 @@ impl PyStack {
             bidirectional,
             dropout,
             locked_dropout,
+            proj_size,
         };
         let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
         let (inner, layout) = if single {

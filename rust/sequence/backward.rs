@@ -30,10 +30,10 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
     if !descent.dh0.is_null() {
         // What no step changes: the states of empty sequences.
         for row in rows.clone().filter(|&row| steps.lengths()[row] == 0) {
-            // SAFETY: dh_last and dh0 have B rows of Hp numbers.
+            // SAFETY: dh_last and dh0 have B rows of Wp numbers.
             unsafe {
-                let at = row * g.padded();
-                ptr::copy_nonoverlapping(descent.dh_last.add(at), descent.dh0.add(at), g.padded());
+                let (at, count) = (row * g.state_padded(), g.state_padded());
+                ptr::copy_nonoverlapping(descent.dh_last.add(at), descent.dh0.add(at), count);
             }
         }
     }
@@ -61,6 +61,19 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
             }
             let after = visit.after.filter(|_| range.end <= going_on);
             let before = visit.before.filter(|_| range.end <= started);
+            if g.projects() {
+                // SAFETY: as in `forward`; the slots of the step after hold gradients.
+                unsafe {
+                    state_gradient::<V, S>(
+                        g,
+                        pack,
+                        sweep,
+                        descent,
+                        (visit.step, after),
+                        range.clone(),
+                    );
+                }
+            }
             let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
             for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
                 for (row, count) in runs(range.clone(), most) {
@@ -82,8 +95,55 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
             }
         }
         if !descent.dh0.is_null() && started < last {
-            // SAFETY: the slots of this step hold gradients by now; dh0 has B rows of Hp.
+            // SAFETY: the slots of this step hold gradients by now; dh0 has B rows of Wp.
             unsafe { initial_gradient::<V, S>(g, pack, sweep, descent, visit.step, started..last) }
+        }
+    }
+}
+
+/// The gradient of a projected state at a step, of rows that all go on to step `after` or end.
+///
+/// # Safety
+/// As [`super::Kernels::backward`]; steps and rows are in range, and the slots of the step after
+/// hold gradients.
+unsafe fn state_gradient<V: Vector, S: Slots>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
+    (step, after): (usize, Option<usize>),
+    rows: Range<usize>,
+) {
+    let width = g.state_padded();
+    let offset = sweep.steps.offset(step);
+    let after = after.filter(|_| g.signature.is_recurrent());
+    // SAFETY: the caller vouches for the sizes of all buffers.
+    unsafe {
+        for row in rows.clone() {
+            let to = std::slice::from_raw_parts_mut(descent.dh.add((offset + row) * width), width);
+            match after {
+                Some(_) => to.fill(V::Element::ZERO),
+                None => ptr::copy_nonoverlapping(
+                    descent.dh_last.add(row * width),
+                    to.as_mut_ptr(),
+                    width,
+                ),
+            }
+            if !descent.dy.is_null() {
+                let above = descent.dy.add((offset + row) * sweep.y_stride);
+                for (lane, to) in to.iter_mut().enumerate() {
+                    *to += *above.add(lane);
+                }
+            }
+        }
+        if let Some(after) = after {
+            Product {
+                out: descent.dh.add(offset * width),
+                out_row: width,
+                add: true,
+                ..to_state::<V, S>(g, pack, sweep, after, 0, 0)
+            }
+            .all::<V>(rows, width / V::LANES);
         }
     }
 }
@@ -109,10 +169,16 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
     let at = steps.offset(step) + row;
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
-        // What comes from the step after, if it is to be computed first, goes through the scratch.
+        // The gradient of what the cell gave is a product that goes through the scratch: with the
+        // projection, or with the state's weights. Rows that end here were given it.
         let after = after.filter(|_| g.signature.is_recurrent());
+        let product = match after {
+            _ if g.projects() => Some(to_projected::<V>(g, pack, descent, at, panel)),
+            Some(after) => Some(to_state::<V, S>(g, pack, sweep, after, row, panel)),
+            None => None,
+        };
         let products = scratch.0.as_mut_ptr();
-        let later = match after {
+        let later = match product {
             Some(_) => Grid {
                 at: products.cast_const(),
                 row: panels * V::LANES,
@@ -125,7 +191,7 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
             },
         };
         let h_before = sweep.h_before(g, before, row);
-        let above = (!descent.dy.is_null()).then(|| Grid {
+        let above = (!descent.dy.is_null() && !g.projects()).then(|| Grid {
             at: descent.dy.add(at * sweep.y_stride + column),
             row: sweep.y_stride,
             panel: V::LANES,
@@ -152,15 +218,14 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
                 panel: steps.count(step) * g.slot_row(),
             },
         };
-        if let Some(after) = after {
+        if let Some(product) = product {
             if sweep.outgrows_cache(g) {
                 tile.prefetch(&g.signature, V::LANES);
             }
             Product {
                 out: products,
                 out_row: panels * V::LANES,
-                add: false,
-                ..to_state::<V, S>(g, pack, sweep, after, row, panel)
+                ..product
             }
             .tile::<V>(count, panels);
         }
@@ -197,6 +262,33 @@ unsafe fn to_state<V: Vector, S: Slots>(
     }
 }
 
+/// The product of the gradients of projected states with the projection, from row `at` of the
+/// batch and panel `panel` on; the result is still to be placed.
+///
+/// # Safety
+/// As [`super::Kernels::backward`]; row and panel are in range.
+unsafe fn to_projected<V: Vector>(
+    g: &Geometry,
+    pack: &BackwardPack<V::Element>,
+    descent: &Descent<V::Element>,
+    at: usize,
+    panel: usize,
+) -> Product<V::Element> {
+    let width = g.state_padded();
+    Product {
+        // SAFETY: dh has this row.
+        a: unsafe { descent.dh.cast_const().add(at * width) },
+        a_row: width,
+        a_panel: V::LANES,
+        panels: width / V::LANES,
+        depth: V::LANES,
+        weights: pack.projection[panel * width * V::LANES..].as_ptr(),
+        out: ptr::null_mut(),
+        out_row: 0,
+        add: false,
+    }
+}
+
 /// The gradient of the initial hidden state, for rows that start at `step`.
 ///
 /// # Safety
@@ -216,10 +308,10 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
     unsafe {
         let product = Product {
             out: descent.dh0,
-            out_row: g.padded(),
+            out_row: g.state_padded(),
             ..to_state::<V, S>(g, pack, sweep, step, 0, 0)
         };
-        product.all::<V>(rows.clone(), g.panels());
+        product.all::<V>(rows.clone(), g.state_padded() / V::LANES);
         if g.signature.carry == Carry::Hidden {
             for row in rows {
                 for panel in 0..g.panels() {

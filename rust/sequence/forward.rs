@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{CACHE, Sweep};
 use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
-use crate::kernel::product::whole_tiles;
+use crate::kernel::product::{Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry};
 use crate::simd::{Real, Vector};
@@ -117,6 +117,10 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     unsafe { worker.tile((visit.step, before), (panel, panels), (row, count)) }
                 }
             }
+        }
+        if g.projects() {
+            // SAFETY: the rows are within the batch, and all their panels are there by now.
+            unsafe { worker.project(visit.step, rows.start..last) }
         }
     }
 }
@@ -291,6 +295,14 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 row: g.slot_row(),
                 panel: steps.count(step) * g.slot_row(),
             });
+            let out = match g.projects() {
+                true => sweep.projected(g, step, row),
+                false => Grid {
+                    at: sweep.y.add(at * sweep.y_stride),
+                    row: sweep.y_stride,
+                    panel: V::LANES,
+                },
+            };
             (self.pointwise.forward)(&PointwiseForward {
                 rows: count,
                 panels,
@@ -301,13 +313,36 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 },
                 trace_before: sweep.trace_at(g, before, panel, row).reading(),
                 h: Grid {
-                    at: sweep.y.add(at * sweep.y_stride + column),
-                    row: sweep.y_stride,
-                    panel: V::LANES,
+                    at: out.at.add(column),
+                    ..out
                 },
                 trace: sweep.trace_at(g, Some(step), panel, row),
                 saved,
             });
+        }
+    }
+
+    /// The hidden state of some rows, from what the cell gave at a step: h' = W_hr m.
+    ///
+    /// # Safety
+    /// As [`super::Kernels::forward`]; step and rows are in range, and their panels done.
+    unsafe fn project(&self, step: usize, rows: Range<usize>) {
+        let (g, sweep) = (self.g, self.sweep);
+        // SAFETY: the caller vouches for the sizes of all buffers.
+        unsafe {
+            let m = sweep.projected(g, step, 0);
+            Product {
+                a: m.at.cast_const(),
+                a_row: m.row,
+                a_panel: m.panel,
+                panels: g.panels(),
+                depth: V::LANES,
+                weights: self.pack.projection.as_ptr(),
+                out: sweep.y.add(sweep.steps.offset(step) * sweep.y_stride),
+                out_row: sweep.y_stride,
+                add: false,
+            }
+            .all::<V>(rows, g.state_padded() / V::LANES);
         }
     }
 }

@@ -65,11 +65,13 @@ pub(crate) trait Kernels<E: Real>: Sync {
         add: bool,
     );
 
-    /// Writes a unit's share of the gradients of the weights, from the slots' gradients.
+    /// Writes a unit's share of the gradients of the weights, from the slots' gradients and those
+    /// of the projected states.
     unsafe fn weights(
         &self,
         geometry: &Geometry,
         sweep: &Sweep<E>,
+        descent: &Descent<E>,
         unit: &WeightUnit,
         gradients: &WeightGradients<E>,
     );
@@ -158,6 +160,20 @@ impl<E: Real> Sweep<'_, E> {
         self.steps.rows() * g.panels() * g.slot_row() * size_of::<E>() > CACHE
     }
 
+    /// What the cell gives at a step before it is projected, from row `row` on.
+    unsafe fn projected(&self, g: &Geometry, step: usize, row: usize) -> Grid<*mut E> {
+        let first = match self.slots.is_null() {
+            true => row,
+            false => self.steps.offset(step) + row,
+        };
+        Grid {
+            // SAFETY: m has the rows that `Sweep` states.
+            at: unsafe { self.m.add(first * g.padded()) },
+            row: g.padded(),
+            panel: g.lanes,
+        }
+    }
+
     /// The hidden state that comes into a step, from row `row` on.
     unsafe fn h_before(&self, g: &Geometry, before: Option<usize>, row: usize) -> Grid<*const E> {
         // SAFETY: y and h0 have the rows that `Sweep` states.
@@ -169,7 +185,7 @@ impl<E: Real> Sweep<'_, E> {
                         .add((self.steps.offset(step) + row) * self.y_stride),
                     self.y_stride,
                 ),
-                None => (self.h0.add(row * g.padded()), g.padded()),
+                None => (self.h0.add(row * g.state_padded()), g.state_padded()),
             }
         };
         Grid {
@@ -250,10 +266,11 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         &self,
         g: &Geometry,
         sweep: &Sweep<E>,
+        descent: &Descent<E>,
         unit: &WeightUnit,
         gradients: &WeightGradients<E>,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { weights::<V, S>(g, sweep, unit, gradients) }
+        unsafe { weights::<V, S>(g, sweep, descent, unit, gradients) }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::Sweep;
 use crate::kernel::preactivation::Slots;
 use crate::kernel::weight::{Block, ByColumn, ColumnPanel, DEPTH, Piece, Totals};
-use crate::layer::{Geometry, WeightGradients, WeightUnit};
+use crate::layer::{Descent, Geometry, Matrix, WeightGradients, WeightUnit};
 use crate::simd::{Real, Vector};
 
 /// Writes a unit's share; see [`super::Kernels::weights`].
@@ -15,17 +15,20 @@ use crate::simd::{Real, Vector};
 pub(super) unsafe fn weights<V: Vector, S: Slots>(
     g: &Geometry,
     sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
     unit: &WeightUnit,
     gradients: &WeightGradients<V::Element>,
 ) {
-    if let (false, Some(ids)) = (unit.of_state, sweep.ids) {
+    if let (Matrix::Input, Some(ids)) = (unit.matrix, sweep.ids) {
         // SAFETY: passed on from the caller.
         return unsafe { weights_by_column::<V>(g, sweep, ids, unit, gradients) };
     }
-    let (feed, source, matrix) = if unit.of_state {
-        (g.signature.state, g.state(), gradients.state)
-    } else {
-        (g.signature.input, g.input, gradients.input)
+    let of = g.shape(unit.matrix);
+    let (feed, source) = (of.feed, of.columns);
+    let matrix = match unit.matrix {
+        Matrix::Input => gradients.input,
+        Matrix::State => gradients.state,
+        Matrix::Projection => gradients.projection,
     };
     let columns: Vec<ColumnPanel> = unit
         .columns
@@ -51,7 +54,16 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
             // SAFETY: rows and panel are the batch's and the layer's.
             unsafe {
                 let block = start..(start + DEPTH).min(rows);
-                gather(g, sweep, unit.of_state, panel, block, &mut pieces);
+                match unit.matrix {
+                    Matrix::Projection => {
+                        pieces.clear();
+                        pieces.push(projected(g, sweep, descent, panel, block));
+                    }
+                    matrix => {
+                        let of_state = matrix == Matrix::State;
+                        gather(g, sweep, of_state, panel, block, &mut pieces);
+                    }
+                }
                 if unit.with_bias {
                     V::invoke(Totals {
                         pieces: &pieces,
@@ -60,9 +72,9 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
                     });
                 }
                 let first = panel * V::LANES;
-                let units = (g.hidden - first).min(V::LANES);
+                let units = (of.units - first).min(V::LANES);
                 for (i, gate) in feed.gates.iter().enumerate() {
-                    let row = gate * g.hidden + first;
+                    let row = gate * of.units + first;
                     Block {
                         pieces: &pieces,
                         slot: (feed.first + i) * V::LANES,
@@ -138,6 +150,30 @@ unsafe fn weights_by_column<V: Vector>(
                 }
             }
         }
+    }
+}
+
+/// Packed rows `rows` as a piece: the gradients of a panel of the projected state, and what they
+/// were projected from.
+///
+/// # Safety
+/// The batch has these rows and the state this panel.
+unsafe fn projected<E: Real>(
+    g: &Geometry,
+    sweep: &Sweep<E>,
+    descent: &Descent<E>,
+    panel: usize,
+    rows: Range<usize>,
+) -> Piece<E> {
+    let width = g.state_padded();
+    Piece {
+        // SAFETY: dh and m have R rows.
+        slots: unsafe { descent.dh.add(rows.start * width + panel * g.lanes) },
+        slot_row: width,
+        // SAFETY: likewise.
+        x: unsafe { sweep.m.add(rows.start * g.padded()) },
+        x_row: g.padded(),
+        rows: rows.len(),
     }
 }
 

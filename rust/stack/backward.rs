@@ -62,7 +62,8 @@ impl<E: Element> Stack<E> {
             drawn,
         } = pass;
         let (rows, batch) = (steps.rows(), steps.batch());
-        let zeros = |g: &Geometry| self.arena.zeros(batch * g.padded());
+        let state_zeros = |g: &Geometry| self.arena.zeros(batch * g.state_padded());
+        let memory_zeros = |g: &Geometry| self.arena.zeros(batch * g.padded());
         let mut dh = last.hidden.map(|rows| rows.into_iter().rev());
         let mut dmemory = last.memory.map(|rows| rows.into_iter().rev());
         let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
@@ -76,26 +77,31 @@ impl<E: Element> Stack<E> {
                 (None, Some(beneath)) => (beneath.y.as_ptr(), None),
                 (None, None) => (x.rows(), x.ids()),
             };
-            let mut last = Vec::new();
-            let mut carry = Vec::new();
-            let mut dh0 = Vec::new();
+            let (mut last, mut carry) = (Vec::new(), Vec::new());
+            let (mut dh0, mut projected) = (Vec::new(), Vec::new());
             for direction in directions.iter().rev() {
                 let g = &direction.geometry;
                 last.push(
                     dh.as_mut()
                         .and_then(Iterator::next)
-                        .unwrap_or_else(|| zeros(g)),
+                        .unwrap_or_else(|| state_zeros(g)),
                 );
-                assert_eq!(last[last.len() - 1].len(), batch * g.padded());
-                let mut carried = zeros(g);
+                assert_eq!(last[last.len() - 1].len(), batch * g.state_padded());
+                let mut carried = memory_zeros(g);
                 if let Some(memory) = dmemory.as_mut().and_then(Iterator::next) {
                     assert_eq!(memory.len(), batch * g.padded());
                     g.spread(&memory, batch, g.lanes, &mut carried);
                 }
                 carry.push(carried);
-                dh0.extend(want.states.then(|| zeros(g)));
+                dh0.extend(want.states.then(|| state_zeros(g)));
+                let size = if g.projects() {
+                    rows * g.state_padded()
+                } else {
+                    0
+                };
+                projected.push(self.arena.take::<E>(size));
             }
-            for list in [&mut last, &mut carry, &mut dh0] {
+            for list in [&mut last, &mut carry, &mut dh0, &mut projected] {
                 list.reverse();
             }
             let sweeps = pass.sweeps(&steps, input);
@@ -104,7 +110,7 @@ impl<E: Element> Stack<E> {
                     dy: dy.as_ref().map_or(ptr::null(), |dy| {
                         assert_eq!(dy.len(), rows * self.layer_columns(layer).stride());
                         dy.as_ptr()
-                            .wrapping_add(d * directions[d].geometry.padded())
+                            .wrapping_add(d * directions[d].geometry.state_padded())
                     }),
                     dh_last: last[d].as_ptr(),
                     carry: carry[d].as_mut_ptr(),
@@ -113,6 +119,7 @@ impl<E: Element> Stack<E> {
                     } else {
                         ptr::null_mut()
                     },
+                    dh: projected[d].as_mut_ptr(),
                 })
                 .collect();
             let workers = self.workers(rows, &directions[0].geometry);
@@ -165,8 +172,13 @@ impl<E: Element> Stack<E> {
                 Late::Weights(d, unit) => {
                     // SAFETY: gradients have every parameter of the layout; units are disjoint.
                     unsafe {
-                        self.kernels
-                            .weights(&directions[d].geometry, &sweeps[d], &unit, &outs[d]);
+                        self.kernels.weights(
+                            &directions[d].geometry,
+                            &sweeps[d],
+                            &descents[d],
+                            &unit,
+                            &outs[d],
+                        );
                     }
                 }
             });
@@ -180,7 +192,7 @@ impl<E: Element> Stack<E> {
                 all_dmemory0.extend(carry.iter().zip(directions).rev().map(
                     |(carry, direction)| {
                         let g = &direction.geometry;
-                        let mut rows = zeros(g);
+                        let mut rows = memory_zeros(g);
                         g.collect(carry, batch, g.lanes, &mut rows);
                         rows
                     },

@@ -38,6 +38,10 @@ pub struct Config {
     pub dropout: f64,
     /// Whether dropout draws one mask for all steps of a sequence.
     pub locked_dropout: bool,
+    /// Columns W of a projection of what a cell gives, which then is its hidden state (Sak et al.,
+    /// 2014): h = W_hr m. 0 for none. Only cells that meet the state before in sums alone have it:
+    /// the LSTM and plain cells.
+    pub proj_size: usize,
 }
 
 /// More layers than anybody trains, few enough that naming them fits any memory.
@@ -67,6 +71,21 @@ impl Config {
         self.hidden_sizes.len()
     }
 
+    /// Columns of a hidden state of a layer.
+    pub fn state_size(&self, layer: usize) -> usize {
+        match self.proj_size {
+            0 => self.hidden_sizes[layer],
+            width => width,
+        }
+    }
+
+    /// The shapes of the hidden states, (L·D, B, W), and of the memories, (L·D, B, H), of layers
+    /// of one size.
+    pub(crate) fn states_shapes(&self, batch: usize) -> [[usize; 3]; 2] {
+        let count = self.num_layers() * self.directions();
+        [self.state_size(0), self.hidden_sizes[0]].map(|width| [count, batch, width])
+    }
+
     fn check(&self) -> Result<()> {
         if !(1..=MOST_LAYERS).contains(&self.num_layers()) {
             let expected = format!("1 to {MOST_LAYERS} layers");
@@ -74,6 +93,18 @@ impl Config {
         }
         if self.hidden_sizes.contains(&0) {
             return Err(Error::value("hidden_size", "an integer >= 1", 0));
+        }
+        let narrowest = self.hidden_sizes.iter().min();
+        if narrowest.is_some_and(|&hidden| self.proj_size >= hidden) {
+            let expected = "a number smaller than hidden_size, or 0 for none";
+            return Err(Error::value("proj_size", expected, self.proj_size));
+        }
+        if self.proj_size > 0 && !self.cell.signature().may_project() {
+            let expected = format!(
+                "0 for the cell \"{}\", as it reads its state unit by unit",
+                self.cell
+            );
+            return Err(Error::value("proj_size", expected, self.proj_size));
         }
         if !(0.0..=1.0).contains(&self.dropout) {
             return Err(Error::value(
@@ -117,8 +148,9 @@ pub(crate) fn addressable(argument: &str, sizes: &[usize]) -> Result<()> {
 /// One direction of one layer.
 struct Direction<E> {
     geometry: Geometry,
-    /// Places of weight_ih, weight_hh, bias_ih and bias_hh in the flat buffer; absent ones empty.
-    places: [Range<usize>; 4],
+    /// Places of weight_ih, weight_hh, bias_ih, bias_hh and weight_hr in the flat buffer; absent ones
+    /// empty.
+    places: [Range<usize>; 5],
     reverse: bool,
     /// Packed copies, made when first needed and dropped when the weights change.
     forward: OnceLock<ForwardPack<E>>,
@@ -134,6 +166,7 @@ impl<E: Real> Direction<E> {
             state: part(1),
             input_bias: bias(2),
             state_bias: bias(3),
+            projection: part(4),
         }
     }
 
@@ -148,6 +181,7 @@ impl<E: Real> Direction<E> {
             state: part(1).unwrap_or(ptr::null_mut()),
             input_bias: part(2),
             state_bias: part(3),
+            projection: part(4).unwrap_or(ptr::null_mut()),
         }
     }
 
@@ -207,7 +241,7 @@ impl<E: Element> Stack<E> {
         let mut layers = Vec::with_capacity(config.num_layers());
         let mut input = first;
         for (layer, &hidden) in config.hidden_sizes.iter().enumerate() {
-            let rows = signature.gates * hidden;
+            let (rows, width) = (signature.gates * hidden, config.state_size(layer));
             let mut directions = Vec::with_capacity(config.directions());
             for reverse in [false, true].into_iter().take(config.directions()) {
                 let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
@@ -221,12 +255,13 @@ impl<E: Element> Stack<E> {
                 let recurrent = signature.is_recurrent();
                 let places = [
                     push("weight_ih", &[rows, input.real()], true),
-                    push("weight_hh", &[rows, hidden], recurrent),
+                    push("weight_hh", &[rows, width], recurrent),
                     push("bias_ih", &[rows], config.bias),
                     push("bias_hh", &[rows], config.bias && recurrent),
+                    push("weight_hr", &[width, hidden], width < hidden),
                 ];
                 directions.push(Direction {
-                    geometry: Geometry::new(config.cell, input, hidden, lanes),
+                    geometry: Geometry::new(config.cell, input, (hidden, width), lanes),
                     places,
                     reverse,
                     forward: OnceLock::new(),
@@ -234,7 +269,7 @@ impl<E: Element> Stack<E> {
                 });
             }
             layers.push(directions);
-            input = Geometry::columns(config.directions(), hidden, lanes);
+            input = Geometry::columns(config.directions(), width, lanes);
         }
         Ok(Stack {
             config,
@@ -266,16 +301,20 @@ impl<E: Element> Stack<E> {
     }
     /// How rows of a layer's output lie inside.
     pub(crate) fn layer_columns(&self, layer: usize) -> Columns {
-        let hidden = self.config.hidden_sizes[layer];
-        Geometry::columns(self.config.directions(), hidden, self.lanes())
+        let width = self.config.state_size(layer);
+        Geometry::columns(self.config.directions(), width, self.lanes())
     }
     /// How rows of the last layer's output lie inside.
     pub(crate) fn output_columns(&self) -> Columns {
         self.layer_columns(self.layers.len() - 1)
     }
-    /// How rows of a layer's states lie inside.
+    /// How rows of a layer's hidden states lie inside.
     pub(crate) fn state_columns(&self, layer: usize) -> Columns {
         self.layers[layer][0].geometry.state()
+    }
+    /// How rows of a layer's memories lie inside.
+    pub(crate) fn memory_columns(&self, layer: usize) -> Columns {
+        self.layers[layer][0].geometry.units()
     }
     /// Layers times directions.
     pub(crate) fn state_count(&self) -> usize {
@@ -294,9 +333,13 @@ impl<E: Element> Stack<E> {
     fn workers(&self, rows: usize, geometry: &Geometry) -> usize {
         /// Products that take about as long as starting a second thread.
         const WORTHWHILE: usize = 1 << 20;
-        let products = geometry.signature.slots
-            * geometry.padded()
-            * (geometry.input.extent() + geometry.hidden);
+        let projected = if geometry.projects() {
+            geometry.width
+        } else {
+            0
+        };
+        let sums = geometry.signature.slots * (geometry.input.extent() + geometry.width);
+        let products = geometry.padded() * (sums + projected);
         let threads = parallel::num_threads().unwrap_or(1);
         threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
     }
@@ -310,8 +353,9 @@ impl<E: Element> Stack<E> {
         const LARGE: usize = 1 << 26;
         let of_direction = |direction: &Direction<E>| {
             let g = &direction.geometry;
-            let kept = g.panels() * (g.slot_row() + g.trace_row());
-            g.padded() + if keep { kept } else { 0 }
+            let projected = if g.projects() { g.padded() } else { 0 };
+            let kept = g.panels() * (g.slot_row() + g.trace_row()) + projected;
+            g.state_padded() + if keep { kept } else { 0 }
         };
         let directions = self.layers.iter().flatten();
         let row = self.input_columns().stride() + directions.map(of_direction).sum::<usize>();
@@ -368,14 +412,16 @@ impl<E: Element> Stack<E> {
                     let g = &direction.geometry;
                     let given = h0.as_mut().and_then(Iterator::next);
                     let h0_is_zero = given.is_none();
-                    let h0 = given.unwrap_or_else(|| self.arena.zeros(batch * g.padded()));
-                    assert_eq!(h0.len(), batch * g.padded());
+                    let h0 = given.unwrap_or_else(|| self.arena.zeros(batch * g.state_padded()));
+                    assert_eq!(h0.len(), batch * g.state_padded());
                     let mut trace0 = self.arena.zeros(batch * g.panels() * g.trace_row());
                     if let Some(memory) = memory0.as_mut().and_then(Iterator::next) {
                         assert_eq!(memory.len(), batch * g.padded());
                         g.spread(&memory, batch, g.trace_row(), &mut trace0);
                     }
                     let kept = |row: usize| keep.then(|| self.arena.take(rows * g.panels() * row));
+                    let m_rows = if keep { rows } else { batch };
+                    let m = g.projects().then(|| self.arena.take(m_rows * g.padded()));
                     DirectionPass {
                         geometry: *g,
                         reverse: direction.reverse,
@@ -384,6 +430,7 @@ impl<E: Element> Stack<E> {
                         trace0,
                         trace: kept(g.trace_row()),
                         slots: kept(g.slot_row()),
+                        m,
                     }
                 })
                 .collect();

@@ -16,6 +16,7 @@ fn config(cell: CellKind, input_size: usize, hidden_sizes: &[usize]) -> Config {
         bidirectional: true,
         dropout: 0.0,
         locked_dropout: false,
+        proj_size: 0,
     }
 }
 
@@ -30,17 +31,15 @@ fn rows(stack: &Stack<f64>, count: usize, columns: Columns, seed: usize) -> Buff
     rows
 }
 
-/// A state of each of some layers' directions.
-fn states(stack: &Stack<f64>, first: usize, layers: Range<usize>) -> Vec<Buffer<f64>> {
+/// A state of each of some layers' directions, whose rows lie as `columns` says.
+fn states(
+    stack: &Stack<f64>,
+    columns: impl Fn(usize) -> Columns,
+    first: usize,
+    layers: Range<usize>,
+) -> Vec<Buffer<f64>> {
     (2 * layers.start..2 * layers.end)
-        .map(|i| {
-            rows(
-                stack,
-                BATCH,
-                stack.state_columns(i / 2 - layers.start),
-                first + i,
-            )
-        })
+        .map(|i| rows(stack, BATCH, columns(i / 2 - layers.start), first + i))
         .collect()
 }
 
@@ -65,9 +64,20 @@ fn run(
         to
     };
     let given = |seed| States {
-        hidden: Some(states(stack, seed, layers.clone())),
-        memory: (stack.config.cell == CellKind::Lstm)
-            .then(|| states(stack, seed + 100, layers.clone())),
+        hidden: Some(states(
+            stack,
+            |layer| stack.state_columns(layer),
+            seed,
+            layers.clone(),
+        )),
+        memory: (stack.config.cell == CellKind::Lstm).then(|| {
+            states(
+                stack,
+                |layer| stack.memory_columns(layer),
+                seed + 100,
+                layers.clone(),
+            )
+        }),
     };
     let steps = Steps::new(&LENGTHS);
     let x = Source::Rows(copy(x));
@@ -93,54 +103,74 @@ fn run(
 fn layers_may_differ_in_size() {
     for cell in CellKind::recurrent() {
         for &isa in Isa::available() {
-            let whole = Stack::<f64>::with_isa(config(cell, 4, &SIZES), isa).unwrap();
-            let count = LENGTHS.iter().sum();
-            let weights: Vec<f64> = (0..whole.layout().size())
-                .map(|i| 0.4 * (i as f64 * 0.37).sin())
-                .collect();
-            let x = rows(&whole, count, whole.input_columns(), 1);
-            let dy = || rows(&whole, count, whole.output_columns(), 2);
-            let all = run(&whole, &weights, &x, 0..3, dy);
-
-            // Up through the layers for what each is fed, then down again.
-            let mut parts = Vec::new();
-            let (mut input, mut start) = (x.to_vec(), 0);
-            for (layer, &hidden) in SIZES.iter().enumerate() {
-                let real = whole.layers[layer][0].geometry.input.real();
-                let first = whole.layers[layer][0].geometry.input;
-                let part = Stack::with_input(config(cell, real, &[hidden]), isa, first).unwrap();
-                let place = start..start + part.layout().size();
-                start = place.end;
-                let none = || part.arena.zeros(count * part.output_columns().stride());
-                let range = layer..layer + 1;
-                let output = run(&part, &weights[place.clone()], &input, range, none).output;
-                parts.push((part, place, std::mem::replace(&mut input, output)));
-            }
-            assert_eq!(all.output, input, "{cell} on {isa:?}");
-            let mut dy = dy().to_vec();
-            for (layer, (part, place, input)) in parts.iter().enumerate().rev() {
-                let above = || {
-                    let mut to = part.arena.take(dy.len());
-                    to.copy_from_slice(&dy);
-                    to
-                };
-                let weights = &weights[place.clone()];
-                let found = run(part, weights, input, layer..layer + 1, above);
-                assert_eq!(
-                    all.weights[place.clone()],
-                    found.weights,
-                    "{cell} on {isa:?}"
+            layers_differ(config(cell, 4, &SIZES), isa);
+            if cell.signature().may_project() {
+                let proj_size = 2;
+                layers_differ(
+                    Config {
+                        proj_size,
+                        ..config(cell, 4, &SIZES)
+                    },
+                    isa,
                 );
-                assert_eq!(
-                    all.dh0[2 * layer..2 * layer + 2],
-                    found.dh0,
-                    "{cell} on {isa:?}"
-                );
-                dy = found.dx;
             }
-            assert_eq!(all.dx, dy, "{cell} on {isa:?}");
         }
     }
+}
+
+fn layers_differ(config: Config, isa: Isa) {
+    let cell = config.cell;
+    let whole = Stack::<f64>::with_isa(config.clone(), isa).unwrap();
+    let count = LENGTHS.iter().sum();
+    let weights: Vec<f64> = (0..whole.layout().size())
+        .map(|i| 0.4 * (i as f64 * 0.37).sin())
+        .collect();
+    let x = rows(&whole, count, whole.input_columns(), 1);
+    let dy = || rows(&whole, count, whole.output_columns(), 2);
+    let all = run(&whole, &weights, &x, 0..3, dy);
+
+    // Up through the layers for what each is fed, then down again.
+    let mut parts = Vec::new();
+    let (mut input, mut start) = (x.to_vec(), 0);
+    for (layer, &hidden) in SIZES.iter().enumerate() {
+        let real = whole.layers[layer][0].geometry.input.real();
+        let first = whole.layers[layer][0].geometry.input;
+        let part = Config {
+            input_size: real,
+            hidden_sizes: vec![hidden],
+            ..config.clone()
+        };
+        let part = Stack::with_input(part, isa, first).unwrap();
+        let place = start..start + part.layout().size();
+        start = place.end;
+        let none = || part.arena.zeros(count * part.output_columns().stride());
+        let range = layer..layer + 1;
+        let output = run(&part, &weights[place.clone()], &input, range, none).output;
+        parts.push((part, place, std::mem::replace(&mut input, output)));
+    }
+    assert_eq!(all.output, input, "{cell} on {isa:?}");
+    let mut dy = dy().to_vec();
+    for (layer, (part, place, input)) in parts.iter().enumerate().rev() {
+        let above = || {
+            let mut to = part.arena.take(dy.len());
+            to.copy_from_slice(&dy);
+            to
+        };
+        let weights = &weights[place.clone()];
+        let found = run(part, weights, input, layer..layer + 1, above);
+        assert_eq!(
+            all.weights[place.clone()],
+            found.weights,
+            "{cell} on {isa:?}"
+        );
+        assert_eq!(
+            all.dh0[2 * layer..2 * layer + 2],
+            found.dh0,
+            "{cell} on {isa:?}"
+        );
+        dy = found.dx;
+    }
+    assert_eq!(all.dx, dy, "{cell} on {isa:?}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 """One call of the Rust stack as an operation that torch can differentiate.
 
 Letters of the shapes: T steps, B sequences, R steps of all sequences together, I inputs, H hidden
-units, L layers, D directions.
+units, W columns of h (H, or those of a projection), L layers, D directions.
 """
 
 from __future__ import annotations
@@ -33,12 +33,19 @@ class Call(NamedTuple):
     cell: str
     input_size: int
     hidden_size: int
+    # 0 where h is no projection.
+    proj_size: int
     num_layers: int
     bias: bool
     bidirectional: bool
     batch_first: bool
     # Whether `x` is (B, I), one step, with states (B, H).
     single: bool
+
+    @property
+    def state_size(self) -> int:
+        """Columns of h."""
+        return self.proj_size or self.hidden_size
 
     def serves(
         self, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Any]
@@ -58,11 +65,11 @@ class Call(NamedTuple):
 
     def fits(self, x: Tensor, batch_sizes: Tensor | None, states: States) -> bool:
         """Whether there is something to compute, and states have its size."""
-        expected: tuple[int, ...]
+        axes: tuple[int, ...]
         if x.dim() != (2 if self.single or batch_sizes is not None else 3) or x.numel() == 0:
             return False
         if self.single:
-            expected = (x.shape[0], self.hidden_size)
+            axes = (x.shape[0],)
         else:
             rows = self.num_layers * (2 if self.bidirectional else 1)
             if batch_sizes is None:
@@ -70,9 +77,12 @@ class Call(NamedTuple):
             else:
                 # How many rows are left at the first step only the numbers say.
                 batch = states[0].shape[1] if states[0].dim() == 3 else 0
-            expected = (rows, batch, self.hidden_size)
-        return len(states) == (2 if self.cell == "lstm" else 1) and all(
-            state.shape == expected for state in states
+            axes = (rows, batch)
+        widths = (self.state_size, self.hidden_size)[: 2 if self.cell == "lstm" else 1]
+        return (
+            (not self.proj_size or (self.proj_size < self.hidden_size and not self.single))
+            and len(states) == len(widths)
+            and all(s.shape == (*axes, width) for s, width in zip(states, widths, strict=True))
         )
 
     def through_torch(
@@ -104,14 +114,21 @@ def find_weight_shapes(call: Call) -> list[tuple[int, ...]]:
     directions = 2 if call.bidirectional else 1
     shapes = []
     for layer in range(call.num_layers):
-        width = call.hidden_size * directions if layer else call.input_size
-        of_direction: list[tuple[int, ...]] = [(rows, width), (rows, call.hidden_size)]
+        width = call.state_size * directions if layer else call.input_size
+        of_direction: list[tuple[int, ...]] = [(rows, width), (rows, call.state_size)]
         of_direction += [(rows,), (rows,)] if call.bias else []
+        of_direction += [(call.proj_size, call.hidden_size)] if call.proj_size else []
         shapes += of_direction * directions
     return shapes
 
 
 _weight_shapes = functools.lru_cache(find_weight_shapes)
+
+
+def sizes_of(states: States) -> tuple[int, int]:
+    """Return `hidden_size` and `proj_size`, which torch tells by the columns of h and c."""
+    h, c = states[0].shape[-1], states[-1].shape[-1]
+    return c, 0 if h == c else h
 
 
 def _counts_rows(batch_sizes: Tensor, x: Tensor, batch: int) -> bool:
@@ -229,6 +246,7 @@ def _functional(call: Call, weight: Tensor) -> _core.Functional:
         call.num_layers,
         call.bias,
         call.bidirectional,
+        call.proj_size,
         _DTYPES[weight.dtype],
     )
 

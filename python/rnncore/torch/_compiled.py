@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from rnncore import _core
-from rnncore.torch._autograd import Call, States, backward, find_weight_shapes, forward
+from rnncore.torch._autograd import (
+    Call,
+    States,
+    backward,
+    find_weight_shapes,
+    forward,
+    sizes_of,
+)
 
 _TYPES = (torch.float32, torch.float64)
 
@@ -64,9 +71,9 @@ def _settings(call: Call) -> tuple[Any, ...]:
     return call.cell, call.num_layers, call.bias, call.bidirectional, call.batch_first, call.single
 
 
-def _call(x: Tensor, h0: Tensor, settings: Sequence[Any]) -> Call:
+def _call(x: Tensor, h0: Tensor, c0: Tensor | None, settings: Sequence[Any]) -> Call:
     cell, *rest = settings
-    return Call(cell, x.shape[-1], h0.shape[-1], *rest)
+    return Call(cell, x.shape[-1], *sizes_of((h0,) if c0 is None else (h0, c0)), *rest)
 
 
 class _Handle(np.ndarray):
@@ -103,7 +110,7 @@ def _forward(
     *rest: Any,
 ) -> tuple[Tensor, ...]:
     *settings, keep = rest
-    call = _call(x, h0, settings)
+    call = _call(x, h0, c0, settings)
     states = (h0,) if c0 is None else (h0, c0)
     record = None
     if call.serves(x, batch_sizes, states, weights):
@@ -125,8 +132,8 @@ def _forward_shapes(
     *rest: Any,
 ) -> tuple[Tensor, ...]:
     *settings, keep = rest
-    call = _call(x, h0, settings)
-    width = call.hidden_size * (2 if call.bidirectional else 1)
+    call = _call(x, h0, c0, settings)
+    width = call.state_size * (2 if call.bidirectional else 1)
     return (
         x.new_empty(0 if call.single else (*x.shape[:-1], width)),
         x.new_empty(h0.shape),
@@ -145,7 +152,7 @@ def _backward(
     *rest: Any,
 ) -> list[Tensor]:
     *settings, d_output, d_h, d_c, needs = rest
-    call = _call(x, h0, settings)
+    call = _call(x, h0, c0, settings)
     gradients = [d_h, d_c] if call.single else [d_output, d_h, d_c]
     gradients = gradients if call.cell == "lstm" else gradients[:-1]
     tensors = [x, h0, c0, *weights]

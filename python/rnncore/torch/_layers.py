@@ -23,6 +23,7 @@ FIELDS = (
     "batch_first",
     "dropout",
     "bidirectional",
+    "proj_size",
 )
 # What theirs lack, and what it has to be.
 _OURS_ALONE = {"residual": False, "locked_dropout": False}
@@ -78,8 +79,9 @@ def read_module(name: str, module: object, kind: str) -> tuple[dict[str, Any], s
     check_module(name, module, kind)
     assert isinstance(module, nn.Module)
     options = {field: getattr(module, field) for field in FIELDS if hasattr(module, field)}
-    if getattr(module, "proj_size", 0):
-        raise ValueError(f"{name}: expected proj_size 0, got {module.proj_size}")
+    if kind != "LSTM":
+        # Which no other module may set.
+        options.pop("proj_size", None)
     return options, dtype_of(name, module.parameters())
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rnncore.torch import _autograd, _compiled
-from rnncore.torch._autograd import Call, States
+from rnncore.torch._autograd import Call, States, sizes_of
 
 __all__ = [
     "gru",
@@ -46,11 +46,12 @@ def lstm(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
     x : tensor (T, B, I), (B, T, I) with `batch_first`, or (R, I) with `batch_sizes`
     batch_sizes : int64 tensor (T,), for packed input only
         As in a ``PackedSequence`` whose data `x` is.
-    hx : pair of tensors (L*D, B, H)
-        Initial ``h`` and ``c``.
+    hx : pair of tensors (L*D, B, W) and (L*D, B, H)
+        Initial ``h`` and ``c``. W is H, or the columns of a projection where there are fewer.
     params : list of tensors
-        ``weight_ih``, ``weight_hh`` and, with `has_biases`, ``bias_ih`` and ``bias_hh`` of every
-        layer and direction, in the order of ``torch.nn.LSTM.parameters``.
+        ``weight_ih``, ``weight_hh``, with `has_biases` ``bias_ih`` and ``bias_hh``, with a
+        projection ``weight_hr`` of every layer and direction, in the order of
+        ``torch.nn.LSTM.parameters``.
     has_biases : bool
     num_layers : int
     dropout : float
@@ -61,8 +62,8 @@ def lstm(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
     Returns
     -------
-    output : tensor (T, B, D*H), (B, T, D*H) or (R, D*H)
-    h, c : tensors (L*D, B, H)
+    output : tensor (T, B, D*W), (B, T, D*W) or (R, D*W)
+    h, c : tensors (L*D, B, W) and (L*D, B, H)
 
     Raises
     ------
@@ -144,9 +145,9 @@ def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
             hx, weights, bias, num_layers, dropout, train, bidirectional, batch_first = args
             batch_sizes = None
         states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
-        if states and states[0].dim():
-            size, hidden = x.shape[-1], states[0].shape[-1]
-            call = Call(cell, size, hidden, num_layers, bias, bidirectional, batch_first, False)
+        if states and all(state.dim() for state in states):
+            sizes = x.shape[-1], *sizes_of(states)
+            call = Call(cell, *sizes, num_layers, bias, bidirectional, batch_first, False)
             run = _chosen(call, x, batch_sizes, states, weights)
     if run is None:
         return getattr(_VF, cell)(x, *args)
@@ -178,9 +179,9 @@ def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> 
     states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
     given = [weight for weight in weights if weight is not None]
     fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
-    if fits and states and isinstance(x, Tensor) and x.dim() and states[0].dim():
-        size, hidden = x.shape[-1], states[0].shape[-1]
-        call = Call(cell, size, hidden, 1, len(given) == 4, False, False, True)
+    if fits and isinstance(x, Tensor) and x.dim() and states and all(s.dim() for s in states):
+        sizes = x.shape[-1], *sizes_of(states)
+        call = Call(cell, *sizes, 1, len(given) == 4, False, False, True)
         run = _chosen(call, x, None, states, given)
         if run is not None:
             found = run(call, x, None, states, given)
