@@ -20,7 +20,7 @@ from rnncore.torch import _estimators
 from .models import assert_same_bits, weights_of
 
 LENGTHS = [4, 1, 6, 0, 3, 6, 2, 5]
-TOLERANCE = {"float32": 2e-6, "float64": 1e-12}
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 WORDS = ["the", "dog", "ate", "a", "green", "apple"]
 INPUTS = ("features", "ids", "several ids", "one-hot", "words")
 TARGETS = (
@@ -434,7 +434,7 @@ def test_without_lengths_all_steps_are_real():
     x = np.stack([x[:4] for x in X if len(x) >= 4])
     with torch.no_grad():
         found = model.to_torch().predict_proba(torch.from_numpy(x))
-    np.testing.assert_allclose(found, model.predict_proba(x), 2e-6, 2e-6)
+    np.testing.assert_allclose(found, model.predict_proba(x), 1e-6, 1e-6)
 
 
 @pytest.mark.parametrize("output", ["last", "mean", "max", "sequence"])
