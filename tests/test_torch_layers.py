@@ -68,11 +68,14 @@ def arguments(draw, name):
         found["bidirectional"] = draw(st.booleans())
         if found["num_layers"] > 1:
             found["dropout"] = draw(st.sampled_from([0.0, 0.3, 1.0]))
+    if name == "LSTM" and found["hidden_size"] > 1:
+        found["proj_size"] = draw(st.integers(0, found["hidden_size"] - 1))
     if name.startswith("RNN"):
         found["nonlinearity"] = draw(st.sampled_from(["tanh", "relu"]))
     return found, draw(st.sampled_from(list(DTYPES)))
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 @given(st.data(), st.sampled_from(LAYERS + CELLS), st.booleans())
 def test_modules_become_layers_and_layers_modules(data, name, ours):
     options, dtype = data.draw(arguments(name))

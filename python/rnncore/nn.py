@@ -20,6 +20,8 @@ Calling a layer is inference. To train by hand::
     output, state, tape = layer.forward(x)
     dx, dhx, grads = layer.backward(tape, d_output)
     layer.apply_gradients(grads, optimizer)
+
+Layers and cells are made of torch's by ``from_torch``, and become torch's by ``to_torch``.
 """
 
 from __future__ import annotations
