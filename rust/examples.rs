@@ -4,11 +4,7 @@ use crate::data::Sequences;
 use crate::error::{Error, Result};
 use crate::loss::{Loss, Rows, Score};
 use crate::network::{Network, Output};
-use crate::parallel;
 use crate::sequence::Element;
-
-/// Rows whose loss is one piece of work. Fixed, so that sums do not depend on threads.
-const ROWS: usize = 256;
 
 /// What a network should give, one row for each sequence or for each row of the values.
 #[derive(Clone, Copy, Debug)]
@@ -134,48 +130,43 @@ impl<'a, E: Element> Examples<'a, E> {
     }
 
     /// The score of outputs that belong to `rows` of the targets; the outputs become the gradient
-    /// of their weighted sum of losses times `scale`. `stride` numbers from one row to the next.
+    /// of their weighted sum of losses times `scale`.
     pub(crate) fn judge(
         &self,
         network: &Network<E>,
         rows: &[usize],
         outputs: &mut [E],
         scale: f64,
-        total: &mut Score,
-    ) {
+    ) -> Score {
         let config = network.config();
         let (stride, width) = (network.output_stride(), config.n_outputs);
-        let mut pieces: Vec<_> = outputs
-            .chunks_mut(ROWS * stride)
-            .zip(rows.chunks(ROWS))
-            .map(|(outputs, rows)| (outputs, rows, Score::new(config.loss, width)))
-            .collect();
-        let workers = parallel::num_threads().unwrap_or(1);
-        parallel::for_each(workers, pieces.iter_mut().collect(), |piece| {
-            let (outputs, rows, score) = piece;
-            let weights: Option<Vec<E>> = self
-                .weights
-                .map(|weights| rows.iter().map(|&row| weights[row]).collect());
-            let (classes, numbers): (Vec<u32>, Vec<E>);
-            let targets = match self.targets {
-                Some(Targets::Classes(all)) => {
-                    classes = rows.iter().map(|&row| all[row] as u32).collect();
-                    Rows::Classes(&classes)
-                }
-                Some(Targets::Numbers(all)) => {
-                    let of = |&row: &usize| &all[row * width..][..width];
-                    numbers = rows.iter().flat_map(of).copied().collect();
-                    Rows::Numbers(&numbers)
-                }
-                None => return,
-            };
-            let weights = weights.as_deref();
-            config
-                .loss
-                .apply(outputs, stride, width, targets, weights, scale, score);
-        });
-        for (_, _, score) in &pieces {
-            total.merge(score);
-        }
+        let mut score = Score::new(config.loss, width);
+        let weights: Option<Vec<E>> = self
+            .weights
+            .map(|weights| rows.iter().map(|&row| weights[row]).collect());
+        let (classes, numbers): (Vec<u32>, Vec<E>);
+        let targets = match self.targets {
+            Some(Targets::Classes(all)) => {
+                classes = rows.iter().map(|&row| all[row] as u32).collect();
+                Rows::Classes(&classes)
+            }
+            Some(Targets::Numbers(all)) => {
+                let of = |&row: &usize| &all[row * width..][..width];
+                numbers = rows.iter().flat_map(of).copied().collect();
+                Rows::Numbers(&numbers)
+            }
+            None => return score,
+        };
+        config.loss.apply(
+            network.isa(),
+            outputs,
+            stride,
+            width,
+            targets,
+            weights.as_deref(),
+            scale,
+            &mut score,
+        );
+        score
     }
 }

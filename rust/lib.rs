@@ -68,6 +68,7 @@ mod examples;
 mod identity;
 mod kernel;
 mod layer;
+mod linear;
 pub mod loss;
 mod network;
 pub mod optim;

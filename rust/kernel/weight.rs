@@ -6,6 +6,9 @@
 //!
 //! Work is divided by output, never along the sum, so that the bits do not depend on threads.
 
+use std::ops::Range;
+
+use super::pack::Columns;
 use super::{fits, most_rows, runs};
 use crate::simd::{Op, Real, Vector};
 
@@ -40,6 +43,22 @@ pub(crate) struct ColumnPanel {
     pub column: usize,
     /// Its columns in the matrix; the rest is padding.
     pub count: usize,
+}
+
+impl ColumnPanel {
+    /// Those at some positions of `source`'s padded rows, from a multiple of the lanes on.
+    pub fn all(source: Columns, positions: Range<usize>, lanes: usize) -> Vec<Self> {
+        let panel = |position| {
+            let column = source.column(position)?;
+            let count = (source.width - position % source.padded).min(lanes);
+            Some(ColumnPanel {
+                position,
+                column,
+                count,
+            })
+        };
+        positions.step_by(lanes).filter_map(panel).collect()
+    }
 }
 
 /// The products of some pieces for `units` units of a slot and some column panels.
@@ -206,7 +225,7 @@ pub(crate) struct ByColumn<'a, E> {
     /// The column of each row of the pieces, in order.
     pub ids: &'a [u32],
     /// The columns that are asked for.
-    pub columns: std::ops::Range<usize>,
+    pub columns: Range<usize>,
     /// Where the first slot stands in a panel's slots.
     pub slot: usize,
     /// Slots.

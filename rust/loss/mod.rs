@@ -24,7 +24,7 @@ use crate::activation::exp;
 use crate::error::{Error, Result};
 use crate::reduce::reduce;
 use crate::simd::portable::Lanes;
-use crate::simd::{Real, Vector};
+use crate::simd::{Isa, Plain, Real, Vector, compiled_for};
 use score::Metric;
 pub use score::Score;
 
@@ -76,19 +76,22 @@ impl Loss {
         }
     }
 
-    /// Replaces outputs by their gradient and adds the rows to `score`: see the module's page.
+    /// Replaces outputs by their gradient and adds the rows to `score`: see the module's page. The
+    /// code is compiled for `isa`, which changes no bit.
     ///
     /// `outputs`: shape (rows, ld). `weights`: shape (rows,), at least 0; 1 each if there are none.
     ///
     /// # Panics
     /// When the three do not hold the same number of rows, a class is not under `n_outputs`, the
-    /// targets are of the other kind, or `score` of another loss or number of outputs.
+    /// targets are of the other kind, `score` is of another loss or number of outputs, or the CPU
+    /// lacks the instruction set.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call a slice, from one place"
     )]
     pub fn apply<E: Real>(
         self,
+        isa: Isa,
         outputs: &mut [E],
         ld: usize,
         n_outputs: usize,
@@ -117,48 +120,83 @@ impl Loss {
                 continue;
             }
             score.weigh(weight);
-            let scale = scale * weight;
             let targets = match targets {
                 Rows::Classes(classes) => Rows::Classes(&classes[i..=i]),
                 Rows::Numbers(numbers) => Rows::Numbers(&numbers[i * n_outputs..][..n_outputs]),
             };
-            let loss = match (self, targets) {
-                (Loss::CrossEntropy, Rows::Classes(class)) => {
-                    cross_entropy(row, class[0] as usize, scale, weight, &mut score.metric)
-                }
-                (Loss::BinaryCrossEntropy, Rows::Numbers(targets)) => {
-                    binary_cross_entropy(row, targets, scale, weight, &mut score.metric)
-                }
-                (Loss::SquaredError, Rows::Numbers(targets)) => {
-                    distance(row, targets, scale, weight, score, |error: E| {
-                        (error.to_f64() * error.to_f64(), error + error)
-                    })
-                }
-                (Loss::AbsoluteError, Rows::Numbers(targets)) => {
-                    distance(row, targets, scale, weight, score, |error: E| {
-                        (error.to_f64().abs(), sign(error))
-                    })
-                }
-                (Loss::Huber { delta }, Rows::Numbers(targets)) => {
-                    let edge = E::from_f64(delta);
-                    distance(row, targets, scale, weight, score, |error: E| {
-                        let size = error.to_f64().abs();
-                        if size <= delta {
-                            (0.5 * size * size, error)
-                        } else {
-                            (delta * (size - 0.5 * delta), edge * sign(error))
-                        }
-                    })
-                }
-                _ => panic!("targets of the other kind"),
+            let row = Row {
+                loss: self,
+                outputs: row,
+                targets,
+                scale: scale * weight,
+                weight,
+                score,
             };
+            let loss = compiled_for(isa, row);
             score.loss += weight * loss;
+        }
+    }
+}
+
+/// A row of outputs.
+struct Row<'a, E> {
+    loss: Loss,
+    outputs: &'a mut [E],
+    targets: Rows<'a, E>,
+    scale: f64,
+    weight: f64,
+    score: &'a mut Score,
+}
+
+impl<E: Real> Plain for Row<'_, E> {
+    /// The row's loss.
+    type Output = f64;
+    #[inline(always)]
+    fn run(self) -> f64 {
+        let Self {
+            loss,
+            outputs: row,
+            targets,
+            scale,
+            weight,
+            score,
+        } = self;
+        match (loss, targets) {
+            (Loss::CrossEntropy, Rows::Classes(class)) => {
+                cross_entropy(row, class[0] as usize, scale, weight, &mut score.metric)
+            }
+            (Loss::BinaryCrossEntropy, Rows::Numbers(targets)) => {
+                binary_cross_entropy(row, targets, scale, weight, &mut score.metric)
+            }
+            (Loss::SquaredError, Rows::Numbers(targets)) => {
+                distance(row, targets, scale, weight, score, |error: E| {
+                    (error.to_f64() * error.to_f64(), error + error)
+                })
+            }
+            (Loss::AbsoluteError, Rows::Numbers(targets)) => {
+                distance(row, targets, scale, weight, score, |error: E| {
+                    (error.to_f64().abs(), sign(error))
+                })
+            }
+            (Loss::Huber { delta }, Rows::Numbers(targets)) => {
+                let edge = E::from_f64(delta);
+                distance(row, targets, scale, weight, score, |error: E| {
+                    let size = error.to_f64().abs();
+                    if size <= delta {
+                        (0.5 * size * size, error)
+                    } else {
+                        (delta * (size - 0.5 * delta), edge * sign(error))
+                    }
+                })
+            }
+            _ => panic!("targets of the other kind"),
         }
     }
 }
 
 /// The loss of a row, whose logits become their gradient. It is right when its class is the first
 /// of the largest logits.
+#[inline(always)]
 fn cross_entropy<E: Real>(
     row: &mut [E],
     class: usize,
@@ -186,6 +224,7 @@ fn cross_entropy<E: Real>(
 
 /// The loss of a row, whose logits become their gradient. It is right when each output is positive
 /// exactly where its target is above a half.
+#[inline(always)]
 fn binary_cross_entropy<E: Real>(
     row: &mut [E],
     targets: &[E],
@@ -193,7 +232,6 @@ fn binary_cross_entropy<E: Real>(
     weight: f64,
     metric: &mut Metric,
 ) -> f64 {
-    const BLOCK: usize = 16;
     let n_outputs = row.len() as f64;
     let scale = E::from_f64(scale / n_outputs);
     let (mut sum, mut right) = (0.0, true);
@@ -218,6 +256,7 @@ fn binary_cross_entropy<E: Real>(
 
 /// The loss of a row whose outputs become their gradient, `penalty` being the loss of an error and
 /// its slope.
+#[inline(always)]
 fn distance<E: Real>(
     row: &mut [E],
     targets: &[E],
@@ -241,6 +280,7 @@ fn distance<E: Real>(
 }
 
 /// 1, 0 or -1; NaN for NaN.
+#[inline(always)]
 fn sign<E: Real>(x: E) -> E {
     if x > E::ZERO {
         E::ONE
@@ -251,26 +291,32 @@ fn sign<E: Real>(x: E) -> E {
     }
 }
 
+/// Numbers of a block whose powers are taken at once.
+const BLOCK: usize = 16;
+
 /// x <- e^change(x)
+#[inline(always)]
 fn exp_each<E: Real>(values: &mut [E], change: impl Fn(E) -> E) {
-    const LANES: usize = 4;
-    let apply = |block: &mut [E; LANES]| {
-        let mut changed = *block;
-        for x in &mut changed {
-            *x = change(*x);
-        }
-        // SAFETY: portable lanes need no instruction set, and both pointers are to LANES numbers.
-        unsafe {
-            exp(Lanes::<E, LANES>::load(changed.as_ptr())).store(changed.as_mut_ptr());
-        }
-        *block = changed;
-    };
     let (blocks, rest) = values.as_chunks_mut();
-    blocks.iter_mut().for_each(apply);
-    let mut last = [E::ZERO; LANES];
+    for block in blocks {
+        exp_block(block, &change);
+    }
+    let mut last = [E::ZERO; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
-    apply(&mut last);
+    exp_block(&mut last, &change);
     rest.copy_from_slice(&last[..rest.len()]);
+}
+
+/// Not a closure of the loop's: those are inlined as the compiler likes.
+#[inline(always)]
+fn exp_block<E: Real>(block: &mut [E; BLOCK], change: &impl Fn(E) -> E) {
+    for x in block.iter_mut() {
+        *x = change(*x);
+    }
+    // SAFETY: portable lanes need no instruction set, and both pointers are to BLOCK numbers.
+    unsafe {
+        exp(Lanes::<E, BLOCK>::load(block.as_ptr())).store(block.as_mut_ptr());
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ fn three(
     let (n_outputs, mut outputs) = (outputs.len() / 3, outputs.to_vec());
     let mut score = Score::new(loss, n_outputs);
     loss.apply(
+        Isa::Portable,
         &mut outputs,
         n_outputs,
         n_outputs,
@@ -221,6 +222,7 @@ fn gradients_are_differences_of_the_loss() {
                     _ => Rows::Numbers(&t),
                 };
                 loss.apply(
+                    Isa::Portable,
                     &mut y,
                     ld,
                     n_outputs,
@@ -272,6 +274,7 @@ fn single_precision_is_close_to_double() {
         let mut score = Score::new(loss, width);
         let weights = Some(&[0.5, 2.0, 0.25][..]);
         loss.apply(
+            Isa::Portable,
             &mut single,
             width,
             width,
@@ -299,7 +302,16 @@ fn not_a_number_shows_in_the_loss() {
                     Loss::CrossEntropy => Rows::Classes(&[1]),
                     _ => Rows::Numbers(&[0.0, 1.0, 0.0]),
                 };
-                loss.apply(&mut outputs, 3, 3, targets, None, 1.0, &mut score);
+                loss.apply(
+                    Isa::Portable,
+                    &mut outputs,
+                    3,
+                    3,
+                    targets,
+                    None,
+                    1.0,
+                    &mut score,
+                );
                 assert!(!score.loss().is_finite(), "{loss:?} {bad} {at}");
             }
         }
@@ -318,7 +330,16 @@ fn a_row_of_weight_0_counts_nowhere() {
             Loss::CrossEntropy => Rows::Classes(&classes[..3]),
             _ => Rows::Numbers(&numbers),
         };
-        loss.apply(&mut outputs, 2, 2, targets, Some(&weights), 0.2, &mut score);
+        loss.apply(
+            Isa::Portable,
+            &mut outputs,
+            2,
+            2,
+            targets,
+            Some(&weights),
+            0.2,
+            &mut score,
+        );
         let mut without = [0.5, -1.0, 2.0, 0.25];
         let mut expected = Score::new(loss, 2);
         let targets = match loss {
@@ -326,7 +347,16 @@ fn a_row_of_weight_0_counts_nowhere() {
             _ => Rows::Numbers(&[1.0, 0.0, 0.0, 1.0]),
         };
         let weights = Some(&[0.5, 3.0][..]);
-        loss.apply(&mut without, 2, 2, targets, weights, 0.2, &mut expected);
+        loss.apply(
+            Isa::Portable,
+            &mut without,
+            2,
+            2,
+            targets,
+            weights,
+            0.2,
+            &mut expected,
+        );
         assert_eq!(score, expected, "{loss:?}");
         assert_eq!(outputs[2..4], [0.0; 2]);
         assert_eq!([&outputs[..2], &outputs[4..]].concat(), without);
@@ -336,7 +366,16 @@ fn a_row_of_weight_0_counts_nowhere() {
             Loss::CrossEntropy => (Rows::Classes(&[1]), Some(&[0.0][..])),
             _ => (Rows::Numbers(&[1.0, 0.0]), Some(&[0.0][..])),
         };
-        loss.apply(&mut [1.0, 2.0], 2, 2, targets, weights, 1.0, &mut none);
+        loss.apply(
+            Isa::Portable,
+            &mut [1.0, 2.0],
+            2,
+            2,
+            targets,
+            weights,
+            1.0,
+            &mut none,
+        );
         assert_eq!(none, Score::new(loss, 2));
         assert!(none.loss().is_nan() && none.metric().is_nan());
     }
@@ -352,6 +391,7 @@ fn slices_merge_to_the_whole() {
                 let (mut outputs, mut score) = (OUTPUTS, Score::new(loss, 2));
                 let numbers = 2 * part.start..2 * part.end;
                 loss.apply(
+                    Isa::Portable,
                     &mut outputs[numbers.clone()],
                     2,
                     2,
@@ -390,6 +430,7 @@ fn r2_of_constant_targets_and_of_few_rows() {
         let (loss, mut score) = (Loss::SquaredError, Score::new(Loss::SquaredError, 1));
         let targets = Rows::Numbers(targets);
         loss.apply(
+            Isa::Portable,
             &mut outputs.to_vec(),
             1,
             1,
@@ -416,5 +457,31 @@ fn a_delta_out_of_range_is_named() {
     for delta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = Loss::Huber { delta }.validate().unwrap_err();
         assert!(error.to_string().starts_with("`huber_delta`: expected "));
+    }
+}
+
+/// The same bits whatever the code is compiled for.
+#[test]
+fn no_instruction_set_changes_a_bit() {
+    let (rows, n_outputs, ld) = (4, 37, 48);
+    let y: Vec<f32> = (0..rows * ld)
+        .map(|i| (i as f32 * 1.7).sin() * 9.0)
+        .collect();
+    let t: Vec<f32> = (0..rows * n_outputs)
+        .map(|i| 0.5 + 0.5 * (i as f32 * 0.9).cos())
+        .collect();
+    for loss in LOSSES {
+        let of = |isa: Isa| {
+            let (mut y, mut score) = (y.clone(), Score::new(loss, n_outputs));
+            let targets = match loss {
+                Loss::CrossEntropy => Rows::Classes(&[0, 11, 36, 5]),
+                _ => Rows::Numbers(&t),
+            };
+            loss.apply(isa, &mut y, ld, n_outputs, targets, None, 0.3, &mut score);
+            (y, score)
+        };
+        for &isa in Isa::available() {
+            assert!(of(isa) == of(Isa::Portable), "{loss:?} by {isa:?}");
+        }
     }
 }

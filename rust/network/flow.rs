@@ -5,7 +5,6 @@ use crate::buffer::Buffer;
 use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
-use crate::loss::Score;
 use crate::params::reserve;
 use crate::pass::States;
 use crate::pool::Pool;
@@ -199,17 +198,17 @@ impl<E: Element> Network<E> {
             }
             _ => (0..span.batch.len()).collect(),
         };
-        let mut score = Score::new(self.config.loss, self.config.n_outputs);
         let stride = self.output_stride();
         self.learn_head(seen, &mut Gradients::new(self), |block, outputs| {
             let (rows, owners) = (&rows[block.clone()], &owners[block]);
-            examples.judge(self, rows, outputs, 1.0, &mut score);
+            let score = examples.judge(self, rows, outputs, 1.0);
             for (row, &owner) in outputs.chunks_exact_mut(stride).zip(owners) {
                 let scale = E::from_f64(scales[owner]);
                 for x in row {
                     *x = *x * scale;
                 }
             }
+            score
         });
     }
 

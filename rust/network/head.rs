@@ -1,86 +1,150 @@
-//! The linear head, over blocks of rows.
+//! The linear head and the loss, over blocks of rows.
 
 use std::ops::Range;
 
 use super::{Gradients, Network};
-use crate::buffer::Buffer;
-use crate::pass::{Pass, Source, States};
+use crate::kernel::weight::DEPTH;
+use crate::loss::Score;
+use crate::parallel;
 use crate::sequence::Element;
-use crate::stack::Want;
-use crate::steps::Steps;
 
-/// Outputs of a block: what stays near in memory from the head to the loss and back. Fixed, as the
-/// gradients' bits depend on it.
+/// Rows that go from the head to the loss and back at a time: few, so that their outputs stay near
+/// in memory, but enough to be worth reading the head's weights. Fixed, as the bits of a score
+/// depend on it.
+const SLICE: usize = 64;
+
+/// Outputs of a block, about: what has to wait until the weights' gradients are computed.
 const BLOCK: usize = 1 << 22;
 
 impl<E: Element> Network<E> {
-    fn blocks(&self, seen: &[E]) -> impl Iterator<Item = Range<usize>> + use<E> {
-        let rows = seen.len() / self.seen_columns().stride();
-        let each = (BLOCK / self.output_stride()).max(64);
+    /// Blocks of `rows` rows, each with a slice for every thread.
+    fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<E> {
+        let slices = parallel::num_threads().unwrap_or(1).max(4) * SLICE;
+        // The gradients' bits depend on no other cuts than these.
+        let each = (BLOCK / self.output_stride())
+            .max(slices)
+            .next_multiple_of(DEPTH);
         // Without rows there is one empty block, whose gradients are zeros.
         (0..rows.max(1))
             .step_by(each)
             .map(move |start| start..(start + each).min(rows))
     }
 
-    fn head(&self, seen: &[E], keep: bool) -> (Pass<E>, Buffer<E>) {
-        let stride = self.seen_columns().stride();
-        let mut x = self.stack.arena().take(seen.len());
-        x.copy_from_slice(seen);
-        let mut pass = self.top.forward(
-            &self.weights[self.places.head.clone()],
-            Steps::new(&vec![1; seen.len() / stride]),
-            Source::Rows(x),
-            States::none(),
-            keep,
-            None,
-        );
-        // Neither a head's own backward nor anybody else reads them again.
-        let nothing = self.stack.arena().take(0);
-        let outputs = std::mem::replace(&mut pass.layers[0].y, nothing);
-        (pass, outputs)
+    /// Calls `work` with each slice of a block: its rows, then as many of what the head sees and of
+    /// two other buffers. Returns what it gave, in order.
+    fn slices<R: Send>(
+        &self,
+        block: &Range<usize>,
+        seen: &[E],
+        outputs: &mut [E],
+        slopes: &mut [E],
+        work: impl Fn(Range<usize>, &[E], &mut [E], &mut [E]) -> R + Sync,
+    ) -> Vec<R> {
+        let (width, stride) = (self.seen_columns().stride(), self.output_stride());
+        let mut results: Vec<Option<R>> = Vec::new();
+        results.resize_with(block.len().div_ceil(SLICE), || None);
+        let mut slopes = slopes.chunks_mut(SLICE * width);
+        let starts = block.clone().step_by(SLICE);
+        let items: Vec<_> = starts
+            .zip(seen.chunks(SLICE * width))
+            .zip(outputs.chunks_mut(SLICE * stride))
+            .zip(&mut results)
+            .map(|(((start, seen), outputs), result)| {
+                let slopes = slopes.next().unwrap_or_default();
+                (start, seen, outputs, slopes, result)
+            })
+            .collect();
+        let workers = self.head.workers(block.len());
+        parallel::for_each(workers, items, |(start, seen, outputs, slopes, result)| {
+            let rows = start..(start + SLICE).min(block.end);
+            *result = Some(work(rows, seen, outputs, slopes));
+        });
+        results.into_iter().flatten().collect()
     }
 
     /// Calls `take` with the outputs of rows that the head sees, block after block.
-    pub(crate) fn outputs(&self, seen: &[E], mut take: impl FnMut(Range<usize>, &mut [E])) {
-        let stride = self.seen_columns().stride();
-        for block in self.blocks(seen) {
-            let (_, mut outputs) =
-                self.head(&seen[block.start * stride..block.end * stride], false);
-            take(block, &mut outputs);
+    pub(crate) fn outputs(&self, seen: &[E], mut take: impl FnMut(Range<usize>, &[E])) {
+        let (width, stride) = (self.seen_columns().stride(), self.output_stride());
+        let weights = &self.weights[self.places.head.clone()];
+        let pack = self.head.forward_pack(weights, self.arena());
+        for block in self.blocks(seen.len() / width) {
+            let seen = &seen[block.start * width..block.end * width];
+            let mut outputs = self.arena().take(block.len() * stride);
+            self.slices(
+                &block,
+                seen,
+                &mut outputs,
+                &mut [],
+                |_, seen, outputs, _| {
+                    self.head.forward(pack, seen, outputs);
+                },
+            );
+            take(block, &outputs);
         }
     }
 
-    /// The same for training: `judge` replaces outputs by their gradient. Turns `seen` into its
-    /// gradient, and adds the head's.
+    /// The score of rows that the head sees: `judge` is given the outputs of some of them.
+    pub(crate) fn score(
+        &self,
+        seen: &[E],
+        judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
+    ) -> Score {
+        let (width, stride) = (self.seen_columns().stride(), self.output_stride());
+        let weights = &self.weights[self.places.head.clone()];
+        let pack = self.head.forward_pack(weights, self.arena());
+        let mut total = Score::new(self.config.loss, self.config.n_outputs);
+        for block in self.blocks(seen.len() / width) {
+            let seen = &seen[block.start * width..block.end * width];
+            let mut outputs = self.arena().take(block.len() * stride);
+            let scores = self.slices(
+                &block,
+                seen,
+                &mut outputs,
+                &mut [],
+                |rows, seen, outputs, _| {
+                    self.head.forward(pack, seen, outputs);
+                    judge(rows, outputs)
+                },
+            );
+            scores.iter().for_each(|score| total.merge(score));
+        }
+        total
+    }
+
+    /// The same for training: `judge` replaces outputs by their gradient too. Turns `seen` into
+    /// its gradient, and adds the head's.
     pub(super) fn learn_head(
         &self,
         seen: &mut [E],
         gradients: &mut Gradients<E>,
-        mut judge: impl FnMut(Range<usize>, &mut [E]),
-    ) {
-        let stride = self.seen_columns().stride();
-        for block in self.blocks(seen) {
-            let seen = &mut seen[block.start * stride..block.end * stride];
-            let (pass, mut outputs) = self.head(seen, true);
-            judge(block, &mut outputs);
-            let is_first = gradients.is_first_of_head();
-            gradients.add(self.places.head.clone(), is_first, |head| {
-                let want = Want {
-                    input: true,
-                    states: false,
-                    outputs: false,
-                    weights: true,
-                };
-                // A row is a sequence of one step, so that its output is its final state.
-                let last = States {
-                    hidden: Some(vec![outputs]),
-                    memory: None,
-                };
-                let weights = &self.weights[self.places.head.clone()];
-                let found = self.top.backward(weights, pass, None, last, want, head);
-                seen.copy_from_slice(&found.dx.expect("the input's gradient was asked for"));
-            });
+        judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
+    ) -> Score {
+        let (width, stride) = (self.seen_columns().stride(), self.output_stride());
+        let weights = &self.weights[self.places.head.clone()];
+        let forward = self.head.forward_pack(weights, self.arena());
+        let backward = self.head.backward_pack(weights, self.arena());
+        let mut total = Score::new(self.config.loss, self.config.n_outputs);
+        for block in self.blocks(seen.len() / width) {
+            let seen = &mut seen[block.start * width..block.end * width];
+            let mut outputs = self.arena().take(block.len() * stride);
+            let mut slopes = self.arena().take(seen.len());
+            let scores = self.slices(
+                &block,
+                seen,
+                &mut outputs,
+                &mut slopes,
+                |rows, seen, outputs, slopes| {
+                    self.head.forward(forward, seen, outputs);
+                    let score = judge(rows, outputs);
+                    self.head.backward(backward, outputs, slopes);
+                    score
+                },
+            );
+            scores.iter().for_each(|score| total.merge(score));
+            let (head, is_first) = gradients.of_head(self.places.head.clone());
+            self.head.weights(&outputs, seen, head, !is_first);
+            seen.copy_from_slice(&slopes);
         }
+        total
     }
 }

@@ -230,9 +230,9 @@ impl<E: Element> Network<E> {
         let mut total = Score::new(self.config.loss, self.config.n_outputs);
         let mut judge = |seen: &[E], span: &Span| {
             let rows = self.target_rows(sequences, span);
-            self.outputs(seen, |block, outputs| {
-                examples.judge(self, &rows[block], outputs, 1.0, &mut total);
-            });
+            total.merge(&self.score(seen, |block, outputs| {
+                examples.judge(self, &rows[block], outputs, 1.0)
+            }));
         };
         let (layer, arena) = (self.config.stack.num_layers() - 1, self.stack.arena());
         let columns = self.seen_columns();

@@ -13,11 +13,11 @@ pub(crate) use infer::PIECE;
 pub(crate) use pass::{Gradients, Run, Seen, Span};
 
 use crate::buffer::Arena;
-use crate::cell::CellKind;
 use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
+use crate::linear::Linear;
 use crate::loss::Loss;
 use crate::params::Layout;
 use crate::sequence::Element;
@@ -182,7 +182,8 @@ pub struct Network<E: 'static> {
     layout: Layout,
     places: Places,
     stack: Stack<E>,
-    top: Stack<E>,
+    head: Linear<E>,
+    isa: Isa,
     weights: Vec<E>,
     id: Identity,
 }
@@ -213,20 +214,7 @@ impl<E: Element> Network<E> {
         addressable("n_outputs", &[config.n_outputs, 2, last])?;
         let stack = Stack::with_isa(config.stack.clone(), isa)?;
         let seen = stack.output_columns();
-        let top = Stack::with_input(
-            Config {
-                cell: CellKind::Linear,
-                input_size: seen.real(),
-                hidden_sizes: vec![config.n_outputs],
-                bias: true,
-                bidirectional: false,
-                dropout: 0.0,
-                locked_dropout: false,
-                proj_size: 0,
-            },
-            isa,
-            seen,
-        )?;
+        let head = Linear::new(isa, seen, config.n_outputs);
         let (layout, places) = lay_out(&config, &stack, seen);
         Ok(Network {
             config,
@@ -234,7 +222,8 @@ impl<E: Element> Network<E> {
             layout,
             places,
             stack,
-            top,
+            head,
+            isa,
             id: Identity::default(),
         })
     }
@@ -266,7 +255,7 @@ impl<E: Element> Network<E> {
     /// Whatever `change` returns.
     pub fn update<R>(&mut self, change: impl FnOnce(&mut [E]) -> Result<R>) -> Result<R> {
         self.stack.weights_changed();
-        self.top.weights_changed();
+        self.head.weights_changed();
         let result = change(&mut self.weights);
         if let Some(masked) = self.masked_place() {
             self.weights[masked].fill(E::ZERO);
@@ -341,6 +330,11 @@ impl<E: Element> Network<E> {
             .state_columns(state / self.config.stack.directions())
     }
 
+    /// The instruction set that it was made for.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Where its working memory comes from.
     pub(crate) fn arena(&self) -> &Arc<Arena> {
         self.stack.arena()
@@ -353,7 +347,7 @@ impl<E: Element> Network<E> {
 
     /// Numbers from a row of outputs to the next.
     pub(crate) fn output_stride(&self) -> usize {
-        self.top.output_columns().stride()
+        self.head.stride()
     }
 
     /// The rows of the targets that a span's outputs belong to, in their order.

@@ -7,6 +7,7 @@ use crate::buffer::Buffer;
 use crate::data::Sequences;
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
+use crate::loss::Score;
 use crate::pass::{Pass, Source, States};
 use crate::pool::Pool;
 use crate::sequence::Element;
@@ -149,9 +150,10 @@ impl<E: Element> Gradients<E> {
         }
     }
 
-    /// Whether nothing of the head was added before; from now on something was.
-    pub(super) fn is_first_of_head(&mut self) -> bool {
-        !std::mem::replace(&mut self.has_head, true)
+    /// Those of the head, and whether nothing was added to them before; from now on something was.
+    pub(super) fn of_head(&mut self, places: Range<usize>) -> (&mut [E], bool) {
+        let is_first = !std::mem::replace(&mut self.has_head, true);
+        (&mut self.total[places], is_first)
     }
 }
 
@@ -292,15 +294,16 @@ impl<E: Element> Network<E> {
     }
 
     /// Turns what the head saw into its gradient, and adds the head's: `judge` replaces the outputs
-    /// of some of its rows by their gradient.
+    /// of some of its rows by their gradient, and gives their score.
     pub(crate) fn learn(
         &self,
         seen: &mut Seen<E>,
         gradients: &mut Gradients<E>,
-        judge: impl FnMut(Range<usize>, &mut [E]),
-    ) {
-        self.learn_head(&mut seen.rows, gradients, judge);
+        judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
+    ) -> Score {
+        let score = self.learn_head(&mut seen.rows, gradients, judge);
         self.drop_seen(seen);
+        score
     }
 
     /// Adds the gradients of all weights beneath the head, given that of what the head saw.

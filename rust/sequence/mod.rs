@@ -13,6 +13,7 @@ use crate::kernel::preactivation::{Joint, Slots, Staggered};
 use crate::layer::{
     BackwardPack, Descent, ForwardPack, Geometry, Sweep, WeightGradients, WeightUnit,
 };
+use crate::linear::{Products, products};
 use crate::simd::{Isa, Real, Vector, portable};
 
 use backward::{backward, input_gradient};
@@ -109,6 +110,10 @@ pub trait Element: Real {
     #[doc(hidden)]
     #[allow(private_interfaces)]
     fn kernels(isa: Isa, kind: CellKind) -> &'static dyn Kernels<Self>;
+    /// The products of a linear map for an instruction set.
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn products(isa: Isa) -> &'static dyn Products<Self>;
 }
 
 fn by_cell<V: Vector>(kind: CellKind) -> &'static dyn Kernels<V::Element> {
@@ -140,6 +145,16 @@ macro_rules! element {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx2 => by_cell::<avx2::$avx2>(kind),
                     _ => by_cell::<portable::$portable>(kind),
+                }
+            }
+            #[allow(private_interfaces)]
+            fn products(isa: Isa) -> &'static dyn Products<Self> {
+                match isa {
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx512 => products::<avx512::$avx512>(),
+                    #[cfg(target_arch = "x86_64")]
+                    Isa::Avx2 => products::<avx2::$avx2>(),
+                    _ => products::<portable::$portable>(),
                 }
             }
         }

@@ -30,20 +30,7 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
         Matrix::State => gradients.state,
         Matrix::Projection => gradients.projection,
     };
-    let columns: Vec<ColumnPanel> = unit
-        .columns
-        .clone()
-        .step_by(V::LANES)
-        .filter_map(|position| {
-            let column = source.column(position)?;
-            let count = (source.width - position % source.padded).min(V::LANES);
-            Some(ColumnPanel {
-                position,
-                column,
-                count,
-            })
-        })
-        .collect();
+    let columns = ColumnPanel::all(source, unit.columns.clone(), V::LANES);
     let mut totals = vec![V::Element::ZERO; unit.panels.len() * g.slot_row()];
     let mut pieces = Vec::new();
     let rows = sweep.steps.rows();

@@ -360,10 +360,9 @@ impl<E: Element> Work<'_, E> {
         let (network, examples) = (self.network, self.examples);
         let mut seen = network.see(&examples.sequences, span, run);
         let rows = network.target_rows(&examples.sequences, span);
-        let config = network.config();
-        let mut score = Score::new(config.loss, config.n_outputs);
-        network.learn(&mut seen, self.gradients, |block, outputs| {
-            examples.judge(network, &rows[block], outputs, self.scale, &mut score);
+        let scale = self.scale;
+        let score = network.learn(&mut seen, self.gradients, |block, outputs| {
+            examples.judge(network, &rows[block], outputs, scale)
         });
         if !score.loss().is_finite() && score.weight() > 0.0 {
             let what = "the loss".to_owned();

@@ -1,0 +1,544 @@
+//! A linear map of rows, y = W x + b, and its reverse: what a network's head is.
+//!
+//! It is made of the layers' tiles, each sum in a fixed order, so that a row's bits depend neither
+//! on its neighbours nor on threads.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use crate::buffer::{Arena, Buffer};
+use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
+use crate::kernel::preactivation::{Joint, Operand, Preactivation};
+use crate::kernel::product::{Product, whole_tiles};
+use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, Totals};
+use crate::kernel::{Grid, runs, tile_shape};
+use crate::parallel;
+use crate::sequence::Element;
+use crate::simd::{Isa, Real, Vector};
+
+/// Rows of y whose products with the weights are summed at a time for the gradient of x, so that
+/// these weights stay in a core's second-level cache from one row of x to the next.
+const UNITS: usize = 512;
+
+/// Columns of x whose gradients of weights are computed at a time.
+const WIDE: usize = 512;
+
+/// The sizes of a map.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    /// How the rows of x lie.
+    columns: Columns,
+    /// Numbers of a row of y.
+    outputs: usize,
+    /// Numbers in a register, L.
+    lanes: usize,
+    /// Numbers from a row of y to the next.
+    stride: usize,
+}
+
+impl Shape {
+    fn new<E>(columns: Columns, outputs: usize, lanes: usize) -> Self {
+        // An odd number of cache lines: so no two rows of a tile compete for a place in a cache.
+        let line = 64 / size_of::<E>();
+        let lines = outputs.div_ceil(line) | 1;
+        Shape {
+            columns,
+            outputs,
+            lanes,
+            stride: lines * line,
+        }
+    }
+
+    /// Panels of outputs.
+    fn panels(&self) -> usize {
+        self.outputs.div_ceil(self.lanes)
+    }
+
+    /// Numbers of a panel of weights packed for forward.
+    fn forward_panel(&self) -> usize {
+        self.columns.extent() * self.lanes
+    }
+
+    /// Rows of y, and the size of what is there for each.
+    fn rows<E>(&self, x: &[E], y: &[E]) -> usize {
+        let rows = y.len() / self.stride;
+        assert_eq!(y.len(), rows * self.stride, "rows of y");
+        assert_eq!(x.len(), rows * self.columns.stride(), "rows of x");
+        rows
+    }
+}
+
+/// The products of a map, compiled for an instruction set.
+///
+/// # Safety
+/// Of every method: rows of x and y lie as `shape` says, its lanes being [`Products::lanes`];
+/// weights are packed for it.
+pub(crate) trait Products<E: Real>: Sync {
+    /// Numbers in a register.
+    fn lanes(&self) -> usize;
+
+    /// y of some rows of x.
+    unsafe fn forward(&self, shape: &Shape, pack: &Forward<E>, x: *const E, rows: usize, y: *mut E);
+
+    /// The gradients of some rows of x from those of y.
+    unsafe fn backward(
+        &self,
+        shape: &Shape,
+        pack: &Backward<E>,
+        dy: *const E,
+        rows: usize,
+        dx: *mut E,
+    );
+
+    /// Writes, or adds, the gradients of the weights of some panels, no two calls' at the same
+    /// time the same.
+    unsafe fn weights(&self, shape: &Shape, rows: &Gradients<E>, panels: Range<usize>);
+}
+
+/// Weights packed for forward, and the bias in whole panels.
+pub(crate) struct Forward<E> {
+    weights: Buffer<E>,
+    bias: Buffer<E>,
+}
+
+/// Weights packed for the gradient of x, in parts of [`UNITS`].
+pub(crate) struct Backward<E>(Buffer<E>);
+
+/// What gradients of weights come from, and where they go.
+pub(crate) struct Gradients<E> {
+    dy: *const E,
+    x: *const E,
+    rows: usize,
+    weight: *mut E,
+    bias: *mut E,
+    /// Whether they are added to what is there.
+    add: bool,
+}
+
+// SAFETY: calls that run at the same time write the gradients of other panels.
+unsafe impl<E: Sync> Sync for Gradients<E> {}
+
+/// The products with registers of one kind.
+struct With<V>(PhantomData<fn() -> V>);
+
+/// The products with registers `V`.
+pub(crate) fn products<V: Vector>() -> &'static dyn Products<V::Element> {
+    &With::<V>(PhantomData)
+}
+
+impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
+    fn lanes(&self) -> usize {
+        V::LANES
+    }
+
+    unsafe fn forward(
+        &self,
+        shape: &Shape,
+        pack: &Forward<E>,
+        x: *const E,
+        rows: usize,
+        y: *mut E,
+    ) {
+        let (most, wide) = tile_shape(rows, (1, 1), V::REGISTERS);
+        for (panel, panels) in runs(0..shape.panels(), wide).flat_map(whole_tiles) {
+            for (row, count) in runs(0..rows, most) {
+                // SAFETY: rows and panels are within what the caller vouches for.
+                unsafe {
+                    let x = Operand {
+                        at: x.add(row * shape.columns.stride()),
+                        stride: shape.columns.stride(),
+                        columns: shape.columns.extent(),
+                    };
+                    Preactivation {
+                        x,
+                        h: Operand { columns: 0, ..x },
+                        weights: pack.weights[panel * shape.forward_panel()..].as_ptr(),
+                        panel: shape.forward_panel(),
+                        skip: 0,
+                        start: Grid {
+                            at: pack.bias[panel * V::LANES..].as_ptr(),
+                            row: 0,
+                            panel: V::LANES,
+                        },
+                        out: Grid {
+                            at: y.add(row * shape.stride + panel * V::LANES),
+                            row: shape.stride,
+                            panel: V::LANES,
+                        },
+                    }
+                    .run::<V, Joint<1>>(count, panels);
+                }
+            }
+        }
+    }
+
+    unsafe fn backward(
+        &self,
+        shape: &Shape,
+        pack: &Backward<E>,
+        dy: *const E,
+        rows: usize,
+        dx: *mut E,
+    ) {
+        let (each, stride) = (UNITS / V::LANES, shape.columns.stride());
+        for first in (0..shape.panels()).step_by(each) {
+            // SAFETY: as in `forward`; the packed part of these panels begins there.
+            unsafe {
+                Product {
+                    a: dy.add(first * V::LANES),
+                    a_row: shape.stride,
+                    a_panel: V::LANES,
+                    panels: each.min(shape.panels() - first),
+                    depth: V::LANES,
+                    weights: pack.0[first * V::LANES * stride..].as_ptr(),
+                    out: dx,
+                    out_row: stride,
+                    add: first > 0,
+                }
+                .all::<V>(0..rows, stride / V::LANES);
+            }
+        }
+    }
+
+    unsafe fn weights(&self, shape: &Shape, rows: &Gradients<E>, panels: Range<usize>) {
+        let Gradients { dy, x, add, .. } = *rows;
+        let width = shape.columns.real();
+        let units = |panel: usize| (shape.outputs - panel * V::LANES).min(V::LANES);
+        let pieces = |panel: usize, start: usize| {
+            let rows = start..(start + DEPTH).min(rows.rows);
+            [Piece {
+                slots: dy.wrapping_add(rows.start * shape.stride + panel * V::LANES),
+                slot_row: shape.stride,
+                x: x.wrapping_add(rows.start * shape.columns.stride()),
+                x_row: shape.columns.stride(),
+                rows: rows.len(),
+            }]
+        };
+        // Without rows there is one empty block, which writes zeros.
+        let starts = || (0..rows.rows.max(1)).step_by(DEPTH);
+        let all = ColumnPanel::all(shape.columns, 0..shape.columns.extent(), V::LANES);
+        for columns in all.chunks(WIDE / V::LANES) {
+            for start in starts() {
+                for panel in panels.clone() {
+                    // SAFETY: rows and panels are within what the caller vouches for.
+                    unsafe {
+                        Block {
+                            pieces: &pieces(panel, start),
+                            slot: 0,
+                            out: rows.weight.add(panel * V::LANES * width),
+                            width,
+                            add: add || start > 0,
+                        }
+                        .run::<V>(units(panel), columns);
+                    }
+                }
+            }
+        }
+        for panel in panels {
+            let mut sums = [E::ZERO; 16];
+            // SAFETY: as above; a panel has `units` biases, 16 at most.
+            unsafe {
+                let bias = rows.bias.add(panel * V::LANES);
+                let bias = std::slice::from_raw_parts_mut(bias, units(panel));
+                if add {
+                    sums[..bias.len()].copy_from_slice(bias);
+                }
+                for start in starts() {
+                    V::invoke(Totals {
+                        pieces: &pieces(panel, start),
+                        slots: 1,
+                        out: sums.as_mut_ptr(),
+                    });
+                }
+                bias.copy_from_slice(&sums[..bias.len()]);
+            }
+        }
+    }
+}
+
+/// A linear map. Its weights are passed in, W (outputs, columns) and then b.
+pub(crate) struct Linear<E: 'static> {
+    shape: Shape,
+    products: &'static dyn Products<E>,
+    /// Packed copies, made when first needed and dropped when the weights change.
+    forward: OnceLock<Forward<E>>,
+    backward: OnceLock<Backward<E>>,
+}
+
+impl<E: Element> Linear<E> {
+    /// A map of rows that lie as `columns` says.
+    pub fn new(isa: Isa, columns: Columns, outputs: usize) -> Self {
+        let products = E::products(isa);
+        Linear {
+            shape: Shape::new::<E>(columns, outputs, products.lanes()),
+            products,
+            forward: OnceLock::new(),
+            backward: OnceLock::new(),
+        }
+    }
+
+    /// Numbers from a row of y to the next.
+    pub fn stride(&self) -> usize {
+        self.shape.stride
+    }
+
+    /// To be called after every change of the weights: packed copies are stale.
+    pub fn weights_changed(&mut self) {
+        self.forward.take();
+        self.backward.take();
+    }
+
+    /// How many threads the products of so many rows are worth.
+    pub fn workers(&self, rows: usize) -> usize {
+        /// Products that take about as long as starting a second thread.
+        const WORTHWHILE: usize = 1 << 20;
+        let products = self.shape.panels() * self.shape.forward_panel();
+        let threads = parallel::num_threads().unwrap_or(1);
+        threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
+    }
+
+    fn gate<'a>(&self, weights: &'a [E]) -> GateRows<'a, E> {
+        GateRows {
+            rows: &weights[..self.shape.outputs * self.shape.columns.real()],
+            columns: self.shape.columns,
+        }
+    }
+
+    /// The weights packed for [`Linear::forward`].
+    pub fn forward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &Forward<E> {
+        self.forward.get_or_init(|| {
+            let Shape { outputs, lanes, .. } = self.shape;
+            let (gate, size) = (self.gate(weights), self.shape.forward_panel());
+            let mut packed = arena.take(self.shape.panels() * size);
+            let parts = packed.chunks_exact_mut(size).enumerate().collect();
+            parallel::for_each(self.workers(1), parts, |(panel, out)| {
+                pack_forward(&[gate], (panel * lanes, outputs), lanes, out);
+            });
+            let mut bias = arena.zeros(self.shape.panels() * lanes);
+            bias[..outputs].copy_from_slice(&weights[gate.rows.len()..]);
+            Forward {
+                weights: packed,
+                bias,
+            }
+        })
+    }
+
+    /// The weights packed for [`Linear::backward`].
+    pub fn backward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &Backward<E> {
+        self.backward.get_or_init(|| {
+            let Shape {
+                columns,
+                outputs,
+                lanes,
+                ..
+            } = self.shape;
+            let gate = self.gate(weights);
+            let mut packed = arena.take(self.shape.panels() * lanes * columns.stride());
+            let parts = packed.chunks_mut(UNITS * columns.stride());
+            let parts = parts.enumerate().collect();
+            parallel::for_each(self.workers(1), parts, |(part, out): (usize, &mut [E])| {
+                let first = part * UNITS;
+                let gate = GateRows {
+                    rows: &gate.rows[first * columns.real()..],
+                    columns,
+                };
+                let size = out.len() / (columns.stride() / lanes);
+                let units = (outputs - first).min(UNITS);
+                for (panel, out) in out.chunks_exact_mut(size).enumerate() {
+                    pack_backward(&[gate], panel, units, lanes, out);
+                }
+            });
+            Backward(packed)
+        })
+    }
+
+    /// y of rows of x.
+    pub fn forward(&self, pack: &Forward<E>, x: &[E], y: &mut [E]) {
+        let rows = self.shape.rows(x, y);
+        assert_eq!(
+            pack.weights.len(),
+            self.shape.panels() * self.shape.forward_panel()
+        );
+        // SAFETY: there are so many rows of both, and the weights are packed for this shape.
+        unsafe {
+            self.products
+                .forward(&self.shape, pack, x.as_ptr(), rows, y.as_mut_ptr());
+        }
+    }
+
+    /// The gradients of rows of x from those of y.
+    pub fn backward(&self, pack: &Backward<E>, dy: &[E], dx: &mut [E]) {
+        let rows = self.shape.rows(dx, dy);
+        let Shape { columns, lanes, .. } = self.shape;
+        assert_eq!(pack.0.len(), self.shape.panels() * lanes * columns.stride());
+        // SAFETY: as in `forward`.
+        unsafe {
+            self.products
+                .backward(&self.shape, pack, dy.as_ptr(), rows, dx.as_mut_ptr());
+        }
+    }
+
+    /// Writes the gradients of the weights, or adds them to what is there, given the rows of x and
+    /// the gradients of those of y.
+    ///
+    /// The bits of a sum do not depend on how rows are cut into calls, as long as each call but
+    /// the last has a multiple of [`DEPTH`].
+    pub fn weights(&self, dy: &[E], x: &[E], gradients: &mut [E], add: bool) {
+        const HIGH: usize = 8;
+        let rows = self.shape.rows(x, dy);
+        let (weight, bias) = gradients.split_at_mut(self.shape.outputs * self.shape.columns.real());
+        assert_eq!(bias.len(), self.shape.outputs);
+        let gradients = Gradients {
+            dy: dy.as_ptr(),
+            x: x.as_ptr(),
+            rows,
+            weight: weight.as_mut_ptr(),
+            bias: bias.as_mut_ptr(),
+            add,
+        };
+        let (panels, workers) = (self.shape.panels(), self.workers(rows));
+        let high = (panels / (2 * workers)).clamp(1, HIGH);
+        let items = (0..panels).step_by(high);
+        let items = items.map(|first| first..(first + high).min(panels));
+        parallel::for_each(workers, items.collect(), |panels| {
+            // SAFETY: as in `forward`; weight and bias are of this shape, and no two items share
+            // a panel.
+            unsafe { self.products.weights(&self.shape, &gradients, panels) }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(len: usize, seed: usize) -> Vec<f64> {
+        (0..len)
+            .map(|i| ((i * 7 + seed) as f64 * 12.9898).sin())
+            .collect()
+    }
+
+    /// A map with its weights, padded rows of x, and gradients of y that are zero in the padding.
+    struct Problem {
+        map: Linear<f64>,
+        weights: Vec<f64>,
+        x: Vec<f64>,
+        dy: Vec<f64>,
+    }
+
+    fn problem(
+        isa: Isa,
+        rows: usize,
+        (segments, width): (usize, usize),
+        outputs: usize,
+    ) -> Problem {
+        let lanes = f64::products(isa).lanes();
+        let columns = Columns {
+            segments,
+            width,
+            padded: width.next_multiple_of(lanes),
+        };
+        let map = Linear::new(isa, columns, outputs);
+        let mut x = vec![0.0; rows * columns.stride()];
+        columns.pad(&noise(rows * columns.real(), 1), &mut x);
+        let mut dy = vec![0.0; rows * map.stride()];
+        let numbers = noise(rows * outputs, 2);
+        for (to, from) in dy.chunks_mut(map.stride()).zip(numbers.chunks(outputs)) {
+            to[..outputs].copy_from_slice(from);
+        }
+        Problem {
+            weights: noise(outputs * (columns.real() + 1), 3),
+            map,
+            x,
+            dy,
+        }
+    }
+
+    impl Problem {
+        /// y, the gradients of x and those of the weights, from calls of so many rows.
+        fn run(&self, each: usize) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+            let (map, arena) = (&self.map, Arc::default());
+            let (width, stride) = (map.shape.columns.stride(), map.stride());
+            let mut y = vec![0.0; self.dy.len()];
+            let mut dx = vec![0.0; self.x.len()];
+            let mut gradients = vec![f64::NAN; self.weights.len()];
+            let forward = map.forward_pack(&self.weights, &arena);
+            let backward = map.backward_pack(&self.weights, &arena);
+            for (i, x) in self.x.chunks(each * width).enumerate() {
+                let (from, to) = (
+                    i * each * stride,
+                    i * each * stride + x.len() / width * stride,
+                );
+                map.forward(forward, x, &mut y[from..to]);
+                let dy = &self.dy[from..to];
+                map.backward(backward, dy, &mut dx[i * each * width..][..x.len()]);
+                map.weights(dy, x, &mut gradients, i > 0);
+            }
+            (y, dx, gradients)
+        }
+    }
+
+    #[test]
+    fn products_are_sums() {
+        for &isa in Isa::available() {
+            for (rows, columns, outputs) in [(3, (1, 5), 2), (150, (2, 9), 33), (2, (1, 3), 1100)] {
+                let problem = problem(isa, rows, columns, outputs);
+                let Shape {
+                    columns, stride, ..
+                } = problem.map.shape;
+                let real = columns.real();
+                let x = columns.unpad(&problem.x);
+                let weight = |output: usize, column: usize| problem.weights[output * real + column];
+                let (y, dx, gradients) = problem.run(rows);
+                let dx = columns.unpad(&dx);
+                let close = |found: f64, expected: f64| {
+                    assert!(
+                        (found - expected).abs() < 1e-11,
+                        "{found} is not {expected}"
+                    );
+                };
+                for row in 0..rows {
+                    let dy = &problem.dy[row * stride..][..outputs];
+                    for output in 0..outputs {
+                        let products = (0..real).map(|c| weight(output, c) * x[row * real + c]);
+                        let bias = problem.weights[outputs * real + output];
+                        close(y[row * stride + output], bias + products.sum::<f64>());
+                    }
+                    for column in 0..real {
+                        let products = (0..outputs).map(|o| weight(o, column) * dy[o]);
+                        close(dx[row * real + column], products.sum());
+                    }
+                }
+                for output in 0..outputs {
+                    let dy = |row: usize| problem.dy[row * stride + output];
+                    for column in 0..real {
+                        let products = (0..rows).map(|row| dy(row) * x[row * real + column]);
+                        close(gradients[output * real + column], products.sum());
+                    }
+                    close(gradients[outputs * real + output], (0..rows).map(dy).sum());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn cuts_and_threads_change_no_bit() {
+        for &isa in Isa::available() {
+            let problem = problem(isa, 3 * DEPTH + 5, (1, 40), 600);
+            let all = problem.run(3 * DEPTH + 5);
+            for threads in [1, 2, 3] {
+                let cut = parallel::with_threads(threads, || Ok(problem.run(DEPTH)));
+                assert!(cut.unwrap() == all);
+            }
+        }
+    }
+
+    #[test]
+    fn no_rows_have_gradients_of_zero() {
+        let problem = problem(Isa::Portable, 0, (1, 3), 5);
+        let mut gradients = vec![f64::NAN; problem.weights.len()];
+        problem.map.weights(&[], &[], &mut gradients, false);
+        assert!(gradients.iter().all(|&gradient| gradient == 0.0));
+    }
+}
