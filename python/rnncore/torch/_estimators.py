@@ -27,35 +27,11 @@ def to_network(
 
     `kind` is "RNN", "LSTM" or "GRU".
     """
-    cell = config["cell"]
-    options: dict[str, Any] = {"bidirectional": config["bidirectional"], "batch_first": True}
-    if kind == "RNN":
-        name = cell.removeprefix("rnn_")
-        options["nonlinearity"] = name.removesuffix("_residual")
-        _layers.check_options({**options, "residual": name != options["nonlinearity"]})
-    sizes, width = config["hidden_sizes"], config["input_size"]
+    dtype, width = config["dtype"], config["input_size"]
     if config["input"] == "one-hot":
         width = config["vocabulary_size"]
-    dtype, dropout = config["dtype"], config["dropout"]
-    locked = config["locked_dropout"]
-
-    def layer(width: int, size: int, count: int = 1) -> Any:
-        made = _layers.new_module(
-            kind, dtype=dtype, input_size=width, hidden_size=size, num_layers=count, **options
-        )
-        if count > 1:
-            made.dropout = dropout
-        return made
-
-    rnn: Any
-    if len(set(sizes)) == 1 and not (locked and dropout and len(sizes) > 1):
-        rnn = layer(width, sizes[0], len(sizes))
-        seen = width_of(rnn)
-    else:
-        rnn = []
-        for size in sizes:
-            rnn.append(layer(width_of(rnn[-1]) if rnn else width, size))
-        seen = width_of(rnn[-1])
+    rnn = _recurrent_modules(kind, config, width)
+    seen = width_of(rnn[-1] if isinstance(rnn, list) else rnn)
     empty: dict[str, Any] = {"device": "meta", "dtype": _layers.DTYPES[dtype]}
     embedding: Any = "one-hot" if config["input"] == "one-hot" else None
     if config["input"] == "embedding":
@@ -68,10 +44,10 @@ def to_network(
         task=problem.task,
         loss=problem.loss,
         ids_per_step=problem.input.ids_per_step or 1,
-        dropout=dropout if isinstance(rnn, list) else 0.0,
+        dropout=config["dropout"] if isinstance(rnn, list) else 0.0,
         input_dropout=config["input_dropout"],
         output_dropout=config["output_dropout"],
-        locked_dropout=locked,
+        locked_dropout=config["locked_dropout"],
         learn_initial_state=config["learn_initial_state"],
     )
     network._problem = problem
@@ -85,6 +61,36 @@ def to_network(
     if config["freeze_embedding"] and network.embedding is not None:
         embedding.weight.requires_grad_(False)
     return network.eval()
+
+
+def _recurrent_modules(kind: str, config: dict[str, Any], width: int) -> Any:
+    """Return the stack as one module, or as a list with one a layer where it takes several."""
+    options: dict[str, Any] = {"bidirectional": config["bidirectional"], "batch_first": True}
+    if kind == "RNN":
+        name = config["cell"].removeprefix("rnn_")
+        options["nonlinearity"] = name.removesuffix("_residual")
+        _layers.check_options({**options, "residual": name != options["nonlinearity"]})
+    sizes = config["hidden_sizes"]
+    dropout = config["dropout"] if len(sizes) > 1 else 0.0
+
+    def layers(width: int, size: int, count: int, dropout: float) -> Any:
+        return _layers.new_module(
+            kind,
+            dtype=config["dtype"],
+            input_size=width,
+            hidden_size=size,
+            num_layers=count,
+            dropout=dropout,
+            **options,
+        )
+
+    if len(set(sizes)) == 1 and not (config["locked_dropout"] and dropout):
+        return layers(width, sizes[0], len(sizes), dropout)
+    found: list[Any] = []
+    for size in sizes:
+        found.append(layers(width, size, 1, 0.0))
+        width = width_of(found[-1])
+    return found
 
 
 class _Place(NamedTuple):
