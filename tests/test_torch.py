@@ -28,8 +28,9 @@ def calls(monkeypatch):
     kernels = _autograd.forward
 
     def counted(call, *args, **kwargs):
-        made.append(call)
-        return kernels(call, *args, **kwargs)
+        found = kernels(call, *args, **kwargs)
+        made.extend([] if found is None else [call])
+        return found
 
     monkeypatch.setattr(_autograd, "forward", counted)
     return made
@@ -386,6 +387,60 @@ def test_packed_weights_go_with_the_weights():
     assert len(_autograd._stacks) == before
 
 
+def test_what_is_not_read_is_refused():
+    layer = LSTM(3, 4)
+    stack = _autograd._core.Functional("lstm", 3, 4, 1, True, False, 0, "float32")
+    capsule = _autograd._to_capsule
+    weights = [capsule(weight) for weight in layer.parameters()]
+    x, h = torch.randn(5, 2, 3), torch.zeros(1, 2, 4)
+
+    def forward(weights=weights, x=x, h=h, counts=None):
+        given = [None if t is None else capsule(t) for t in (x, h, h, counts)]
+        return stack.forward(weights, *given, False, True, 1)
+
+    outputs, record = forward()
+    refused = [
+        forward(weights[:3]),
+        forward([*weights[:3], weights[0]]),
+        forward(x=x.double()),
+        forward(x=x[0]),
+        forward(x=x[..., :2]),
+        forward(h=h[0]),
+        forward(h=h.int()),
+        forward(x=torch.randn(3, 3), counts=torch.tensor([2, 2])),
+        forward(x=torch.randn(4, 3), counts=torch.tensor([3, 1])),
+        forward(x=torch.randn(3, 3), counts=torch.tensor([2, 0, 1])),
+        record.backward(capsule(x[0]), None, None, [True] * 7, 1),
+        record.backward(None, capsule(h.double()), None, [True] * 7, 1),
+    ]
+    assert refused == [None] * len(refused)
+    assert not record.is_used()
+    # A capsule that was taken over is empty.
+    output = _autograd._from_capsule(outputs[0])
+    assert record.backward(outputs[0], None, None, [True] * 7, 1) is None
+    assert record.backward(capsule(output), None, None, [True] * 7, 1) is not None
+
+
+def test_memory_comes_back():
+    resource = pytest.importorskip("resource")
+    stack = _autograd._core.Functional("rnn_tanh", 1, 256, 1, False, False, 0, "float32")
+    capsule = _autograd._to_capsule
+    weights = [capsule(torch.zeros(256, 1)), capsule(torch.zeros(256, 256))]
+    x, h = capsule(torch.zeros(64, 64, 1)), capsule(torch.zeros(1, 64, 256))
+
+    def peak(calls):
+        for _ in range(calls):
+            (output, _), _ = stack.forward(weights, x, h, None, None, False, False, 1)
+            _autograd._from_capsule(output)
+            # This output is nobody's.
+            stack.forward(weights, x, h, None, None, False, False, 1)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = peak(5)
+    # Each call makes 4 MiB.
+    assert peak(40) - before < 40 * 1024
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_threads_are_torchs(threads, monkeypatch):
     asked = []
@@ -397,7 +452,8 @@ def test_threads_are_torchs(threads, monkeypatch):
 
     layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
     layer(x)
-    stack = _autograd._functional(next(iter(_autograd._stacks.values()))[1], layer.weight_ih_l0)
+    call = _autograd._stacks[id(layer.weight_ih_l0)][1]
+    stack = _autograd._functional(call, list(layer.parameters()))
     monkeypatch.setattr(_autograd, "_functional", lambda *_: Spy())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
+from typing_extensions import CapsuleType, disjoint_base
 
 __all__ = [
     "Examples",
@@ -109,29 +109,27 @@ class Functional:
     ) -> Self: ...
     def forward(
         self,
-        weights: Sequence[_Array],
-        x: _Array,
-        h0: _Array | None,
-        c0: _Array | None,
-        batch_sizes: _Lengths | None,
+        weights: Sequence[CapsuleType],
+        x: CapsuleType,
+        h0: CapsuleType,
+        c0: CapsuleType | None,
+        batch_sizes: CapsuleType | None,
         batch_first: bool,
         keep: bool,
         n_threads: int,
-    ) -> tuple[tuple[_Array, _Array, _Array | None], Record | None]: ...
+    ) -> tuple[list[CapsuleType], Record | None] | None: ...
 
 @final
 class Record:
     def is_used(self) -> bool: ...
     def backward(
         self,
-        d_output: _Array | None,
-        d_h: _Array | None,
-        d_c: _Array | None,
-        want_input: bool,
-        want_states: bool,
-        want_weights: bool,
+        d_output: CapsuleType | None,
+        d_h: CapsuleType | None,
+        d_c: CapsuleType | None,
+        needs: Sequence[bool],
         n_threads: int,
-    ) -> tuple[_Array | None, _Array | None, _Array | None, list[_Array] | None]: ...
+    ) -> list[CapsuleType | None] | None: ...
 
 @final
 class Examples:

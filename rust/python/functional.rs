@@ -7,18 +7,19 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ndarray::{ArrayViewD, ArrayViewMutD, Ix1, Ix2, Ix3, IxDyn};
-use numpy::{
-    PyArray3, PyArrayDyn, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
-};
+use ndarray::{ArrayView3, ArrayViewD, ArrayViewMut3, Ix1};
 use pyo3::prelude::*;
+use pyo3::types::PyCapsule;
 
-use super::arrays::{Held, borrow, choose, optional, to_list};
+use super::arrays::choose;
+use super::dlpack::{Scalar, Shared, view};
 use super::either::{Either, dispatch};
-use crate::boundary::{Rows, RowsMut};
+use super::form::{Form, lengths_of};
+use crate::boundary::Rows;
 use crate::cell::CellKind;
 use crate::error::{Error, Result};
 use crate::parallel::with_threads;
+use crate::params::Layout;
 use crate::recurrent::{Inputs, Recurrent, Tape};
 use crate::sequence::Element;
 use crate::stack::{Config, Want, uniform_sizes};
@@ -37,14 +38,14 @@ type Left<E> = Mutex<Option<Kept<E>>>;
 pub(super) struct PyFunctional {
     inner: Either<Slot<f32>, Slot<f64>>,
     config: Config,
+    layout: Layout,
 }
 
 /// What a call keeps for backward; empty when used.
 #[pyclass(name = "Record", module = "rnncore._core", frozen)]
 pub(super) struct PyRecord {
     inner: Either<Left<f32>, Left<f64>>,
-    batch_first: bool,
-    packed: bool,
+    form: Form,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,23 +74,6 @@ fn with_weights<E: Element>(
     weights: &[ArrayViewD<E>],
 ) -> Result<Arc<Recurrent<E>>> {
     let mut slot = lock(slot);
-    let entries = slot.layout().entries();
-    if entries.len() != weights.len() {
-        return Err(Error::value(
-            "weights",
-            format!("{} arrays", entries.len()),
-            weights.len(),
-        ));
-    }
-    for (entry, weight) in entries.iter().zip(weights) {
-        if weight.shape() != entry.shape {
-            let (expected, actual) = (
-                format!("{:?}", entry.shape),
-                format!("{:?}", weight.shape()),
-            );
-            return Err(Error::shape(&entry.name, expected, actual));
-        }
-    }
     if holds(&slot, weights) {
         return Ok(Arc::clone(&slot));
     }
@@ -110,216 +94,251 @@ fn with_weights<E: Element>(
     Ok(Arc::clone(&slot))
 }
 
-/// Lengths of the sequences of packed rows, from the number of rows at each step.
-fn lengths_of(counts: &[i64]) -> Result<Vec<i64>> {
-    let descend = counts.is_sorted_by(|a, b| a >= b) && counts.last().is_none_or(|&last| last > 0);
-    if !descend {
-        let expected = "descending numbers of rows, none 0";
-        return Err(Error::value("batch_sizes", expected, format!("{counts:?}")));
-    }
-    let batch = counts.first().copied().unwrap_or(0);
-    let length = |row: i64| counts.partition_point(|&count| count > row) as i64;
-    Ok((0..batch).map(length).collect())
-}
+/// A tensor for Python.
+type Capsule<'py> = Bound<'py, PyCapsule>;
 
-/// Rows as the crate takes them: two dimensions are those of packed ones.
-fn rows<'a, E: Element>(
-    argument: &str,
-    mut array: ArrayViewD<'a, E>,
-    batch_first: bool,
-) -> Result<Rows<'a, E>> {
-    let shape = format!("{:?}", array.shape());
-    if array.ndim() == 3 && batch_first {
-        array.swap_axes(0, 1);
-    }
-    let rows = match array.ndim() {
-        2 => array.into_dimensionality::<Ix2>().map(Rows::Packed),
-        _ => array.into_dimensionality::<Ix3>().map(Rows::Padded),
-    };
-    rows.map_err(|_| Error::shape(argument, "2 or 3 dimensions", shape))
-}
+/// Those that are needed.
+type Gradients<'py> = Vec<Option<Capsule<'py>>>;
 
-/// The same to be written.
-fn rows_mut<'a, E: Element>(
-    argument: &str,
-    mut array: ArrayViewMutD<'a, E>,
-    batch_first: bool,
-) -> Result<RowsMut<'a, E>> {
-    let shape = format!("{:?}", array.shape());
-    if array.ndim() == 3 && batch_first {
-        array.swap_axes(0, 1);
-    }
-    let rows = match array.ndim() {
-        2 => array.into_dimensionality::<Ix2>().map(RowsMut::Packed),
-        _ => array.into_dimensionality::<Ix3>().map(RowsMut::Padded),
-    };
-    rows.map_err(|_| Error::shape(argument, "2 or 3 dimensions", shape))
-}
+/// The output, unless there is none but the states, and these.
+type Outputs<'py> = Vec<Capsule<'py>>;
 
-type Outputs<'py> = (
-    Bound<'py, PyAny>,
-    Bound<'py, PyAny>,
-    Option<Bound<'py, PyAny>>,
-);
-
-type InputGradients<'py> = (
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
-    Option<Bound<'py, PyAny>>,
-    Option<Vec<Bound<'py, PyAny>>>,
-);
-
-/// New arrays for a state: hidden, and memory of a cell that has one.
-type NewStates<'py, E> = (Bound<'py, PyArray3<E>>, Option<Bound<'py, PyArray3<E>>>);
-
-fn new_states<'py, E: Held>(py: Python<'py>, config: &Config, batch: usize) -> NewStates<'py, E> {
-    let [hidden, memory] = config.states_shapes(batch);
-    let memory = Some(memory).filter(|_| config.cell.signature().has_memory());
-    let new = |shape| PyArray3::<E>::zeros(py, shape, false);
-    (new(hidden), memory.map(new))
-}
+/// What forward makes.
+type Made<'py, E> = (Outputs<'py>, Form, Option<Kept<E>>);
 
 struct Arguments<'a, 'py> {
-    weights: Vec<Bound<'py, PyAny>>,
-    x: &'a Bound<'py, PyAny>,
-    h0: Option<&'a Bound<'py, PyAny>>,
-    c0: Option<&'a Bound<'py, PyAny>>,
-    counts: Option<&'a Bound<'py, PyAny>>,
+    weights: &'a [Capsule<'py>],
+    x: &'a Capsule<'py>,
+    h0: &'a Capsule<'py>,
+    c0: Option<&'a Capsule<'py>>,
+    counts: Option<&'a Capsule<'py>>,
     batch_first: bool,
     keep: bool,
     n_threads: usize,
 }
 
-fn forward<'py, E: Held>(
-    py: Python<'py>,
-    slot: &Slot<E>,
-    config: &Config,
-    arguments: &Arguments<'_, 'py>,
-) -> PyResult<(Outputs<'py>, Option<Kept<E>>)> {
-    let &Arguments {
-        batch_first,
-        keep,
-        n_threads,
-        ..
-    } = arguments;
-    let weights = arguments
-        .weights
-        .iter()
-        .map(|weight| borrow("weights", weight))
-        .collect::<PyResult<Vec<PyReadonlyArray<E, IxDyn>>>>()?;
-    let weights: Vec<_> = weights.iter().map(|weight| weight.as_array()).collect();
-    let x: PyReadonlyArray<E, IxDyn> = borrow("x", arguments.x)?;
-    let h0 = optional::<E>("h0", arguments.h0)?;
-    let c0 = optional::<E>("c0", arguments.c0)?;
-    let counts: Option<PyReadonlyArray<i64, Ix1>> = arguments
-        .counts
-        .map(|counts| borrow("batch_sizes", counts))
-        .transpose()?;
-    let mut dims = x.as_array().shape().to_vec();
-    let lengths = match (&counts, dims.as_slice()) {
-        (Some(counts), _) => Some(lengths_of(&counts.as_array().to_vec())?),
-        // Rows alone are one step.
-        (None, &[batch, _]) => Some(vec![1; batch]),
-        (None, _) => None,
-    };
-    let inputs = Inputs {
-        x: rows("x", x.as_array(), batch_first)?,
-        h0: h0.as_ref().map(|state| state.as_array()),
-        c0: c0.as_ref().map(|state| state.as_array()),
-        lengths: lengths.as_deref(),
-    };
-    let (model, tape) = py.detach(|| {
-        let model = with_weights(slot, &weights)?;
-        let tape = with_threads(n_threads, || model.forward(inputs, keep, None))?;
-        Result::Ok((model, tape))
-    })?;
-
-    if let Some(width) = dims.last_mut() {
-        *width = config.directions() * config.state_size(0);
-    }
-    let output = PyArrayDyn::<E>::zeros(py, dims, false);
-    let (hidden, memory) = new_states::<E>(py, config, tape.batch());
-    {
-        let mut output = output.readwrite();
-        let mut hidden = hidden.readwrite();
-        let mut memory = memory.as_ref().map(|memory| memory.readwrite());
-        let output = rows_mut("output", output.as_array_mut(), batch_first)?;
-        let hidden = hidden.as_array_mut();
-        let memory = memory.as_mut().map(|memory| memory.as_array_mut());
-        py.detach(|| {
-            with_threads(n_threads, || {
-                model.output(&tape, output)?;
-                model.states(&tape, hidden, memory)
-            })
-        })?;
-    }
-    let outputs = (
-        output.into_any(),
-        hidden.into_any(),
-        memory.map(Bound::into_any),
-    );
-    Ok((outputs, keep.then_some((model, tape))))
+/// What a call was given, if it is what the stack computes.
+struct Given<'a, E> {
+    form: Form,
+    batch: usize,
+    weights: Vec<ArrayViewD<'a, E>>,
+    x: Rows<'a, E>,
+    h0: ArrayView3<'a, E>,
+    c0: Option<ArrayView3<'a, E>>,
+    lengths: Option<Vec<i64>>,
 }
 
-fn backward<'py, E: Held>(
-    py: Python<'py>,
-    record: &Left<E>,
-    (packed, batch_first): (bool, bool),
-    given: [Option<&Bound<'py, PyAny>>; 3],
-    (want, n_threads): (Want, usize),
-) -> PyResult<InputGradients<'py>> {
-    let dy: Option<PyReadonlyArray<E, IxDyn>> =
-        given[0].map(|dy| borrow("d_output", dy)).transpose()?;
-    let dh = optional::<E>("d_h", given[1])?;
-    let dc = optional::<E>("d_c", given[2])?;
-    let dy = match &dy {
-        Some(dy) => Some(rows("d_output", dy.as_array(), batch_first)?),
-        None => None,
-    };
-    let last = (
-        dh.as_ref().map(|dh| dh.as_array()),
-        dc.as_ref().map(|dc| dc.as_array()),
-    );
-    let kept = lock(record).take();
-    let (model, mut tape) = kept.ok_or(Error::TapeUsed)?;
-    let mut found =
-        py.detach(|| with_threads(n_threads, || model.backward_for(&mut tape, dy, last, want)))?;
-    let config = model.config();
-    let (total, batch) = (tape.total(), tape.batch());
-    let dims = match (packed, batch_first) {
-        (true, _) => vec![tape.rows(), config.input_size],
-        (false, true) => vec![batch, total, config.input_size],
-        (false, false) => vec![total, batch, config.input_size],
-    };
-    let dx = want.input.then(|| PyArrayDyn::<E>::zeros(py, dims, false));
-    let states = want.states.then(|| new_states::<E>(py, config, batch));
-    let (dh0, dc0) = states.map_or((None, None), |(dh0, dc0)| (Some(dh0), dc0));
-    {
-        let mut dx = dx.as_ref().map(|dx| dx.readwrite());
-        let mut dh0 = dh0.as_ref().map(|dh0| dh0.readwrite());
-        let mut dc0 = dc0.as_ref().map(|dc0| dc0.readwrite());
-        let dx = match &mut dx {
-            Some(dx) => Some(rows_mut("dx", dx.as_array_mut(), batch_first)?),
+impl<'a, E: Element + Scalar> Given<'a, E> {
+    fn read(arguments: &Arguments<'a, '_>, config: &Config, layout: &Layout) -> Option<Self> {
+        let entries = layout.entries();
+        let x = view::<E>(arguments.x)?;
+        let form = Form::of(x.ndim(), arguments.counts.is_some(), arguments.batch_first)?;
+        let x = form.rows(x)?;
+        let h0 = form.state(view::<E>(arguments.h0)?)?;
+        let c0 = match arguments.c0 {
+            Some(c0) => Some(form.state(view::<E>(c0)?)?),
             None => None,
         };
-        let dh0 = dh0.as_mut().map(|dh0| dh0.as_array_mut());
-        let dc0 = dc0.as_mut().map(|dc0| dc0.as_array_mut());
-        py.detach(|| with_threads(n_threads, || model.read_gradients(&found, dx, dh0, dc0)))?;
+        let batch = h0.shape()[1];
+        let lengths = match arguments.counts {
+            Some(counts) => {
+                let counts = view::<i64>(counts)?.into_dimensionality::<Ix1>().ok()?;
+                Some(lengths_of(&counts.to_vec(), batch, x.shape()[0])?)
+            }
+            None if form == Form::Single => Some(vec![1; batch]),
+            None => None,
+        };
+        let weights = arguments
+            .weights
+            .iter()
+            .map(view)
+            .collect::<Option<Vec<_>>>()?;
+        let [hidden, memory] = config.states_shapes(batch);
+        let fits = x.shape().last() == Some(&config.input_size)
+            && (lengths.is_some() || x.shape()[1] == batch)
+            && (form != Form::Single || x.shape()[0] == batch)
+            && h0.shape() == hidden
+            && c0.is_some() == config.cell.signature().has_memory()
+            && c0.is_none_or(|c0| c0.shape() == memory)
+            && weights.len() == entries.len()
+            && entries
+                .iter()
+                .zip(&weights)
+                .all(|(entry, weight)| weight.shape() == entry.shape);
+        fits.then_some(Given {
+            form,
+            batch,
+            weights,
+            x,
+            h0,
+            c0,
+            lengths,
+        })
     }
-    let weights = match want.weights {
-        true => Some(to_list(
-            py,
-            model.layout(),
-            std::mem::take(&mut found.weights),
-        )?),
-        false => None,
+}
+
+fn zeros<E: Element>(shape: &[usize]) -> Vec<E> {
+    vec![E::ZERO; shape.iter().product()]
+}
+
+fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewMut3<'_, E>> {
+    ArrayViewMut3::from_shape(shape, to)
+        .map_err(|_| Error::shape("state", format!("{shape:?}"), "another size"))
+}
+
+fn forward<'py, E: Element + Scalar>(
+    py: Python<'py>,
+    slot: &Slot<E>,
+    (config, layout): (&Config, &Layout),
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Option<Made<'py, E>>> {
+    let Some(given) = Given::<E>::read(arguments, config, layout) else {
+        return Ok(None);
     };
-    Ok((
-        dx.map(Bound::into_any),
-        dh0.map(Bound::into_any),
-        dc0.map(Bound::into_any),
-        weights,
-    ))
+    let &Arguments {
+        keep, n_threads, ..
+    } = arguments;
+    let form = given.form;
+    let mut shape = given.x.shape().to_vec();
+    if form == Form::Sequences {
+        shape.swap(0, 1);
+    }
+    if let Some(width) = shape.last_mut() {
+        *width = config.directions() * config.state_size(0);
+    }
+    let states = config.states_shapes(given.batch);
+    let has_memory = given.c0.is_some();
+    let (model, tape, output, hidden, memory) = py.detach(|| {
+        with_threads(n_threads, || {
+            let model = with_weights(slot, &given.weights)?;
+            let inputs = Inputs {
+                x: given.x,
+                h0: Some(given.h0),
+                c0: given.c0,
+                lengths: given.lengths.as_deref(),
+            };
+            let tape = model.forward(inputs, keep, None)?;
+            let mut output = None;
+            if form != Form::Single {
+                let mut rows = zeros(&shape);
+                model.output(&tape, form.rows_mut(&shape, &mut rows)?)?;
+                output = Some(rows);
+            }
+            let mut hidden = zeros(&states[0]);
+            let mut memory = has_memory.then(|| zeros(&states[1]));
+            let to = match &mut memory {
+                Some(memory) => Some(state_mut(states[1], memory)?),
+                None => None,
+            };
+            model.states(&tape, state_mut(states[0], &mut hidden)?, to)?;
+            Result::Ok((model, tape, output, hidden, memory))
+        })
+    })?;
+    let mut outputs = Vec::with_capacity(3);
+    let parts = [
+        (output, &shape[..]),
+        (Some(hidden), form.outside(&states[0])),
+        (memory, form.outside(&states[1])),
+    ];
+    for (values, shape) in parts {
+        if let Some(values) = values {
+            outputs.push(Shared::new(values).give(py, 0, shape)?);
+        }
+    }
+    Ok(Some((outputs, form, keep.then_some((model, tape)))))
+}
+
+/// Gradients of the output and the final states, as far as there are any; None if one of them is
+/// not of the outputs' type and form.
+type Last<'a, E> = (
+    Option<Rows<'a, E>>,
+    Option<ArrayView3<'a, E>>,
+    Option<ArrayView3<'a, E>>,
+);
+
+fn gradients<'a, E: Element + Scalar>(
+    form: Form,
+    [dy, dh, dc]: [Option<&'a Capsule<'_>>; 3],
+) -> Option<Last<'a, E>> {
+    let state = |gradient: Option<&'a Capsule<'_>>| {
+        gradient.map_or(Some(None), |g| form.state(view::<E>(g)?).map(Some))
+    };
+    let rows = dy.map_or(Some(None), |dy| form.rows(view::<E>(dy)?).map(Some));
+    Some((rows?, state(dh)?, state(dc)?))
+}
+
+fn backward<'py, E: Element + Scalar>(
+    py: Python<'py>,
+    record: &Left<E>,
+    form: Form,
+    given: [Option<&Capsule<'py>>; 3],
+    (needs, n_threads): (&[bool], usize),
+) -> PyResult<Option<Gradients<'py>>> {
+    let Some((dy, dh, dc)) = gradients::<E>(form, given) else {
+        return Ok(None);
+    };
+    let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
+        return Err(Error::value("needs", "one for each tensor", needs.len()).into());
+    };
+    let want = Want {
+        input: need_x,
+        states: need_h0 || need_c0,
+        outputs: false,
+        weights: need_weights.contains(&true),
+    };
+    let kept = lock(record).take();
+    let (model, mut tape) = kept.ok_or(Error::TapeUsed)?;
+    let config = model.config();
+    let (total, batch) = (tape.total(), tape.batch());
+    let input = match form {
+        Form::Steps => vec![total, batch, config.input_size],
+        Form::Sequences => vec![batch, total, config.input_size],
+        Form::Packed | Form::Single => vec![tape.rows(), config.input_size],
+    };
+    let states = config.states_shapes(batch);
+    let (dx, dh0, dc0, weights) = py.detach(|| {
+        with_threads(n_threads, || {
+            let found = model.backward_for(&mut tape, dy, (dh, dc), want)?;
+            let mut dx = want.input.then(|| zeros(&input));
+            let mut dh0 = want.states.then(|| zeros(&states[0]));
+            let has_memory = want.states && config.cell.signature().has_memory();
+            let mut dc0 = has_memory.then(|| zeros(&states[1]));
+            let rows = match &mut dx {
+                Some(dx) => Some(form.rows_mut(&input, dx)?),
+                None => None,
+            };
+            let hidden = match &mut dh0 {
+                Some(dh0) => Some(state_mut(states[0], dh0)?),
+                None => None,
+            };
+            let memory = match &mut dc0 {
+                Some(dc0) => Some(state_mut(states[1], dc0)?),
+                None => None,
+            };
+            model.read_gradients(&found, rows, hidden, memory)?;
+            Result::Ok((dx, dh0, dc0, found.weights))
+        })
+    })?;
+    let mut gradients = Vec::with_capacity(needs.len());
+    let inputs = [
+        (dx, need_x, &input[..]),
+        (dh0, need_h0, form.outside(&states[0])),
+        (dc0, need_c0, form.outside(&states[1])),
+    ];
+    for (values, need, shape) in inputs {
+        gradients.push(match values.filter(|_| need) {
+            Some(values) => Some(Shared::new(values).give(py, 0, shape)?),
+            None => None,
+        });
+    }
+    let weights = Shared::new(weights);
+    for (entry, &need) in model.layout().entries().iter().zip(need_weights) {
+        gradients.push(match need {
+            true => Some(weights.give(py, entry.offset, &entry.shape)?),
+            false => None,
+        });
+    }
+    Ok(Some(gradients))
 }
 
 #[pymethods]
@@ -348,31 +367,40 @@ impl PyFunctional {
             locked_dropout: false,
             proj_size,
         };
-        let single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
-        let inner = if single {
-            Either::F32(Mutex::new(Arc::new(Recurrent::new(config.clone())?)))
+        let is_single = choose("dtype", dtype, &[("float32", true), ("float64", false)])?;
+        let (inner, layout) = if is_single {
+            let model = Recurrent::<f32>::new(config.clone())?;
+            let layout = model.layout().clone();
+            (Either::F32(Mutex::new(Arc::new(model))), layout)
         } else {
-            Either::F64(Mutex::new(Arc::new(Recurrent::new(config.clone())?)))
+            let model = Recurrent::<f64>::new(config.clone())?;
+            let layout = model.layout().clone();
+            (Either::F64(Mutex::new(Arc::new(model))), layout)
         };
-        Ok(PyFunctional { inner, config })
+        Ok(PyFunctional {
+            inner,
+            config,
+            layout,
+        })
     }
 
+    /// None if these are not what the stack computes: of its type and sizes, on the CPU.
     #[pyo3(signature = (weights, x, h0, c0, batch_sizes, batch_first, keep, n_threads))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn forward<'py>(
         &self,
         py: Python<'py>,
-        weights: Vec<Bound<'py, PyAny>>,
-        x: &Bound<'py, PyAny>,
-        h0: Option<&Bound<'py, PyAny>>,
-        c0: Option<&Bound<'py, PyAny>>,
-        batch_sizes: Option<&Bound<'py, PyAny>>,
+        weights: Vec<Capsule<'py>>,
+        x: &Capsule<'py>,
+        h0: &Capsule<'py>,
+        c0: Option<&Capsule<'py>>,
+        batch_sizes: Option<&Capsule<'py>>,
         batch_first: bool,
         keep: bool,
         n_threads: usize,
-    ) -> PyResult<(Outputs<'py>, Option<PyRecord>)> {
+    ) -> PyResult<Option<(Outputs<'py>, Option<PyRecord>)>> {
         let arguments = Arguments {
-            weights,
+            weights: &weights,
             x,
             h0,
             c0,
@@ -381,29 +409,21 @@ impl PyFunctional {
             keep,
             n_threads,
         };
-        let (outputs, inner) = match &self.inner {
+        let stack = (&self.config, &self.layout);
+        Ok(match &self.inner {
             Either::F32(slot) => {
-                let (outputs, kept) = forward(py, slot, &self.config, &arguments)?;
-                (
-                    outputs,
-                    kept.map(|kept| Either::F32(Mutex::new(Some(kept)))),
-                )
+                forward(py, slot, stack, &arguments)?.map(|(outputs, form, kept)| {
+                    let inner = kept.map(|kept| Either::F32(Mutex::new(Some(kept))));
+                    (outputs, inner.map(|inner| PyRecord { inner, form }))
+                })
             }
             Either::F64(slot) => {
-                let (outputs, kept) = forward(py, slot, &self.config, &arguments)?;
-                (
-                    outputs,
-                    kept.map(|kept| Either::F64(Mutex::new(Some(kept)))),
-                )
+                forward(py, slot, stack, &arguments)?.map(|(outputs, form, kept)| {
+                    let inner = kept.map(|kept| Either::F64(Mutex::new(Some(kept))));
+                    (outputs, inner.map(|inner| PyRecord { inner, form }))
+                })
             }
-        };
-        let packed = x.cast::<PyUntypedArray>()?.ndim() == 2;
-        let record = inner.map(|inner| PyRecord {
-            inner,
-            batch_first,
-            packed,
-        });
-        Ok((outputs, record))
+        })
     }
 }
 
@@ -414,28 +434,20 @@ impl PyRecord {
         dispatch!(self.inner, record => lock(record).is_none())
     }
 
-    #[pyo3(signature = (d_output, d_h, d_c, want_input, want_states, want_weights, n_threads))]
-    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
+    /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether if
+    /// what is given is not of the outputs' type and form.
+    #[pyo3(signature = (d_output, d_h, d_c, needs, n_threads))]
     fn backward<'py>(
         &self,
         py: Python<'py>,
-        d_output: Option<&Bound<'py, PyAny>>,
-        d_h: Option<&Bound<'py, PyAny>>,
-        d_c: Option<&Bound<'py, PyAny>>,
-        want_input: bool,
-        want_states: bool,
-        want_weights: bool,
+        d_output: Option<&Capsule<'py>>,
+        d_h: Option<&Capsule<'py>>,
+        d_c: Option<&Capsule<'py>>,
+        needs: Vec<bool>,
         n_threads: usize,
-    ) -> PyResult<InputGradients<'py>> {
-        let want = Want {
-            input: want_input,
-            states: want_states,
-            outputs: false,
-            weights: want_weights,
-        };
+    ) -> PyResult<Option<Gradients<'py>>> {
         let given = [d_output, d_h, d_c];
-        let layout = (self.packed, self.batch_first);
-        let how = (want, n_threads);
-        dispatch!(self.inner, record => backward(py, record, layout, given, how))
+        let how = (&needs[..], n_threads);
+        dispatch!(self.inner, record => backward(py, record, self.form, given, how))
     }
 }

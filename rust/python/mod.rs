@@ -6,8 +6,10 @@
 
 mod arrays;
 mod data;
+mod dlpack;
 mod either;
 mod epoch;
+mod form;
 mod functional;
 mod guarded;
 mod network;

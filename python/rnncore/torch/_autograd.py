@@ -6,17 +6,19 @@ units, W columns of h (H, or those of a projection), L layers, D directions.
 
 from __future__ import annotations
 
-import functools
 import os
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from rnncore import _core
+
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
 
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -46,22 +48,6 @@ class Call(NamedTuple):
     def state_size(self) -> int:
         """Columns of h."""
         return self.proj_size or self.hidden_size
-
-    def serves(
-        self, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Any]
-    ) -> bool:
-        """Whether the kernels compute this, here and now; what they do not is left to torch.
-
-        So are calls that are errors: torch names them.
-        """
-        dtype = x.dtype
-        return (
-            dtype in _DTYPES
-            and can_read(dtype, x, *states, *weights)
-            and self.fits(x, batch_sizes, states)
-            and (batch_sizes is None or _counts_rows(batch_sizes, x, states[0].shape[1]))
-            and [weight.shape for weight in weights] == _weight_shapes(self)
-        )
 
     def fits(self, x: Tensor, batch_sizes: Tensor | None, states: States) -> bool:
         """Whether there is something to compute, and states have its size."""
@@ -122,54 +108,42 @@ def find_weight_shapes(call: Call) -> list[tuple[int, ...]]:
     return shapes
 
 
-_weight_shapes = functools.lru_cache(find_weight_shapes)
-
-
 def sizes_of(states: States) -> tuple[int, int]:
     """Return `hidden_size` and `proj_size`, which torch tells by the columns of h and c."""
     h, c = states[0].shape[-1], states[-1].shape[-1]
     return c, 0 if h == c else h
 
 
-def _counts_rows(batch_sizes: Tensor, x: Tensor, batch: int) -> bool:
-    """Whether these are the numbers of packed rows at each step."""
+# What `torch.utils.dlpack` calls in the end, some microseconds later.
+_to_capsule = torch._C._to_dlpack
+_from_capsule = torch._C._from_dlpack
+
+
+def _capsules(tensors: Sequence[Tensor]) -> list[CapsuleType] | None:
+    """Return what Rust reads; None unless all hold their own numbers in memory."""
+    for tensor in tensors:
+        # The numbers of a negated view are not those in memory.
+        if type(tensor) not in _PLAIN or tensor.is_neg():
+            return None
+    try:
+        return [_to_capsule(tensor) for tensor in tensors]
+    except (RuntimeError, ValueError, BufferError):
+        # Sparse and nested ones, one that stands for many, other devices.
+        return None
+
+
+def _is_watched() -> bool:
+    """Whether something besides autograd follows each operation here."""
     return (
-        type(batch_sizes) is Tensor
-        and batch_sizes.is_cpu
-        and batch_sizes.dtype is torch.int64
-        and batch_sizes.dim() == 1
-        and batch_sizes.numel() > 0
-        and int(batch_sizes[0]) == batch
-        and int(batch_sizes[-1]) > 0
-        and int(batch_sizes.sum()) == x.shape[0]
-        and bool((batch_sizes[1:] <= batch_sizes[:-1]).all())
-    )
-
-
-def can_read(dtype: torch.dtype, *tensors: Any) -> bool:
-    """Whether these are numbers of a type in memory, and autograd alone watches their use."""
-    if (
         # Transforms of torch.func, among them vmap; forward-mode differentiation.
         torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         # Modes that see each operation: fake tensors, tracing and counting.
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
         or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
-    ):
-        return False
-    for tensor in tensors:
-        if (
-            type(tensor) not in _PLAIN
-            or tensor.dtype is not dtype
-            or not tensor.is_cpu
-            or tensor.layout is not torch.strided
-            or tensor.is_nested
-            or tensor.is_neg()
-        ):
-            return False
-    return True
+    )
 
 
 def run(
@@ -178,19 +152,27 @@ def run(
     batch_sizes: Tensor | None,
     states: States,
     weights: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
-    """Compute what `Call.serves`.
+) -> tuple[Tensor, ...] | None:
+    """Compute a call.
 
     Returns
     -------
     output, h, c : tensors, as torch's operation of the cell gives them
-        Without `c` where the cell has none, and without `output` for a single step.
+        Without `c` where the cell has none, and without `output` for a single step. None if the
+        kernels do not compute this, here and now: it is left to torch. So are errors, which torch
+        names.
     """
+    if _is_watched():
+        return None
     h0, c0 = states if len(states) == 2 else (states[0], None)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
-        found = _Run.apply(call, batch_sizes, x, h0, c0, *weights)
-        return tuple(found)
-    return forward(call, batch_sizes, x, h0, c0, weights, keep=False)[0]
+    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
+    if found is None:
+        return None
+    outputs, record = found
+    if keep:
+        return tuple(_Run.apply(call, record, outputs, batch_sizes, x, h0, c0, *weights))
+    return outputs
 
 
 def forward(
@@ -202,27 +184,31 @@ def forward(
     weights: Sequence[Tensor],
     *,
     keep: bool,
-) -> tuple[tuple[Tensor, ...], _core.Record | None]:
-    (output, h, c), record = _functional(call, weights[0]).forward(
-        [weight.detach().numpy() for weight in weights],
-        x.detach().numpy(),
-        _state_array(call, h0),
-        _state_array(call, c0),
-        None if batch_sizes is None else batch_sizes.numpy(),
+) -> tuple[tuple[Tensor, ...], _core.Record | None] | None:
+    """Compute what `run` says without autograd, and what backward needs if it is to be kept."""
+    tensors = [x, h0, *weights]
+    tensors += [] if c0 is None else [c0]
+    tensors += [] if batch_sizes is None else [batch_sizes]
+    capsules = _capsules(tensors)
+    functional = _functional(call, weights) if capsules else None
+    if capsules is None or functional is None:
+        return None
+    counts = None if batch_sizes is None else capsules.pop()
+    memory = None if c0 is None else capsules.pop()
+    found = functional.forward(
+        capsules[2:],
+        capsules[0],
+        capsules[1],
+        memory,
+        counts,
         call.batch_first,
         keep,
         torch.get_num_threads(),
     )
-    arrays = [h] if c is None else [h, c]
-    arrays = [array[0] for array in arrays] if call.single else [output, *arrays]
-    return tuple([torch.from_numpy(array) for array in arrays]), record
-
-
-def _state_array(call: Call, state: Tensor | None) -> Any:
-    if state is None:
+    if found is None:
         return None
-    array = state.detach().numpy()
-    return array[None] if call.single else array
+    outputs, record = found
+    return tuple([_from_capsule(output) for output in outputs]), record
 
 
 # The stack that packed a model's weights last, by the id of the first weight, while that lives.
@@ -232,13 +218,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stacks.clear)
 
 
-def _functional(call: Call, weight: Tensor) -> _core.Functional:
+def _functional(call: Call, weights: Sequence[Tensor]) -> _core.Functional | None:
+    """Return the stack of these weights; None if they are not of one that there is."""
+    weight = weights[0]
     key = id(weight)
     known = _stacks.get(key)
     if known is not None:
         reference, known_call, dtype, functional = known
         if reference() is weight and known_call == call and dtype is weight.dtype:
             return functional
+    if (
+        weight.dtype not in _DTYPES
+        or call.proj_size > call.hidden_size
+        or [weight.shape for weight in weights] != find_weight_shapes(call)
+    ):
+        return None
     functional = _core.Functional(
         call.cell,
         call.input_size,
@@ -259,40 +253,27 @@ def _functional(call: Call, weight: Tensor) -> _core.Functional:
     return functional
 
 
-def _arrays(gradients: Sequence[Tensor | None]) -> list[Any] | None:
-    """Return gradients as arrays; None if one stands for many, as with ``is_grads_batched``."""
-    try:
-        return [None if g is None else g.detach().numpy() for g in gradients]
-    except RuntimeError:
-        return None
-
-
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         call: Call,
+        record: _core.Record,
+        outputs: tuple[Tensor, ...],
         batch_sizes: Tensor | None,
-        x: Tensor,
-        h0: Tensor,
-        c0: Tensor | None,
-        *weights: Tensor,
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
         # All are inputs: torch finds out whether they were written before backward reads them.
-        ctx.save_for_backward(x, h0, c0, *weights)
-        ctx.call, ctx.batch_sizes = call, batch_sizes
-        outputs, ctx.record = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
+        ctx.save_for_backward(*tensors)
+        ctx.call, ctx.record, ctx.batch_sizes = call, record, batch_sizes
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
-        needs = ctx.needs_input_grad[2:]
-        return (
-            None,
-            None,
-            *backward(ctx.call, ctx.record, ctx.batch_sizes, ctx.saved_tensors, needs, gradients),
-        )
+        needs = ctx.needs_input_grad[4:]
+        found = backward(ctx.call, ctx.record, ctx.batch_sizes, ctx.saved_tensors, needs, gradients)
+        return (None, None, None, None, *found)
 
 
 def backward(
@@ -308,7 +289,7 @@ def backward(
     Parameters
     ----------
     record : what forward kept
-        When there is none, or it was used because the graph is retained, forward runs again.
+        When there is none, or it was used as the graph is retained, forward runs again.
     tensors : x, h0, c0 or None, weights
     needs : whether each of these wants its gradient
     gradients : of what `run` returned
@@ -320,33 +301,23 @@ def backward(
     given = [gradient for gradient in gradients if gradient is not None]
     if not given:
         return [None] * len(tensors)
-    arrays = _arrays(gradients)
-    x, h0, c0, *weights = tensors
-    if torch.is_grad_enabled() or not can_read(given[0].dtype, *given) or arrays is None:
-        # A gradient that is differentiated itself, or one that is no array.
+    # Not where gradients are differentiated themselves, or are no numbers in memory.
+    capsules = None if torch.is_grad_enabled() or _is_watched() else _capsules(given)
+    found = None
+    if capsules:
+        if record is None or record.is_used():
+            x, h0, c0, *weights = tensors
+            made = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
+            record = made[1] if made else None
+        places = iter(capsules)
+        parts = [None if gradient is None else next(places) for gradient in gradients]
+        parts = [None, *parts] if call.single else parts
+        d_output, d_h, d_c = parts if len(parts) == 3 else (*parts, None)
+        if record is not None:
+            found = record.backward(d_output, d_h, d_c, needs, torch.get_num_threads())
+    if found is None:
         return _backward_through_torch(call, batch_sizes, tensors, needs, gradients)
-    kept: Any = record
-    if record is None or record.is_used():
-        _, kept = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
-    if call.single:
-        arrays = [None, *[None if array is None else array[None] for array in arrays]]
-    d_output, d_h, d_c = arrays if len(arrays) == 3 else (*arrays, None)
-    dx, dh0, dc0, d_weights = kept.backward(
-        d_output,
-        d_h,
-        d_c,
-        needs[0],
-        needs[1] or needs[2],
-        any(needs[3:]),
-        torch.get_num_threads(),
-    )
-    if call.single:
-        dh0, dc0 = (None if array is None else array[0] for array in (dh0, dc0))
-    found = [dx, dh0, dc0, *(d_weights or [None] * len(weights))]
-    return [
-        torch.from_numpy(array) if need and array is not None else None
-        for need, array in zip(needs, found, strict=True)
-    ]
+    return [None if capsule is None else _from_capsule(capsule) for capsule in found]
 
 
 def _backward_through_torch(

@@ -31,7 +31,7 @@ _CALL = "str cell, int num_layers, bool bias, bool bidirectional, bool batch_fir
 _TENSORS = "Tensor x, Tensor? batch_sizes, Tensor h0, Tensor? c0, Tensor[] weights"
 
 
-def serves(
+def _serves(
     call: Call, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Any]
 ) -> bool:
     """Whether the operations compute this, as far as the compiler knows the tensors."""
@@ -58,8 +58,10 @@ def run(
     batch_sizes: Tensor | None,
     states: States,
     weights: Sequence[Tensor],
-) -> tuple[Tensor, ...]:
-    """Compute what `serves` says, as `rnncore.torch._autograd.run` does."""
+) -> tuple[Tensor, ...] | None:
+    """Compute a call as `rnncore.torch._autograd.run` does, by an operation in the graph."""
+    if not _serves(call, x, batch_sizes, states, weights):
+        return None
     h0, c0 = states if len(states) == 2 else (states[0], None)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
     found = torch.ops.rnncore.forward(x, batch_sizes, h0, c0, list(weights), *_settings(call), keep)
@@ -112,12 +114,11 @@ def _forward(
     *settings, keep = rest
     call = _call(x, h0, c0, settings)
     states = (h0,) if c0 is None else (h0, c0)
-    record = None
-    if call.serves(x, batch_sizes, states, weights):
-        outputs, record = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
-    else:
+    found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
+    if found is None:
         # Errors that only numbers show are torch's.
-        outputs = call.through_torch(x, batch_sizes, states, weights)
+        found = call.through_torch(x, batch_sizes, states, weights), None
+    outputs, record = found
     output = x.new_empty(0) if call.single else outputs[0].contiguous()
     h, c = (*outputs[-len(states) :], x.new_empty(0))[:2]
     return output, h, c, _handle(record, int(keep))

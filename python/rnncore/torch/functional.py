@@ -15,7 +15,7 @@ seed, torch and these drop the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -134,7 +134,7 @@ def rnn_relu_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
 
 
 def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
-    run: Callable[..., tuple[Tensor, ...]] | None = None
+    found = None
     if len(args) == 8 and isinstance(x, Tensor) and x.dim():
         # What follows the input of torch's two signatures is told by where the states stand.
         packed = isinstance(args[0 if cell == "lstm" else 1], Tensor)
@@ -144,64 +144,72 @@ def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
         else:
             hx, weights, bias, num_layers, dropout, train, bidirectional, batch_first = args
             batch_sizes = None
-        states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
-        if states and all(state.dim() for state in states):
+        states = _states(cell, hx)
+        if states:
             sizes = x.shape[-1], *sizes_of(states)
             call = Call(cell, *sizes, num_layers, bias, bidirectional, batch_first, False)
-            run = _chosen(call, x, batch_sizes, states, weights)
-    if run is None:
-        return getattr(_VF, cell)(x, *args)
-    if not (train and dropout and num_layers > 1):
-        return run(call, x, batch_sizes, states, weights)
+            drops = train and dropout and num_layers > 1
+            compute = _with_dropout if drops else _run
+            found = compute(call, x, batch_sizes, states, weights, dropout)
+    return getattr(_VF, cell)(x, *args) if found is None else found
 
-    # Layer by layer, steps first, as torch goes: so that it draws the same masks.
-    each = len(weights) // num_layers
-    rows = 2 if bidirectional else 1
+
+def _with_dropout(
+    call: Call,
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    states: States,
+    weights: Sequence[Tensor],
+    dropout: float,
+) -> tuple[Tensor, ...] | None:
+    """Go layer by layer, steps first, as torch goes: so that it draws the same masks."""
+    each = len(weights) // call.num_layers
+    rows = 2 if call.bidirectional else 1
     ends = []
-    output = x.transpose(0, 1) if batch_first else x
-    for layer in range(num_layers):
+    output = x.transpose(0, 1) if call.batch_first else x
+    for layer in range(call.num_layers):
         if layer:
-            output = torch.dropout(output, dropout, train)
+            output = torch.dropout(output, dropout, True)
         one = call._replace(input_size=output.shape[-1], num_layers=1, batch_first=False)
-        output, *end = run(
-            one,
-            output,
-            batch_sizes,
-            tuple(state[layer * rows : (layer + 1) * rows] for state in states),
-            weights[layer * each : (layer + 1) * each],
-        )
+        its_states = tuple(state[layer * rows : (layer + 1) * rows] for state in states)
+        its_weights = weights[layer * each : (layer + 1) * each]
+        found = _run(one, output, batch_sizes, its_states, its_weights)
+        if found is None and layer:
+            found = one.through_torch(output, batch_sizes, its_states, its_weights)
+        if found is None:
+            return None
+        output, *end = found
         ends.append(end)
-    output = output.transpose(0, 1) if batch_first else output
+    output = output.transpose(0, 1) if call.batch_first else output
     return (output, *(torch.cat(end) for end in zip(*ends, strict=True)))
 
 
 def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> Any:
-    states = _tensors(tuple(hx) if cell == "lstm" else (hx,))
+    states = _states(cell, hx)
     given = [weight for weight in weights if weight is not None]
     fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
-    if fits and isinstance(x, Tensor) and x.dim() and states and all(s.dim() for s in states):
+    if fits and states and isinstance(x, Tensor) and x.dim() == 2:
         sizes = x.shape[-1], *sizes_of(states)
         call = Call(cell, *sizes, 1, len(given) == 4, False, False, True)
-        run = _chosen(call, x, None, states, given)
-        if run is not None:
-            found = run(call, x, None, states, given)
+        found = _run(call, x, None, states, given)
+        if found is not None:
             return found if cell == "lstm" else found[0]
     return getattr(_VF, f"{cell}_cell")(x, hx, *weights)
 
 
-def _chosen(
-    call: Call, x: Tensor, batch_sizes: Tensor | None, states: States, weights: Sequence[Tensor]
-) -> Callable[..., tuple[Tensor, ...]] | None:
-    """Return what computes the call here; None if that is for torch to do."""
-    if torch.compiler.is_compiling():
-        serves = _compiled.serves(call, x, batch_sizes, states, weights)
-        return _compiled.run if serves else None
-    return _autograd.run if call.serves(x, batch_sizes, states, weights) else None
+def _run(call: Call, *given: Any) -> tuple[Tensor, ...] | None:
+    """Compute a call by our kernels; None if that is for torch to do."""
+    run = _compiled.run if torch.compiler.is_compiling() else _autograd.run
+    return run(call, *given[:4])
 
 
-def _tensors(values: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """Return the values if all are tensors, else none."""
-    return values if all(isinstance(value, Tensor) for value in values) else ()
+def _states(cell: str, hx: Any) -> States:
+    """Return the states, of one dimension or more, as a tuple; an empty one if they are not."""
+    states = tuple(hx) if cell == "lstm" else (hx,)
+    fits = len(states) == (2 if cell == "lstm" else 1) and all(
+        isinstance(state, Tensor) and state.dim() for state in states
+    )
+    return states if fits else ()
 
 
 def _compile_as_part(function: Any) -> None:
