@@ -66,8 +66,12 @@ format: $(DONE)/dev  ## put Python and Rust into the project's format
 	cargo fmt
 
 .PHONY: bench
-bench: $(DONE)/bench $(DONE)/wheel  ## our layers against torch, ONNX Runtime and JAX (ARGS=--help)
+bench: $(DONE)/bench $(DONE)/wheel  ## speed, asked and reached, beside torch, ONNX Runtime and JAX (ARGS=--help)
 	$(BIN)/python benches/compare.py $(ARGS)
+
+.PHONY: speed-page
+speed-page: $(DONE)/wheel  ## docs/speed.md and its plots from RECORD=benches/results/CPU.json
+	$(BIN)/python benches/page.py $(RECORD)
 
 .PHONY: bench-rust
 bench-rust: tools  ## the kernels alone, in flops a second (criterion)

@@ -79,6 +79,11 @@ def topic_of(name: str) -> Topic:
 def print_head(topic: Topic, threads: int) -> None:
     """Print what stands above the rows."""
     print(f"\n## {topic.heading}, {threads} thread(s)\n\n{topic.notes}\n")
+    print_columns(topic)
+
+
+def print_columns(topic: Topic) -> None:
+    """Print the names of the columns, and the rule beneath."""
     head = table_line(["B,T,I,H", *topic.columns])
     print(head, re.sub(r"[^|]", "-", head), sep="\n", flush=True)
 

@@ -40,15 +40,18 @@ def test_make_targets_exist():
 
 
 def test_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+        assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_figures_are_those_on_record(monkeypatch: pytest.MonkeyPatch, capsys):
+@pytest.mark.parametrize("page", ["README.md", "docs/speed.md"])
+def test_figures_are_those_on_record(page: str, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / "benches"))
     import compare
 
     compare.main(["--show", *map(str, sorted((ROOT / "benches" / "results").glob("*.json")))])
     recorded = capsys.readouterr().out.splitlines()
-    shown = re.findall(r"^\| (?:LSTM|GRU|RNN) .*", README, re.MULTILINE)
+    text = (ROOT / page).read_text(encoding="utf-8")
+    shown = re.findall(r"^\| (?:LSTM|GRU|RNN|\d+) .*", text, re.MULTILINE)
     assert [line for line in shown if line not in recorded] == []

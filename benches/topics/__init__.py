@@ -123,6 +123,22 @@ def ratio(over: str, under: str = "rnncore") -> Callable[[Row], float | None]:
     return figure
 
 
+def best(row: Row) -> float | None:
+    """Give the best peer's time over ours."""
+    return row.versus_best if len(row.milliseconds) > 1 else None
+
+
+def share(row: Row) -> float | None:
+    """Give our rate over the faster matrix product's."""
+    return row.share_of_peak if row.sgemm_gflops else None
+
+
+def at_peak(row: Row) -> float | None:
+    """Give the best peer's time over what we would take at the matrix product's rate."""
+    ratio, part = best(row), share(row)
+    return None if ratio is None or part is None else ratio / part
+
+
 def layer_title(what: Mapping[str, Any]) -> str:
     """Name a layer's pass as "LSTM step 64,100,128,256"."""
     numbers = ",".join(str(what[key]) for key in ("batch", "steps", "inputs", "hidden"))

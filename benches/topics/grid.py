@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from peers import GATES, Case
-from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from topics import (
+    Scope,
+    Target,
+    Topic,
+    at_peak,
+    best,
+    layer_title,
+    ms,
+    ratio,
+    share,
+    times,
+)
 from topics.layers import layer_passes
 from workloads import Row, Workload
 
@@ -24,7 +35,8 @@ NOTES = """\
 "forward" is inference, "step" forward that keeps what backward needs, then backward to the input,
 the initial state and every weight, without optimizer. Every sequence starts from a given state.
 "GF/s" counts the operations of the matrix products alone; "of peak" is the share of a large matrix
-product's rate, by the faster of MKL and oneDNN, "of MKL" by MKL alone."""
+product's rate, by the faster of MKL and oneDNN, "of MKL" by MKL alone. "at peak" is what
+"best / us" would be at all of it: the most that there is to win."""
 
 
 def workloads(scope: Scope) -> Iterator[Workload]:
@@ -34,16 +46,6 @@ def workloads(scope: Scope) -> Iterator[Workload]:
         for cell in scope.of(list(GATES)):
             case = Case(cell, *shape)
             yield from layer_passes(case, scope.threads, scope.peers, against_peak=True)
-
-
-def best(row: Row) -> float | None:
-    """Give the best peer's time over ours."""
-    return row.versus_best if len(row.milliseconds) > 1 else None
-
-
-def share(row: Row) -> float | None:
-    """Give our rate over the faster matrix product's."""
-    return row.share_of_peak if row.sgemm_gflops else None
 
 
 def share_of_mkl(row: Row) -> float | None:
@@ -87,6 +89,7 @@ TOPIC = Topic(
         "JAX ms": ms("jax"),
         "torch / us": times(ratio("torch")),
         "best / us": times(best),
+        "at peak": times(at_peak),
         "GF/s": times(lambda row: row.gflops, "{:.0f}"),
         "of peak": times(share, "{:.0%}"),
         "of MKL": times(share_of_mkl, "{:.0%}"),

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
-from multiprocessing import get_context
-from pathlib import Path
 
+from footprint import alone, is_measured, rise
 from peers import GATES, PEERS, Case, Problem
 from timing import pin_to_cpus
 from topics import Scope, Target, Topic, layer_title, times
@@ -29,64 +26,38 @@ def needed_megabytes(case: Case) -> float:
 
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows, each implementation in a process of its own; none but on Linux."""
-    if not Path("/proc/self/clear_refs").exists():
+    if not is_measured():
         return
     for shape in SHAPES[: 1 if scope.quick else None]:
         for cell in scope.of(list(GATES)):
             case = Case(cell, *shape)
             yield Workload(
                 what={"pass": "step", **asdict(case), "needed": needed_megabytes(case)},
-                runs={name: alone(name, case, scope.threads) for name in ("rnncore", "torch")},
+                runs={
+                    name: alone(first_step, name, case, scope.threads)
+                    for name in ("rnncore", "torch")
+                },
                 wrong=[],
             )
 
 
-def alone(name: str, case: Case, threads: int) -> Callable[[], float]:
-    """Give a function that measures in a fresh process."""
-
-    def run() -> float:
-        with get_context("spawn").Pool(1) as pool:
-            return pool.apply(peak_megabytes, (name, case, threads))
-
-    return run
-
-
-def peak_megabytes(name: str, case: Case, threads: int) -> float:
+def first_step(name: str, case: Case, threads: int) -> float:
     """
-    Give by how much resident memory rises at most in the first training step of a process.
+    Measure the first training step of a process.
 
-    Input and weights are there before it, what it returns counts. A small layer runs first, for
-    what is loaded and started once.
+    Input and weights are there before it. A small layer runs first, for what is loaded and started
+    once.
     """
     pin_to_cpus(threads)
     small = PEERS[name](Problem(Case(case.cell, 16, 4, 16, 32)), threads)
     peer = PEERS[name](Problem(case), threads)
     small.step()
-    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = resident("VmRSS")
-    result = peer.step()
-    peak = resident("VmHWM")
-    del result
-    return (peak - before) / 1e6
-
-
-def resident(field: str) -> int:
-    """Give a figure of this process's memory in bytes."""
-    status = Path("/proc/self/status").read_text()
-    found = re.search(rf"^{field}:\s*(\d+) kB$", status, re.MULTILINE)
-    assert found is not None
-    return 1024 * int(found[1])
+    return rise(peer.step)
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
-    """Take the least of a few tries: nothing makes it less than what is needed."""
-    tries = 1 if quick else 3
-    megabytes = {
-        name: min(float(run()) for _ in range(tries))  # type: ignore[arg-type]
-        for name, run in workload.runs.items()
-    }
+    """Take each figure once: it repeats to a percent."""
+    megabytes = {name: float(run()) for name, run in workload.runs.items()}  # type: ignore[arg-type]
     return Row(what=workload.what, megabytes=megabytes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from peers import GATES, Case
-from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
 from topics.layers import layer_passes
 from workloads import Row, Workload
 
@@ -20,7 +20,8 @@ def workloads(scope: Scope) -> Iterator[Workload]:
                 Case(cell, *shape, dtype="float64"),
                 Case(cell, *shape, layers=2, bidirectional=True),
             ):
-                yield from layer_passes(case, scope.threads, ["rnncore", "torch"])
+                names, is_single = ["rnncore", "torch"], case.dtype == "float32"
+                yield from layer_passes(case, scope.threads, names, against_peak=is_single)
 
 
 def _float64(row: Row) -> float | None:
@@ -34,13 +35,15 @@ def _bidirectional(row: Row) -> float | None:
 TOPIC = Topic(
     name="variants",
     heading="float64, and two layers of two directions (2x2)",
-    notes="Passes as in the grid.",
+    notes="Passes and columns as in the grid.",
     workloads=workloads,
     title=layer_title,
     columns={
         "rnncore ms": ms("rnncore"),
         "torch ms": ms("torch"),
         "torch / us": times(ratio("torch")),
+        "at peak": times(at_peak),
+        "of peak": times(share, "{:.0%}"),
     },
     targets=[
         Target(9, "float64 against torch", _float64, 3.0),
