@@ -5,6 +5,7 @@ use std::ops::Range;
 use crate::buffer::{Arena, Buffer};
 use crate::cell::{CellKind, Feed, Signature};
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
+use crate::parallel;
 use crate::simd::Real;
 use crate::steps::Steps;
 use std::sync::Arc;
@@ -180,6 +181,13 @@ pub(crate) struct BackwardPack<E> {
     pub projection: Buffer<E>,
 }
 
+/// How many threads the packing of so many numbers is worth.
+fn packers(numbers: usize) -> usize {
+    const WORTHWHILE: usize = 1 << 15;
+    let threads = parallel::num_threads().unwrap_or(1);
+    threads.min(1 + numbers / WORTHWHILE)
+}
+
 impl Geometry {
     /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.
     pub fn spread<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
@@ -234,24 +242,28 @@ impl Geometry {
             }
         }
         let split = self.input.extent() * input.gates.len() * self.lanes;
-        for panel in 0..self.panels() {
+        let panels = weights
+            .chunks_exact_mut(self.forward_panel())
+            .zip(bias.chunks_exact_mut(self.slot_row()))
+            .enumerate()
+            .collect();
+        let workers = packers(self.forward_panel() * self.panels());
+        parallel::for_each(workers, panels, |(panel, (out, bias))| {
             let first = panel * self.lanes;
-            let out = &mut weights[panel * self.forward_panel()..][..self.forward_panel()];
             let (of_input, of_state) = out.split_at_mut(split);
             pack_forward(&input_rows, (first, self.hidden), self.lanes, of_input);
             pack_forward(&state_rows, (first, self.hidden), self.lanes, of_state);
-            let out = &mut bias[panel * self.slot_row()..][..self.slot_row()];
             for (feed, from) in [(input, w.input_bias), (state, w.state_bias)] {
                 let Some(from) = from else { continue };
                 for (i, gate) in feed.gates.iter().enumerate() {
                     let from = &from[gate * self.hidden..][..self.hidden][first..];
-                    let to = &mut out[(feed.first + i) * self.lanes..][..self.lanes];
+                    let to = &mut bias[(feed.first + i) * self.lanes..][..self.lanes];
                     for (to, &from) in to.iter_mut().zip(from) {
                         *to += from;
                     }
                 }
             }
-        }
+        });
         // A product reads its units by whole panels, the last one's padding too.
         let of = self.shape(Matrix::Projection);
         let rows = of.gates(w.projection);
@@ -274,9 +286,11 @@ impl Geometry {
             let rows = of.gates(from);
             let size = of.panels(self.lanes) * rows.len() * self.lanes * self.lanes;
             let mut out = arena.take(size * (of.columns.stride() / self.lanes));
-            for (panel, out) in out.chunks_exact_mut(size.max(1)).enumerate() {
+            let workers = packers(out.len());
+            let panels = out.chunks_exact_mut(size.max(1)).enumerate().collect();
+            parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
                 pack_backward(&rows, panel, of.units, self.lanes, out);
-            }
+            });
             out
         };
         BackwardPack {

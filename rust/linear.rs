@@ -213,6 +213,7 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
                 x: x.wrapping_add(rows.start * shape.columns.stride()),
                 x_row: shape.columns.stride(),
                 rows: rows.len(),
+                ahead: V::LANES,
             }]
         };
         // Without rows there is one empty block, which writes zeros.

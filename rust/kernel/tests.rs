@@ -415,6 +415,7 @@ impl<E: Real> Rows<E> {
                 x: self.x[first * self.x_row..].as_ptr(),
                 x_row: self.x_row,
                 rows,
+                ahead: 0,
             };
             first += rows;
             piece

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::pack::Columns;
 use super::{fits, most_rows, runs};
-use crate::simd::{Op, Real, Vector};
+use crate::simd::{Op, Real, Vector, prefetch};
 
 /// Rows that are summed before the result is touched: both operands of a block stay in cache.
 pub(crate) const DEPTH: usize = 128;
@@ -32,6 +32,8 @@ pub(crate) struct Piece<E> {
     pub x_row: usize,
     /// Rows.
     pub rows: usize,
+    /// Numbers from a row's slots to those that will be asked for next.
+    pub ahead: usize,
 }
 
 /// A column panel of the result.
@@ -78,6 +80,8 @@ pub(crate) struct Block<'a, E> {
 struct Tile<'a, E, const UNITS: usize, const PANELS: usize> {
     of: Block<'a, E>,
     panels: &'a [ColumnPanel],
+    /// Whether to ask for the slots that come next.
+    ahead: bool,
 }
 
 impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
@@ -85,7 +89,7 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
 {
     #[inline(always)]
     unsafe fn run(self) {
-        let Tile { of, panels } = self;
+        let Tile { of, panels, ahead } = self;
         // SAFETY: `Block::run`'s caller vouches for pieces, panels and the result.
         unsafe {
             let positions: [usize; PANELS] = std::array::from_fn(|p| panels[p].position);
@@ -93,7 +97,9 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
             for piece in of.pieces {
                 let mut slots = piece.slots.add(of.slot);
                 let mut x = piece.x;
+                let ahead = if ahead { piece.ahead } else { 0 };
                 for _ in 0..piece.rows {
+                    prefetch(slots.wrapping_add(ahead));
                     let mut columns = [V::splat(V::Element::default()); PANELS];
                     for (p, column) in columns.iter_mut().enumerate() {
                         *column = V::load(x.add(positions[p]));
@@ -152,11 +158,12 @@ impl<E: Real> Block<'_, E> {
                     out: self.out.wrapping_add(unit * self.width),
                     ..self
                 };
+                let ahead = panel == 0 && unit == 0;
                 macro_rules! tile {
                     ($units:literal, $panels:literal) => {
                         if const { fits($units, $panels, (1, 1), V::REGISTERS) } {
                             // SAFETY: units and panels lie within what the caller vouches for.
-                            unsafe { V::invoke(Tile::<E, $units, $panels> { of, panels }) }
+                            unsafe { V::invoke(Tile::<E, $units, $panels> { of, panels, ahead }) }
                         } else {
                             unreachable!("`most` keeps the sums in registers")
                         }

@@ -31,6 +31,14 @@ pub(super) struct PyTape {
     batch_first: bool,
 }
 
+/// An array for numbers that are written before anybody reads them. Zeros would be written twice, on
+/// one thread.
+fn empty<'py, E: Held>(py: Python<'py>, shape: [usize; 3]) -> Bound<'py, PyArray3<E>> {
+    // SAFETY: the callers hand it to one of `Recurrent`'s functions that write all of an array, and
+    // else drop it; until then every bit pattern is a number.
+    unsafe { PyArray3::<E>::new(py, shape, false) }
+}
+
 type Outputs<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
@@ -91,7 +99,7 @@ fn forward<'py, E: Held>(
         [total, batch, width]
     };
     let [of_hidden, of_memory] = config.states_shapes(batch);
-    let output = PyArray3::<E>::zeros(py, dims, false);
+    let output = empty::<E>(py, dims);
     let hidden = PyArray3::<E>::zeros(py, of_hidden, false);
     let memory = config
         .cell
@@ -163,7 +171,7 @@ fn backward<'py, E: Held>(
         [total, batch, config.input_size]
     };
     let [of_hidden, of_memory] = config.states_shapes(batch);
-    let dx = PyArray3::<E>::zeros(py, dims, false);
+    let dx = empty::<E>(py, dims);
     let dh0 = PyArray3::<E>::zeros(py, of_hidden, false);
     let dc0 = config
         .cell

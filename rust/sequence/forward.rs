@@ -59,6 +59,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
     pack: &ForwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
     rows: Range<usize>,
+    panels: Range<usize>,
 ) {
     const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
     let steps = sweep.steps;
@@ -110,7 +111,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                 continue;
             }
             let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
-            for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
+            for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
                 for (row, count) in runs(range.clone(), most) {
                     // SAFETY: rows and panels are within the batch and the layer, for which the
                     // caller vouches that the buffers are sized.

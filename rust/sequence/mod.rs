@@ -36,13 +36,14 @@ pub(crate) trait Kernels<E: Real>: Sync {
     /// Numbers in a register.
     fn lanes(&self) -> usize;
 
-    /// All steps of some rows.
+    /// All steps of some rows; of some panels where there is one step, and no projection.
     unsafe fn forward(
         &self,
         geometry: &Geometry,
         pack: &ForwardPack<E>,
         sweep: &Sweep<E>,
         rows: Range<usize>,
+        panels: Range<usize>,
     );
 
     /// All steps of some rows in reverse: turns saved slots into their gradients.
@@ -247,9 +248,10 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         pack: &ForwardPack<E>,
         sweep: &Sweep<E>,
         rows: Range<usize>,
+        panels: Range<usize>,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { forward::<V, S>(&self.pointwise, g, pack, sweep, rows) }
+        unsafe { forward::<V, S>(&self.pointwise, g, pack, sweep, rows, panels) }
     }
 
     unsafe fn backward(

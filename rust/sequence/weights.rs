@@ -161,6 +161,7 @@ unsafe fn projected<E: Real>(
         x: unsafe { sweep.m.add(rows.start * g.padded()) },
         x_row: g.padded(),
         rows: rows.len(),
+        ahead: g.lanes,
     }
 }
 
@@ -214,6 +215,7 @@ unsafe fn gather<E: Real>(
                 x,
                 x_row,
                 rows: last - first,
+                ahead: count * g.slot_row(),
             };
             match pieces.last_mut() {
                 // Steps of one row each lie evenly spaced: they are one piece.

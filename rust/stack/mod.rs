@@ -13,6 +13,7 @@ use crate::cell::CellKind;
 use crate::dropout::{self, Drawn, Mask};
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
+use crate::kernel::runs;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::parallel;
 use crate::params::{Layout, reserve};
@@ -333,6 +334,8 @@ impl<E: Element> Stack<E> {
     fn workers(&self, rows: usize, geometry: &Geometry) -> usize {
         /// Products that take about as long as starting a second thread.
         const WORTHWHILE: usize = 1 << 20;
+        /// Products that take about as long as reading a weight.
+        const READING: usize = 4;
         let projected = if geometry.projects() {
             geometry.width
         } else {
@@ -341,7 +344,7 @@ impl<E: Element> Stack<E> {
         let sums = geometry.signature.slots * (geometry.input.extent() + geometry.width);
         let products = geometry.padded() * (sums + projected);
         let threads = parallel::num_threads().unwrap_or(1);
-        threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
+        threads.min(1 + rows.max(READING).saturating_mul(products) / WORTHWHILE)
     }
 
     /// Whether a pass over `rows` steps fits into memory. Only what is large is asked about: memory
@@ -451,13 +454,18 @@ impl<E: Element> Stack<E> {
                 .iter()
                 .map(|direction| direction.forward_pack(weights, &self.arena))
                 .collect();
-            let items = row_items(&steps, directions.len(), workers);
-            parallel::for_each(workers, items, |(d, rows)| {
+            let items = forward_items(&steps, directions, workers);
+            parallel::for_each(workers, items, |(d, rows, panels)| {
                 // SAFETY: the buffers were sized above, packs are this geometry's, and the items
-                // are disjoint in rows or direction.
+                // are disjoint in rows, panels or direction.
                 unsafe {
-                    self.kernels
-                        .forward(&directions[d].geometry, packs[d], &sweeps[d], rows)
+                    self.kernels.forward(
+                        &directions[d].geometry,
+                        packs[d],
+                        &sweeps[d],
+                        rows,
+                        panels,
+                    )
                 }
             });
             layers.push(pass);
@@ -480,6 +488,32 @@ impl<E: Element> Stack<E> {
         };
         dropout::apply(rows, self.layers[layer][0].geometry.input, steps, &mask);
     }
+}
+
+/// Directions times slices of rows, with all panels of units.
+///
+/// Where there is one step, nobody waits for a state: it is cut by its units, so that each thread
+/// reads the weights of its own.
+fn forward_items<E>(
+    steps: &Steps,
+    directions: &[Direction<E>],
+    workers: usize,
+) -> Vec<(usize, Range<usize>, Range<usize>)> {
+    let g = &directions[0].geometry;
+    let all = 0..g.panels();
+    if steps.longest() == 1 && !g.projects() {
+        let each = g.panels().div_ceil(workers.div_ceil(directions.len()));
+        return (0..directions.len())
+            .flat_map(|d| {
+                runs(all.clone(), each)
+                    .map(move |(first, count)| (d, 0..steps.batch(), first..first + count))
+            })
+            .collect();
+    }
+    let rows = row_items(steps, directions.len(), workers);
+    rows.into_iter()
+        .map(|(d, rows)| (d, rows, all.clone()))
+        .collect()
 }
 
 /// Directions times slices of rows.

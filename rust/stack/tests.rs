@@ -174,6 +174,31 @@ fn layers_differ(config: Config, isa: Isa) {
 }
 
 #[test]
+fn threads_share_a_single_step_without_changing_a_bit() {
+    for cell in [CellKind::RNN_TANH, CellKind::Lstm, CellKind::Gru] {
+        for &isa in Isa::available() {
+            let stack = Stack::<f64>::with_isa(config(cell, 90, &[700]), isa).unwrap();
+            let (steps, columns) = (Steps::new(&[1, 0, 1]), stack.input_columns());
+            let weights: Vec<f64> = (0..stack.layout().size())
+                .map(|i| (i as f64 * 0.37).sin() / 20.0)
+                .collect();
+            let of = |threads: usize| {
+                let run = || {
+                    let x = Source::Rows(rows(&stack, steps.rows(), columns, 1));
+                    let (steps, none) = (steps.clone(), States::none());
+                    let pass = stack.forward(&weights, steps, x, none, false, None);
+                    Ok(pass.output().to_vec())
+                };
+                parallel::with_threads(threads, run).unwrap()
+            };
+            let alone = of(1);
+            assert!(alone.iter().any(|&h| h != 0.0));
+            assert!(of(2) == alone && of(5) == alone, "{cell} by {isa:?}");
+        }
+    }
+}
+
+#[test]
 fn sizes_out_of_range_are_refused_by_name() {
     let refused = |sizes: &[usize]| {
         let error = Stack::<f32>::new(config(CellKind::Gru, 1, sizes)).err();
