@@ -36,6 +36,7 @@ __all__ = [
 ]
 
 _VF: Any = torch._VF
+_jit: Any = torch.jit
 
 
 def lstm(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -205,6 +206,9 @@ def _run(call: Call, *given: Any) -> tuple[Tensor, ...] | None:
 
 def _states(cell: str, hx: Any) -> States:
     """Return the states, of one dimension or more, as a tuple; an empty one if they are not."""
+    if _jit.is_tracing():
+        # Sizes are tensors, and each comparison of them a warning.
+        return ()
     states = tuple(hx) if cell == "lstm" else (hx,)
     fits = len(states) == (2 if cell == "lstm" else 1) and all(
         isinstance(state, Tensor) and state.dim() for state in states

@@ -1,0 +1,188 @@
+"""What torch's users do around modules: parametrize, prune, hook, share, move and trace them."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.utils import parametrizations, parametrize, prune
+
+import rnncore.torch
+from rnncore.torch import GRU, LSTM, LSTMCell, _autograd
+
+DOUBLE = {"dtype": torch.float64}
+
+
+@pytest.fixture(autouse=True)
+def a_seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The calls that the kernels computed."""
+    made = []
+    kernels = _autograd.forward
+
+    def counted(call, *args, **kwargs):
+        found = kernels(call, *args, **kwargs)
+        made.extend([] if found is None else [call])
+        return found
+
+    monkeypatch.setattr(_autograd, "forward", counted)
+    return made
+
+
+def step(module, x):
+    """Outputs, and the gradients of every parameter by name."""
+    output = module(x)[0]
+    names, weights = zip(*module.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(output.pow(2).sum(), weights, allow_unused=True)
+    return output, dict(zip(names, gradients, strict=True))
+
+
+def compare(ours, theirs, x):
+    torch.testing.assert_close(step(ours, x), step(theirs, x), rtol=1e-9, atol=1e-9)
+
+
+class Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+CHANGES = {
+    "weight norm": lambda m: parametrizations.weight_norm(m, "weight_hh_l0"),
+    "spectral norm": lambda m: parametrizations.spectral_norm(m, "weight_ih_l0").eval(),
+    "orthogonal": lambda m: parametrizations.orthogonal(m, "weight_hh_l0"),
+    "parametrization": lambda m: parametrize.register_parametrization(m, "weight_ih_l0", Doubled()),
+    "pruning": lambda m: prune.l1_unstructured(m, "weight_hh_l0", amount=0.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_weights_that_are_computed(change, calls):
+    x = torch.randn(5, 2, 4, **DOUBLE)
+    pair = []
+    for kind in (LSTM, torch.nn.LSTM):
+        torch.manual_seed(3)
+        module = kind(4, 4, **DOUBLE)
+        change(module)
+        pair.append(module)
+    compare(*pair, x)
+    for module in pair:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(1.5)
+    compare(*pair, x)
+    assert len(calls) == 2
+
+
+def test_computed_weights_leave_no_stacks():
+    layer = GRU(4, 4)
+    parametrize.register_parametrization(layer, "weight_ih_l0", Doubled())
+    before = len(_autograd._stacks)
+    for _ in range(5):
+        layer(torch.randn(5, 2, 4))
+    assert len(_autograd._stacks) <= before + 1
+
+
+def test_hooks_run(calls):
+    layer, seen = LSTM(3, 4), []
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append("before"))
+    layer.register_forward_hook(lambda module, inputs, output: seen.append("after"))
+    layer.register_full_backward_hook(lambda module, *gradients: seen.append("back"))
+    layer.weight_hh_l0.register_hook(lambda gradient: seen.append("weight") or 2 * gradient)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    layer(x)[0].sum().backward()
+    assert sorted(seen) == ["after", "back", "before", "weight"]
+    plain = rnncore.torch.revert(LSTM(3, 4))
+    plain.load_state_dict(layer.state_dict())
+    plain(x)[0].sum().backward()
+    torch.testing.assert_close(layer.weight_hh_l0.grad, 2 * plain.weight_hh_l0.grad)
+    assert len(calls) == 1
+
+
+def test_shared_and_moved(calls):
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    expected = layer(x)[0]
+    layer.flatten_parameters()
+    layer.share_memory()
+    torch.testing.assert_close(layer(x)[0], expected)
+    assert layer.to(torch.float64)(x.double())[0].dtype is torch.float64
+    torch.testing.assert_close(layer.to("cpu", torch.float32)(x)[0], expected)
+    torch.testing.assert_close(layer.to("meta").to_empty(device="cpu")(x)[0].shape, expected.shape)
+    assert len(calls) == 5
+
+
+def test_weights_of_the_call(calls):
+    layer, x = GRU(3, 4, **DOUBLE), torch.randn(5, 2, 3, **DOUBLE)
+    other = {name: 2 * weight.detach() for name, weight in layer.named_parameters()}
+    found = torch.func.functional_call(layer, other, (x,))
+    twin = copy.deepcopy(layer)
+    twin.load_state_dict(other)
+    torch.testing.assert_close(found, twin(x))
+    assert len(calls) == 2
+
+
+def test_data_parallel(calls):
+    layer, x = GRU(3, 4), torch.randn(5, 2, 3)
+    # Without devices it calls the module itself.
+    torch.testing.assert_close(torch.nn.DataParallel(layer)(x), layer(x))
+    assert len(calls) == 2
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning:torch")
+def test_traced(calls):
+    layer, x = GRU(3, 4), torch.randn(5, 2, 3)
+    cell, h = LSTMCell(3, 4), (torch.randn(2, 4), torch.randn(2, 4))
+    traced = [
+        torch.jit.trace(module, given, check_trace=False)
+        for module, given in ((layer, (x,)), (cell, (x[0], h)))
+    ]
+    assert not calls
+    torch.testing.assert_close(traced[0](x), layer(x))
+    torch.testing.assert_close(traced[1](x[0], h), cell(x[0], h))
+
+
+def test_modes_that_watch(calls):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    names = []
+    layer, x = GRU(3, 4), torch.randn(5, 2, 3)
+    with Names():
+        found = layer(x)
+    assert names
+    assert not calls
+    torch.testing.assert_close(found, layer(x))
+
+
+def test_numbers_that_are_not_in_memory(calls):
+    layer = GRU(3, 4, **DOUBLE)
+    negated = torch.randn(5, 2, 3, dtype=torch.complex128).conj().imag
+    assert negated.is_neg()
+    twin = rnncore.torch.revert(copy.deepcopy(layer))
+    torch.testing.assert_close(layer(negated), twin(negated))
+    sparse = torch.randn(5, 3, **DOUBLE).to_sparse()
+    messages = []
+    for module in (layer, twin):
+        with pytest.raises((RuntimeError, NotImplementedError)) as caught:
+            module(sparse)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    assert not calls
+    # A gradient of this kind, too.
+    x = torch.randn(5, 2, 3, **DOUBLE)
+    weight = torch.randn(5, 2, 4, dtype=torch.complex128).conj().imag
+    pairs = [
+        torch.autograd.grad(module(x)[0], list(module.parameters()), weight)
+        for module in (layer, twin)
+    ]
+    torch.testing.assert_close(*pairs, rtol=1e-9, atol=1e-9)
