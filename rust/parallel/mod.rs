@@ -22,14 +22,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::error::{Error, Result};
+use openmp::OpenMp;
 use pool::Pool;
 
 mod flush;
 mod items;
+mod openmp;
 mod pool;
+mod task;
 
 pub use flush::FlushDenormals;
 pub(crate) use items::for_each;
+pub use openmp::with_openmp;
 
 /// The environment variables that set the number of threads, the first that is set counting.
 const VARIABLES: [&str; 2] = ["RNNCORE_NUM_THREADS", "OMP_NUM_THREADS"];
@@ -149,7 +153,10 @@ pub fn run<F: Fn(usize) + Sync>(workers: usize, job: F) {
             let _flush = FlushDenormals::begin();
             job(0);
         }
-        _ => Pool::current().run(workers, &job),
+        _ => match OpenMp::wanted() {
+            Some(runtime) => runtime.run(workers, &job),
+            None => Pool::current().run(workers, &job),
+        },
     }
 }
 

@@ -1,78 +1,12 @@
 //! The worker threads and the queue that feeds them; see the page of [`crate::parallel`] for why.
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
 
-use super::FlushDenormals;
-
-/// How long a thread that waits looks again and again before it sleeps: about what a wake-up costs.
-const SPIN: Duration = Duration::from_micros(30);
-
-/// One call of [`super::run`]: its job, and how far it has come.
-struct Task {
-    /// The caller's closure, its lifetime erased: read through [`Task::call`] alone.
-    job: NonNull<dyn Fn(usize) + Sync>,
-    workers: usize,
-    /// The first number that nobody has taken; number 0 is the caller's from the start.
-    next: AtomicUsize,
-    /// How many numbers have not returned.
-    unfinished: AtomicUsize,
-    /// The payload of the first panic.
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
-    caller: Thread,
-}
-
-// SAFETY: `job` points to a `Sync` closure, so calling it from several threads is sound while it
-// lives, which `Task::call` sees to; everything else in `Task` is `Send` and `Sync` by itself.
-unsafe impl Send for Task {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Task {}
-
-impl Task {
-    /// Takes numbers and runs them until none is left.
-    fn drain(&self) {
-        loop {
-            let number = self.next.fetch_add(1, Ordering::Relaxed);
-            if number >= self.workers {
-                return;
-            }
-            self.call(number);
-        }
-    }
-
-    /// Runs one number, which the calling thread has taken and is alone to run.
-    fn call(&self, number: usize) {
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let _flush = FlushDenormals::begin();
-            // SAFETY: `number` has not returned yet, so `unfinished` is above 0, and until it is 0
-            // `Pool::run` keeps the closure borrowed.
-            let job = unsafe { self.job.as_ref() };
-            job(number);
-        }));
-        if let Err(payload) = outcome {
-            lock(&self.panic).get_or_insert(payload);
-        }
-        if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.caller.unpark();
-        }
-    }
-
-    /// Waits until every number has returned.
-    fn wait(&self) {
-        let done = || self.unfinished.load(Ordering::Acquire) == 0;
-        if !spin_until(done) {
-            while !done() {
-                thread::park();
-            }
-        }
-    }
-}
+use super::task::{Task, lock, spin_until};
 
 /// The worker threads of one process. Lives as long as the process.
 pub(super) struct Pool {
@@ -127,31 +61,14 @@ impl Pool {
 
     /// Does what [`super::run`] says, for two workers or more.
     pub fn run(&'static self, workers: usize, job: &(dyn Fn(usize) + Sync)) {
-        let job: NonNull<dyn Fn(usize) + Sync + '_> = NonNull::from(job);
-        let task = Arc::new(Task {
-            // SAFETY: only the lifetime changes; `wait` below returns after the last call through
-            // the pointer.
-            job: unsafe {
-                std::mem::transmute::<
-                    NonNull<dyn Fn(usize) + Sync + '_>,
-                    NonNull<dyn Fn(usize) + Sync>,
-                >(job)
-            },
-            workers,
-            next: AtomicUsize::new(1),
-            unfinished: AtomicUsize::new(workers),
-            panic: Mutex::new(None),
-            caller: thread::current(),
-        });
+        // SAFETY: `wait` below returns after the last call of the job.
+        let task = Arc::new(unsafe { Task::new(workers, job) });
         self.offer(&task, workers - 1);
         task.call(0);
         task.drain();
         self.withdraw(&task);
         task.wait();
-        let panic = lock(&task.panic).take();
-        if let Some(payload) = panic {
-            resume_unwind(payload);
-        }
+        task.resume_panic();
     }
 
     /// Queues `count` tickets for `task`, starting and waking workers for them. A thread that the
@@ -208,23 +125,4 @@ impl Pool {
             task.drain();
         }
     }
-}
-
-/// Locks; no code of a caller runs under the crate's locks, so a poisoned one guards whole data.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Looks at `ready` for up to [`SPIN`], and says what it saw last.
-fn spin_until(ready: impl Fn() -> bool) -> bool {
-    let start = Instant::now();
-    while start.elapsed() < SPIN {
-        for _ in 0..16 {
-            if ready() {
-                return true;
-            }
-            std::hint::spin_loop();
-        }
-    }
-    ready()
 }

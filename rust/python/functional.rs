@@ -18,7 +18,7 @@ use super::form::{Form, lengths_of};
 use crate::boundary::Rows;
 use crate::cell::CellKind;
 use crate::error::{Error, Result};
-use crate::parallel::with_threads;
+use crate::parallel::{with_openmp, with_threads};
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Recurrent, Tape};
 use crate::sequence::Element;
@@ -46,6 +46,11 @@ pub(super) struct PyFunctional {
 pub(super) struct PyRecord {
     inner: Either<Left<f32>, Left<f64>>,
     form: Form,
+}
+
+/// Runs `body` on as many threads as torch uses, and on its own ones where it has them from OpenMP.
+fn as_torch<R>(n_threads: usize, body: impl FnOnce() -> Result<R>) -> Result<R> {
+    with_openmp(|| with_threads(n_threads, body))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -209,7 +214,7 @@ fn forward<'py, E: Element + Scalar>(
     let states = config.states_shapes(given.batch);
     let has_memory = given.c0.is_some();
     let (model, tape, output, hidden, memory) = py.detach(|| {
-        with_threads(n_threads, || {
+        as_torch(n_threads, || {
             let model = with_weights(slot, &given.weights)?;
             let inputs = Inputs {
                 x: given.x,
@@ -297,7 +302,7 @@ fn backward<'py, E: Element + Scalar>(
     };
     let states = config.states_shapes(batch);
     let (dx, dh0, dc0, weights) = py.detach(|| {
-        with_threads(n_threads, || {
+        as_torch(n_threads, || {
             let found = model.backward_for(&mut tape, dy, (dh, dc), want)?;
             let mut dx = want.input.then(|| zeros(&input));
             let mut dh0 = want.states.then(|| zeros(&states[0]));
