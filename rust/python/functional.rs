@@ -5,6 +5,8 @@
 //! never made anew. A record holds the weights that it was made with, so that other weights may be
 //! used before it goes back.
 
+use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayView3, ArrayViewD, ArrayViewMut3, Ix1};
@@ -18,7 +20,7 @@ use super::form::{Form, lengths_of};
 use crate::boundary::Rows;
 use crate::cell::CellKind;
 use crate::error::{Error, Result};
-use crate::parallel::{with_openmp, with_threads};
+use crate::parallel::{self, with_openmp, with_threads};
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Recurrent, Tape};
 use crate::sequence::Element;
@@ -57,24 +59,45 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a stack has these weights. NaN counts as another weight each time.
-fn holds<E: Element>(model: &Recurrent<E>, weights: &[ArrayViewD<E>]) -> bool {
-    let mut entries = model.layout().entries().iter().zip(weights);
-    entries.all(|(entry, weight)| {
+/// Numbers that a thread compares or copies at a time.
+const CHUNK: usize = 1 << 14;
+
+/// Numbers that are worth another thread to compare or copy.
+const WORTHWHILE: usize = 1 << 18;
+
+fn workers(numbers: usize) -> usize {
+    let threads = parallel::num_threads().unwrap_or(1);
+    threads.min(1 + numbers / WORTHWHILE)
+}
+
+/// Whether a stack has these weights, bit by bit.
+fn holds<E: Element + Scalar>(model: &Recurrent<E>, weights: &[ArrayViewD<E>]) -> bool {
+    let mut parts = Vec::new();
+    for (entry, weight) in model.layout().entries().iter().zip(weights) {
         let held = &model.weights()[entry.range()];
         match weight.as_slice() {
-            // Whole blocks without a way out, so that they are compared a register at a time.
-            Some(weight) => held.chunks(256).zip(weight.chunks(256)).all(|(a, b)| {
-                let same = |same, (a, b): (&E, &E)| same & (a == b);
-                a.iter().zip(b).fold(true, same)
-            }),
-            None => held.iter().eq(weight.iter()),
+            Some(weight) => parts.extend(held.chunks(CHUNK).zip(weight.chunks(CHUNK))),
+            None if held.iter().ne(weight.iter()) => return false,
+            None => {}
         }
-    })
+    }
+    let same = AtomicBool::new(true);
+    parallel::for_each(workers(model.weights().len()), parts, |(held, weight)| {
+        if same.load(Ordering::Relaxed) && bytes(held) != bytes(weight) {
+            same.store(false, Ordering::Relaxed);
+        }
+    });
+    same.into_inner()
+}
+
+/// Numbers as they lie in memory: these are compared at the speed of memory.
+fn bytes<E: Element + Scalar>(numbers: &[E]) -> &[u8] {
+    // SAFETY: `E` is f32 or f64, which have no padding, and a byte needs no alignment.
+    unsafe { slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
 }
 
 /// A stack that has these weights: the slot's own if they are the same, or if nobody else has it.
-fn with_weights<E: Element>(
+fn with_weights<E: Element + Scalar>(
     slot: &Slot<E>,
     weights: &[ArrayViewD<E>],
 ) -> Result<Arc<Recurrent<E>>> {
@@ -87,12 +110,21 @@ fn with_weights<E: Element>(
     }
     if let Some(model) = Arc::get_mut(&mut slot) {
         let layout = model.layout().clone();
-        model.update(|to| {
+        model.update(|mut to| {
+            let workers = workers(to.len());
+            let mut parts = Vec::new();
             for (entry, weight) in layout.entries().iter().zip(weights) {
-                for (to, &from) in to[entry.range()].iter_mut().zip(weight) {
-                    *to = from;
+                let part = to.split_off_mut(..entry.range().len()).unwrap_or_default();
+                match weight.as_slice() {
+                    Some(weight) => parts.extend(part.chunks_mut(CHUNK).zip(weight.chunks(CHUNK))),
+                    None => {
+                        for (to, &from) in part.iter_mut().zip(weight) {
+                            *to = from;
+                        }
+                    }
                 }
             }
+            parallel::for_each(workers, parts, |(to, from)| to.copy_from_slice(from));
             Ok(())
         })?;
     }
