@@ -120,6 +120,8 @@ pub(crate) struct WeightGradients<E> {
     pub input_bias: Option<*mut E>,
     pub state_bias: Option<*mut E>,
     pub projection: *mut E,
+    /// Whether they are added to what is there.
+    pub add: bool,
 }
 
 // SAFETY: the units of `weight_units` write disjoint elements; see `Kernels::weights`.
@@ -341,9 +343,10 @@ pub(crate) struct Descent<E> {
     pub dy: *const E,
     /// Gradient of the final hidden state, (B, Wp).
     pub dh_last: *const E,
-    /// In: gradient of the final memory (else zeros); out: that of the initial one. `[panel][B][L]`.
+    /// In: what comes elementwise to the final state (else zeros), as the memory's gradient; out:
+    /// what goes on from the initial one. `[panel][B][L]`.
     pub carry: *mut E,
-    /// Out: gradient of the initial hidden state, (B, Wp); may be null.
+    /// Out: gradient of the initial hidden state but for the carry, (B, Wp); may be null.
     pub dh0: *mut E,
     /// Out: gradient of each step's hidden state, R rows of Wp; empty without projection.
     pub dh: *mut E,

@@ -133,24 +133,29 @@ impl Pool {
         }
     }
 
-    /// The gradient of a pass's output, R rows, from that of the mean or the maximum.
-    pub fn spread<E: Real>(&self, d: &[E], steps: &Steps, arena: &Arc<Arena>) -> Buffer<E> {
+    /// The gradient of a pass's output, R rows, from that of the mean or the maximum; `first` steps
+    /// came before the pass.
+    pub fn spread<E: Real>(
+        &self,
+        d: &[E],
+        (first, steps): (usize, &Steps),
+        arena: &Arc<Arena>,
+    ) -> Buffer<E> {
         let stride = self.columns.stride();
         let mut dy = arena.zeros(steps.rows() * stride);
-        for (row, d) in d.chunks_exact(stride).enumerate() {
-            let seen = &self.rows[row];
-            if seen.steps == 0 {
-                continue;
-            }
+        let rows = self.rows.iter().zip(d.chunks_exact(stride));
+        for (row, ((seen, d), &length)) in rows.zip(steps.lengths()).enumerate() {
             if self.output == Output::Max {
                 for (column, (&d, &step)) in d.iter().zip(&seen.places).enumerate() {
-                    dy[(steps.offset(step) + row) * stride + column] = d;
+                    if let Some(step) = step.checked_sub(first).filter(|&step| step < length) {
+                        dy[(steps.offset(step) + row) * stride + column] = d;
+                    }
                 }
                 continue;
             }
             let share = |d: &E| E::from_f64(d.to_f64() / seen.steps as f64);
             let share: Vec<E> = d.iter().map(share).collect();
-            for step in 0..seen.steps {
+            for step in 0..length {
                 dy[(steps.offset(step) + row) * stride..][..stride].copy_from_slice(&share);
             }
         }

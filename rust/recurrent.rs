@@ -269,8 +269,8 @@ impl<E: Element> Recurrent<E> {
         let want = Want {
             input: true,
             states: true,
-            outputs: false,
             weights: true,
+            ..Want::default()
         };
         self.backward_for(tape, dy, (dh, dc), want)
     }

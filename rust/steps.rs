@@ -3,8 +3,19 @@
 //! Inside, sequences are sorted by length, longest first, and step t holds only the rows that are
 //! still running: a batch costs its real number of steps. All buffers of rows are in this order:
 //! first the rows of step 0, then those of step 1, and so on (torch's `PackedSequence`).
+//!
+//! Sums over all rows (gradients of weights, scores) go through *segments* of whole steps, from
+//! the last one to the first, as backward does. So a pass may have one segment in memory at a time
+//! and come to the same bits as a pass over all of them. There are about sqrt(T) of them: what is
+//! kept between segments and what one needs are about as much then (Chen et al., "Training Deep
+//! Nets with Sublinear Memory Cost", 2016).
+
+use std::ops::Range;
 
 use crate::error::{Error, Result};
+
+/// Rows that a segment has at least, if there are so many: as many as keep a product efficient.
+const SEGMENT: usize = 256;
 
 /// How the rows of a batch of sequences lie in packed order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +28,8 @@ pub struct Steps {
     counts: Vec<usize>,
     /// Packed index of each step's first row, and their number in all at the end.
     offsets: Vec<usize>,
+    /// The first step of each segment, and the end of the last one.
+    cuts: Vec<usize>,
 }
 
 /// A step on the way through a sequence, in either direction.
@@ -50,12 +63,20 @@ impl Steps {
         for &count in &counts {
             offsets.push(offsets[offsets.len() - 1] + count);
         }
+        let cuts = cuts(&offsets);
         Steps {
             order,
             lengths,
             counts,
             offsets,
+            cuts,
         }
+    }
+
+    /// The same as one segment.
+    pub(crate) fn uncut(mut self) -> Self {
+        self.cuts = vec![0, self.longest()];
+        self
     }
 
     /// Lengths from outside: one for each of `batch` sequences, `longest` at most.
@@ -121,6 +142,26 @@ impl Steps {
         self.offsets[step]
     }
 
+    /// The steps of each segment, from the first segment on; one at least.
+    pub(crate) fn segments(&self) -> impl DoubleEndedIterator<Item = Range<usize>> {
+        self.cuts.windows(2).map(|ends| ends[0]..ends[1])
+    }
+
+    /// The packed rows of some steps.
+    pub(crate) fn rows_of(&self, steps: &Range<usize>) -> Range<usize> {
+        self.offset(steps.start)..self.offset(steps.end)
+    }
+
+    /// The rows of blocks of about `depth` rows, in the order in which sums go through them: from
+    /// the last segment to the first, and forwards in each. Without rows, one empty block.
+    pub(crate) fn blocks(&self, depth: usize) -> impl Iterator<Item = Range<usize>> {
+        self.segments().rev().flat_map(move |segment| {
+            let Range { start, end } = self.rows_of(&segment);
+            let (rows, blocks) = (end - start, ((end - start + depth / 2) / depth).max(1));
+            (0..blocks).map(move |i| start + rows * i / blocks..start + rows * (i + 1) / blocks)
+        })
+    }
+
     /// The step that a packed row belongs to.
     pub(crate) fn step_of(&self, row: usize) -> usize {
         self.offsets.partition_point(|&offset| offset <= row) - 1
@@ -149,7 +190,7 @@ impl Steps {
     }
 
     /// Cuts the rows into at most `parts` ranges with about the same number of steps.
-    pub(crate) fn slices(&self, parts: usize) -> Vec<std::ops::Range<usize>> {
+    pub(crate) fn slices(&self, parts: usize) -> Vec<Range<usize>> {
         let total = self.rows();
         let mut slices = Vec::with_capacity(parts);
         let (mut start, mut done) = (0, 0);
@@ -169,9 +210,73 @@ impl Steps {
     }
 }
 
+/// Where to cut steps into segments with about the same number of rows, given the rows before each
+/// step.
+fn cuts(offsets: &[usize]) -> Vec<usize> {
+    let longest = offsets.len() - 1;
+    let rows = offsets[longest];
+    let root = longest.isqrt();
+    let most = root + usize::from(root * root < longest);
+    let segments = most.min(rows / SEGMENT).max(1);
+    let mut cuts: Vec<usize> = (0..segments)
+        .map(|i| offsets.partition_point(|&before| before * segments < rows * i))
+        .collect();
+    cuts.push(longest);
+    // A step with more rows than a segment has leaves none to the segments that it covers.
+    cuts.dedup();
+    if cuts.len() == 1 {
+        cuts.push(longest);
+    }
+    cuts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn segments_and_blocks_cover_all_rows() {
+        for (batch, longest) in [
+            (1, 0),
+            (0, 0),
+            (1, 1),
+            (32, 1),
+            (8, 300),
+            (1000, 5),
+            (1, 5000),
+        ] {
+            for ragged in [false, true] {
+                let length = |i: usize| {
+                    if ragged {
+                        longest * (i + 1) / batch
+                    } else {
+                        longest
+                    }
+                };
+                let lengths: Vec<usize> = (0..batch).map(length).collect();
+                let steps = Steps::new(&lengths);
+                let (segments, rows) = (steps.segments().count(), steps.rows());
+                assert!(segments == 1 || segments * SEGMENT <= rows);
+                assert!(segments.pow(2) <= longest + 2 * segments);
+                assert!(steps.segments().flatten().eq(0..longest));
+                let most = steps.segments().map(|part| steps.rows_of(&part).len());
+                assert!(most.max().unwrap() <= rows.div_ceil(segments) + batch);
+
+                let depth = SEGMENT / 2;
+                let mut blocks: Vec<_> = steps.blocks(depth).collect();
+                assert!(blocks.iter().all(|block| block.len() <= 3 * depth / 2));
+                assert!(!blocks.is_empty());
+                // Backwards from segment to segment, forwards within each.
+                assert_eq!(steps.clone().uncut().segments().count(), 1);
+                let first = steps.segments().map(|part| steps.offset(part.start));
+                let starts: Vec<usize> = first.rev().collect();
+                let of = |row: usize| starts.iter().position(|&start| start <= row);
+                assert!(blocks.is_sorted_by_key(|block| (of(block.start), block.start)));
+                blocks.sort_by_key(|block| block.start);
+                assert!(blocks.into_iter().flatten().eq(0..rows));
+            }
+        }
+    }
 
     #[test]
     fn packs_like_torch() {

@@ -2,7 +2,7 @@
 
 use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
-use crate::network::{Network, Output, Span};
+use crate::network::{Keep, Network, Output, Span};
 use crate::params::reserve;
 use crate::pass::{StateRows, States};
 use crate::pool::Pool;
@@ -47,7 +47,7 @@ impl<E: Element> Stream<E> {
         if batch_size == 0 {
             return Err(Error::value("batch_size", "an integer >= 1", 0));
         }
-        network.check_room(&[batch_size], 1, usize::MAX, false)?;
+        network.check_room(&[batch_size], 1, usize::MAX, Keep::Nothing)?;
         let columns = network.seen_columns();
         reserve::<E>(
             batch_size.saturating_mul(columns.stride()),
@@ -86,6 +86,7 @@ impl<E: Element> Stream<E> {
             batch: &self.batch,
             steps: 0..1,
             judged: 0..1,
+            is_segment: false,
         };
         let states = self.states.take().unwrap_or_else(|| network.initial(rows));
         let run = network.run(&sequences, &span, states, false, None);

@@ -15,6 +15,7 @@ OPTIONS = {
     "shuffle": True,
     "bucket_by_length": True,
     "bptt_steps": None,
+    "checkpoint_time": False,
     "accumulate_batches": 1,
     "max_epochs": 5,
     "lr_schedule": None,

@@ -103,6 +103,7 @@ PARAMETER_CASES = [
     ("bptt_steps", (4, 2), ValueError, r"k2 >= k1 - 1, .* all 4 steps .* got \(4, 2\)"),
     ("bptt_steps", (1, 2, 3), ValueError, r"bptt_steps: expected an integer or a pair \(k1, k2\)"),
     ("bptt_steps", 5, ValueError, "bptt_steps: expected None without a target for each step"),
+    ("checkpoint_time", 1, TypeError, "checkpoint_time: expected True or False, got int 1"),
     ("early_stopping", "yes", TypeError, "early_stopping: expected True or False, got str"),
     ("validation_fraction", 0, ValueError, "validation_fraction: expected a finite number > 0 and"),
     ("n_iter_no_change", 0, ValueError, "n_iter_no_change: expected an integer >= 1, got 0"),
@@ -184,6 +185,14 @@ MODEL = {"task": "language_model"}
         (
             {"bidirectional": True, "bptt_steps": 3},
             "bptt_steps: expected None with bidirectional=True, .* got 3",
+        ),
+        (
+            {"bidirectional": True, "checkpoint_time": True},
+            "checkpoint_time: expected False with bidirectional=True, .* got True",
+        ),
+        (
+            {"bptt_steps": (2, 4), "checkpoint_time": True},
+            "checkpoint_time: expected False with a pair of bptt_steps, which keeps 5 steps",
         ),
         ({**MODEL, "bidirectional": True}, "bidirectional: expected False for a language model"),
         (

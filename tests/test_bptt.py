@@ -1,8 +1,5 @@
 """Truncated backpropagation through time, against torch in float64 with the same truncation."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import rnncore
+
+from .memory import grown
 
 CELLS = {"RNN": torch.nn.RNN, "LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU}
 F, H, CLASSES = 3, 4, 3
@@ -172,10 +171,8 @@ def test_a_long_reach_is_no_truncation(bptt_steps):
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
 
 
-# Peak memory over that before, in MB, of a fit on a series of a given length: a process of its own,
-# as the peak of a process never falls.
-MEMORY = """
-import resource, sys
+BEFORE = """
+import sys
 import numpy as np
 import rnncore
 length = int(sys.argv[1])
@@ -183,17 +180,11 @@ X = np.random.default_rng(0).standard_normal((1, length, 4), dtype=np.float32)
 y = np.ascontiguousarray(X[:, :, :1])
 model = rnncore.LSTM(32, output="sequence", task="regression", bptt_steps=50, max_epochs=1)
 model.fit(X[:, :1000], y[:, :1000])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-model.fit(X, y)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
 
 @pytest.mark.slow
 def test_a_million_steps_take_no_more_memory_than_a_few():
-    def megabytes(length):
-        command = [sys.executable, "-c", MEMORY, str(length)]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
+    few, many = (grown(BEFORE, "model.fit(X, y)", length) for length in (100_000, 1_000_000))
     # Kept states would be a gigabyte, a copy of the data 20 MB.
-    assert megabytes(1_000_000) < megabytes(100_000) + 10
+    assert many < few + 10

@@ -38,7 +38,8 @@ def stop(error):
 
 def test_every_epoch_is_trained_and_recorded():
     network = FakeNetwork(losses=[3, 2, 1, 1, 1], val_losses=[3, 2, 4, 1, 2])
-    made = trainer(network, validation=True, bptt_steps=(1, 4), accumulate_batches=2, n_jobs=1)
+    options = {"bptt_steps": (1, 4), "accumulate_batches": 2, "checkpoint_time": True, "n_jobs": 1}
+    made = trainer(network, validation=True, **options)
     made.fit()
     assert [call["epoch"] for call in network.calls] == [1, 2, 3, 4, 5]
     for call in network.calls:
@@ -46,6 +47,7 @@ def test_every_epoch_is_trained_and_recorded():
         assert call["rates"] == (0.1, 0.1)
         assert (call["bptt_steps"], call["bptt_window"]) == (1, 4)
         assert (call["accumulate_batches"], call["n_threads"]) == (2, 1)
+        assert call["checkpoint_time"] is True
         assert call["position"] is call["pause_after"] is None
     model, history = made.model, made.model.history_
     assert type(history) is History

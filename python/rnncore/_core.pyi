@@ -184,6 +184,7 @@ class Network:
         seed: int,
         bptt_steps: int | None = None,
         bptt_window: int | None = None,
+        checkpoint_time: bool = False,
         accumulate_batches: int = 1,
         rates: tuple[float, float] | None = None,
         n_threads: int | None = None,

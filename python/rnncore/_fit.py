@@ -31,6 +31,7 @@ _MAY_DIFFER = {
     "checkpoint_dir",
     "checkpoint_epochs",
     "checkpoint_minutes",
+    "checkpoint_time",  # which changes no bit
     "warm_start",
     "vocabulary",  # the ids that it made are compared
 }

@@ -110,6 +110,13 @@ class LSTM(RecurrentEstimator):
         carried on; memory does not grow with the length of the sequences. With a pair (k1, k2) the
         errors of every k1 steps go back to k2 steps before the last of them, k1 - 1 or more. The
         default is 64 for one long stream, and no truncation otherwise.
+    checkpoint_time : bool
+        Trains in less memory and up to 1.4 times the time, to the same bits. Of T steps only the
+        states are kept in which each of about sqrt(T) segments begins, and a segment (256 rows of
+        the batch or more) is computed again when its turn in backpropagation comes, so that what is
+        kept grows with sqrt(T). With an int as `bptt_steps`, T is that. Not for
+        ``bidirectional=True``, where each layer needs the whole sequence from the one beneath it,
+        nor for a pair of `bptt_steps`, which keeps k2 steps as it is.
     early_stopping : bool
         Stop when the loss on `eval_set`, or on a part of X that is kept back, has not become
         smaller for some epochs.

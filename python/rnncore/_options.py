@@ -204,6 +204,7 @@ CHECKS: dict[str, _Check] = {
     "shuffle": boolean,
     "bucket_by_length": boolean,
     "bptt_steps": _or_none(_bptt_steps),
+    "checkpoint_time": boolean,
     "early_stopping": boolean,
     "validation_fraction": partial(
         real, minimum=0.0, maximum=1.0, open_minimum=True, open_maximum=True
@@ -266,6 +267,7 @@ def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
             "bptt_steps: expected None with bidirectional=True, which needs the whole sequence, "
             f"got {options['bptt_steps']}"
         )
+    _check_checkpoint_time(options)
     if options["checkpoint_dir"] is not None and (
         options["checkpoint_epochs"] is None and options["checkpoint_minutes"] is None
     ):
@@ -285,6 +287,21 @@ def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
             stacklevel=4,
         )
     return options
+
+
+def _check_checkpoint_time(options: dict[str, Any]) -> None:
+    if not options["checkpoint_time"]:
+        return
+    if options["bidirectional"]:
+        raise ValueError(
+            "checkpoint_time: expected False with bidirectional=True, where each layer needs the "
+            "whole sequence from the one beneath it, got True"
+        )
+    if isinstance(options["bptt_steps"], tuple):
+        raise ValueError(
+            "checkpoint_time: expected False with a pair of bptt_steps, which keeps "
+            f"{options['bptt_steps'][1] + 1} steps as it is, got True"
+        )
 
 
 def _hidden_sizes(hidden_size: int | tuple[int, ...], num_layers: int | None) -> tuple[int, ...]:

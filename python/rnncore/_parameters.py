@@ -63,6 +63,7 @@ class Parameters:
     shuffle: bool = True
     bucket_by_length: bool = True
     bptt_steps: int | tuple[int, int] | None = None
+    checkpoint_time: bool = False
     early_stopping: bool = False
     validation_fraction: float = 0.1
     n_iter_no_change: int = 10

@@ -208,6 +208,7 @@ class Trainer:
                 seed=self._state.seed,
                 bptt_steps=steps,
                 bptt_window=window,
+                checkpoint_time=options["checkpoint_time"],
                 accumulate_batches=options["accumulate_batches"],
                 rates=rates,
                 n_threads=options["n_jobs"],

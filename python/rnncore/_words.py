@@ -32,6 +32,7 @@ _WORDS_HERE = {
     **dict.fromkeys(("patience", "n_iter_no_improvement"), "n_iter_no_change"),
     **dict.fromkeys(("recurrent_initializer", "kernel_initializer", "initializer"), "init"),
     **dict.fromkeys(("truncated_bptt_steps", "bptt", "bptt_truncate"), "bptt_steps"),
+    **dict.fromkeys(("gradient_checkpointing", "remat"), "checkpoint_time"),
     "padding_idx": "masked_id",
     "restore_best_weights": "restore_best",
     "criterion": "loss",

@@ -12,7 +12,7 @@ use super::pack::Columns;
 use super::{fits, most_rows, runs};
 use crate::simd::{Op, Real, Vector, prefetch};
 
-/// Rows that are summed before the result is touched: both operands of a block stay in cache.
+/// Rows, about, that are summed before the result is touched: both operands of a block stay in cache.
 pub(crate) const DEPTH: usize = 128;
 /// The most units in a tile.
 const MAX_UNITS: usize = 8;

@@ -75,11 +75,17 @@ impl<E: Element> Network<E> {
     /// Adds the gradients of the rows `dx`, each read at as many of `ids` as the next, to those of
     /// the vectors, which are taken as zeros if they are fresh.
     ///
-    /// Each thread has vectors of its own, so that every sum is in the order of the rows.
-    pub(super) fn scatter(&self, dx: &[E], ids: &[u32], gradients: &mut [E], is_fresh: bool) {
+    /// Each thread has vectors of its own, so that every sum is in the order of `Steps::segments`.
+    pub(super) fn scatter(
+        &self,
+        (dx, steps): (&[E], &Steps),
+        ids: &[u32],
+        gradients: &mut [E],
+        is_fresh: bool,
+    ) {
         let columns = self.stack.input_columns();
         let (stride, width) = (columns.stride(), columns.width);
-        let rows = dx.len() / stride;
+        let rows = steps.rows();
         if rows == 0 {
             if is_fresh {
                 gradients.fill(E::ZERO);
@@ -108,11 +114,19 @@ impl<E: Element> Network<E> {
             if is_fresh {
                 part.fill(E::ZERO);
             }
-            for (from, ids) in dx.chunks_exact(stride).zip(ids.chunks_exact(each)) {
-                for id in ids.iter().filter(|id| range.contains(id)) {
-                    let to = &mut part[(id - range.start) as usize * width..][..width];
-                    for (to, &from) in to.iter_mut().zip(from) {
-                        *to += from;
+            for rows in steps
+                .segments()
+                .rev()
+                .map(|segment| steps.rows_of(&segment))
+            {
+                let dx = &dx[rows.start * stride..rows.end * stride];
+                let ids = &ids[rows.start * each..rows.end * each];
+                for (from, ids) in dx.chunks_exact(stride).zip(ids.chunks_exact(each)) {
+                    for id in ids.iter().filter(|id| range.contains(id)) {
+                        let to = &mut part[(id - range.start) as usize * width..][..width];
+                        for (to, &from) in to.iter_mut().zip(from) {
+                            *to += from;
+                        }
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! How much of the loss comes back to each step.
 
-use super::{Gradients, Network, Output, Span};
+use super::{Gradients, Keep, Network, Output, Span};
 use crate::buffer::Buffer;
 use crate::data::BatchPlan;
 use crate::error::{Error, Result};
@@ -40,7 +40,7 @@ impl<E: Element> Network<E> {
         self.check(sequences)?;
         self.check_flow(layer)?;
         let lengths = sequences.lengths();
-        self.check_room(&lengths, BATCH, usize::MAX, true)?;
+        self.check_room(&lengths, BATCH, usize::MAX, Keep::All)?;
         let mut firsts = Vec::with_capacity(lengths.len());
         let mut total = 0_usize;
         for &length in &lengths {
@@ -124,23 +124,28 @@ impl<E: Element> Network<E> {
             self.slope(examples, &whole, &mut seen);
             match self.config.output {
                 Output::Last => to_last_steps(&seen, &steps, arena.zeros(steps.rows() * stride)),
-                _ => pool.spread(&seen, &steps, arena),
+                _ => pool.spread(&seen, (0, &steps), arena),
             }
         };
         // Backward, a pass a step.
-        let mut after: Option<States<E>> = None;
+        let has_memory = self.config.stack.cell.signature().has_memory();
+        let nobody = || (0..self.state_count()).map(|_| arena.take(0)).collect();
+        let mut after = States {
+            hidden: Some(nobody()),
+            memory: has_memory.then(nobody),
+        };
         let mut scratch = vec![E::ZERO; self.places.rnn.len()];
         for (step, run) in runs.into_iter().enumerate().rev() {
             let rows = steps.count(step);
             let (start, end) = (steps.offset(step) * stride, steps.offset(step + 1) * stride);
             let mut above = arena.take(end - start);
             above.copy_from_slice(&dy[start..end]);
-            let incoming = self.widened(after, rows);
+            let incoming = self.widened(&after, rows);
             let want = Want {
-                input: false,
                 states: true,
                 outputs: true,
                 weights: true,
+                ..Want::default()
             };
             let weights = &self.weights[self.places.rnn.clone()];
             let kept = incoming.copied(arena);
@@ -166,11 +171,10 @@ impl<E: Element> Network<E> {
                 }
                 tell(row, step, sum.sqrt());
             }
-            let has_memory = self.config.stack.cell.signature().has_memory();
-            after = Some(States {
+            after = States {
                 hidden: Some(found.dh0),
                 memory: has_memory.then_some(found.dmemory0),
-            });
+            };
             observe().map_err(Stopped::Observer)?;
         }
         Ok(())
@@ -210,33 +214,6 @@ impl<E: Element> Network<E> {
             }
             score
         });
-    }
-
-    /// Gradients of states for `rows` sequences: those that there are, then zeros.
-    fn widened(&self, states: Option<States<E>>, rows: usize) -> States<E> {
-        let widen = |part: Vec<Buffer<E>>| {
-            let each = part.into_iter().enumerate().map(|(layer, from)| {
-                let stride = self.stack.state_columns(layer).stride();
-                let mut to = self.stack.arena().zeros(rows * stride);
-                to[..from.len()].copy_from_slice(&from);
-                to
-            });
-            each.collect()
-        };
-        match states {
-            None => {
-                let none = || (0..self.stack.state_count()).map(|_| self.stack.arena().take(0));
-                let has_memory = self.config.stack.cell.signature().has_memory();
-                States {
-                    hidden: Some(widen(none().collect())),
-                    memory: has_memory.then(|| widen(none().collect())),
-                }
-            }
-            Some(states) => States {
-                hidden: states.hidden.map(widen),
-                memory: states.memory.map(widen),
-            },
-        }
     }
 }
 

@@ -9,10 +9,20 @@ use crate::params::reserve;
 use crate::pass::Pass;
 use crate::pool::Pool;
 use crate::sequence::Element;
+use crate::steps::Steps;
 use crate::train::Stopped;
 
 /// Steps of all sequences that a piece of a pass has, about.
 pub(crate) const PIECE: usize = 1 << 13;
+
+/// What a pass keeps for backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    /// One segment of its steps at a time.
+    Segment,
+    All,
+}
 
 /// The hidden states that are asked for.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +70,7 @@ impl<E: Element> Network<E> {
         } else {
             (PIECE / batch_size.clamp(1, lengths.len().max(1))).max(1)
         };
-        self.check_room(lengths, batch_size, most, false)
+        self.check_room(lengths, batch_size, most, Keep::Nothing)
     }
 
     /// Whether a pass over `most` steps of each of the `batch_size` longest of some sequences fits
@@ -73,13 +83,22 @@ impl<E: Element> Network<E> {
         lengths: &[usize],
         batch_size: usize,
         most: usize,
-        keep: bool,
+        keep: Keep,
     ) -> Result<()> {
         let mut lengths: Vec<usize> = lengths.iter().map(|&length| length.min(most)).collect();
         lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
-        let longest = lengths.iter().take(batch_size);
-        let rows = longest.fold(0, |rows: usize, &length| rows.saturating_add(length));
-        self.stack.check_room(rows, keep)
+        lengths.truncate(batch_size);
+        let rows = if keep == Keep::Segment {
+            let steps = Steps::new(&lengths);
+            let rows = steps
+                .segments()
+                .map(|segment| steps.rows_of(&segment).len());
+            rows.max().unwrap_or(0)
+        } else {
+            let longest = lengths.iter();
+            longest.fold(0, |rows: usize, &length| rows.saturating_add(length))
+        };
+        self.stack.check_room(rows, keep != Keep::Nothing)
     }
 
     /// Rows of numbers for sequences: see [`Network::predict`].

@@ -2,6 +2,7 @@
 
 mod embedding;
 mod flow;
+mod gradients;
 mod head;
 mod infer;
 mod pass;
@@ -9,8 +10,9 @@ mod pass;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use infer::PIECE;
-pub(crate) use pass::{Gradients, Run, Seen, Span};
+pub(crate) use gradients::Gradients;
+pub(crate) use infer::{Keep, PIECE};
+pub(crate) use pass::{Seen, Span};
 
 use crate::buffer::Arena;
 use crate::data::{Sequences, Values};

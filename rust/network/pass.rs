@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use super::{Input, Network, Output};
+use super::{Gradients, Input, Network, Output};
 use crate::buffer::Buffer;
 use crate::data::Sequences;
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
 use crate::loss::Score;
-use crate::pass::{Pass, Source, States};
+use crate::pass::{Pass, Source, StateRows, States};
 use crate::pool::Pool;
 use crate::sequence::Element;
 use crate::stack::Want;
@@ -23,6 +23,8 @@ pub(crate) struct Span<'a> {
     pub steps: Range<usize>,
     /// Those among them whose outputs are judged, where each step has outputs.
     pub judged: Range<usize>,
+    /// Whether it is one segment of its sequences' sums: see [`crate::steps`].
+    pub is_segment: bool,
 }
 
 impl<'a> Span<'a> {
@@ -33,6 +35,7 @@ impl<'a> Span<'a> {
             batch,
             steps: 0..longest,
             judged: 0..longest,
+            is_segment: false,
         }
     }
 
@@ -48,7 +51,28 @@ impl<'a> Span<'a> {
             batch: &batch[..running],
             steps,
             judged,
+            is_segment: false,
         }
+    }
+
+    /// Its segments, from the first on. All its steps are judged.
+    pub fn segments<E: Copy>(&self, sequences: &Sequences<E>) -> Vec<Self> {
+        let (first, steps) = (self.steps.start, self.count(sequences, &self.steps));
+        let segment = |segment: Range<usize>| {
+            // Sequences without steps are the first segment's.
+            let running = match segment.start {
+                0 => self.batch.len(),
+                start => steps.count(start),
+            };
+            let steps = first + segment.start..first + segment.end;
+            Span {
+                batch: &self.batch[..running],
+                judged: steps.clone(),
+                steps,
+                is_segment: true,
+            }
+        };
+        steps.segments().map(segment).collect()
     }
 
     /// How many of `steps` each sequence has.
@@ -59,7 +83,12 @@ impl<'a> Span<'a> {
             .iter()
             .map(|i| of(i).saturating_sub(steps.start))
             .collect();
-        Steps::new(&lengths)
+        let steps = Steps::new(&lengths);
+        if self.is_segment {
+            steps.uncut()
+        } else {
+            steps
+        }
     }
 }
 
@@ -68,7 +97,7 @@ pub(crate) struct Run<E> {
     pub pass: Pass<E>,
     /// What an embedding was read at, if it is trained.
     ids: Vec<u32>,
-    seed: Option<u64>,
+    drawn: Option<Drawn>,
 }
 
 /// What the head sees of a run, or its gradient.
@@ -80,13 +109,12 @@ pub(crate) struct Seen<E> {
     drawn: Option<Drawn>,
 }
 
-/// Gradients of all weights on their way to an update: those of one or more passes, added.
-pub(crate) struct Gradients<E> {
-    total: Vec<E>,
-    /// A pass's own, where others came before; empty until then.
-    part: Vec<E>,
-    has_head: bool,
-    has_rest: bool,
+/// The gradient of what a run gave.
+pub(crate) struct Slope<E> {
+    /// Of the last layer's outputs, if there is any.
+    dy: Option<Buffer<E>>,
+    /// Of the states in which it ended.
+    last: States<E>,
 }
 
 impl<E: Element> Seen<E> {
@@ -105,55 +133,6 @@ impl<E: Element> Seen<E> {
             steps: Steps::new(&lengths.collect::<Vec<_>>()),
             drawn: None,
         }
-    }
-}
-
-impl<E: Element> Gradients<E> {
-    /// None yet.
-    pub fn new(network: &Network<E>) -> Self {
-        Gradients {
-            total: vec![E::ZERO; network.layout.size()],
-            part: Vec::new(),
-            has_head: false,
-            has_rest: false,
-        }
-    }
-
-    /// Forgets what was added.
-    pub fn clear(&mut self) {
-        (self.has_head, self.has_rest) = (false, false);
-    }
-
-    /// Their sums, once there are any.
-    pub fn total(&self) -> &[E] {
-        &self.total
-    }
-
-    /// Adds what `write` writes at some places, all numbers of them.
-    pub(super) fn add(
-        &mut self,
-        places: Range<usize>,
-        is_first: bool,
-        write: impl FnOnce(&mut [E]),
-    ) {
-        if is_first {
-            write(&mut self.total[places]);
-            return;
-        }
-        if self.part.is_empty() {
-            self.part = vec![E::ZERO; self.total.len()];
-        }
-        let part = &mut self.part[places.clone()];
-        write(part);
-        for (to, &from) in self.total[places].iter_mut().zip(&*part) {
-            *to += from;
-        }
-    }
-
-    /// Those of the head, and whether nothing was added to them before; from now on something was.
-    pub(super) fn of_head(&mut self, places: Range<usize>) -> (&mut [E], bool) {
-        let is_first = !std::mem::replace(&mut self.has_head, true);
-        (&mut self.total[places], is_first)
     }
 }
 
@@ -257,153 +236,216 @@ impl<E: Element> Network<E> {
         }
         let weights = &self.weights[self.places.rnn.clone()];
         let pass = self.stack.forward(weights, steps, x, initial, keep, drawn);
-        Run { pass, ids, seed }
+        Run { pass, ids, drawn }
     }
 
-    /// What the head sees of a run of a span.
+    /// What the head sees of a run of a span, where each step has outputs.
     pub(crate) fn see(&self, sequences: &Sequences<E>, span: &Span, run: &Run<E>) -> Seen<E> {
-        let (arena, columns) = (self.stack.arena(), self.seen_columns());
-        let drawn = |first| run.seed.map(|seed| Drawn { seed, first });
-        let mut seen = if self.config.output == Output::Sequence {
-            let steps = span.count(sequences, &span.judged);
-            let (start, end) = judged_rows(span, &run.pass.steps);
-            let stride = columns.stride();
-            let mut rows = arena.take((end - start) * stride);
-            rows.copy_from_slice(&run.pass.output()[start * stride..end * stride]);
-            Seen {
-                rows,
-                pool: None,
-                steps,
-                drawn: drawn(span.judged.start),
-            }
-        } else {
-            let batch = span.batch.len();
-            let mut pool = Pool::new(self.config.output, columns, batch);
-            pool.add(&run.pass, self.config.stack.num_layers() - 1, arena);
-            let mut rows = arena.take(batch * columns.stride());
-            pool.write(&mut rows);
-            Seen {
-                rows,
-                pool: Some(pool),
-                steps: Steps::new(&vec![1; batch]),
-                drawn: drawn(0),
-            }
+        let stride = self.seen_columns().stride();
+        let (start, end) = judged_rows(span, &run.pass.steps);
+        let mut rows = self.arena().take((end - start) * stride);
+        rows.copy_from_slice(&run.pass.output()[start * stride..end * stride]);
+        let first = span.judged.start;
+        let mut seen = Seen {
+            rows,
+            pool: None,
+            steps: span.count(sequences, &span.judged),
+            drawn: run.drawn.map(|drawn| Drawn { first, ..drawn }),
+        };
+        self.drop_seen(&mut seen);
+        seen
+    }
+
+    /// Nothing yet of the sequences of a span, where each has outputs as a whole.
+    pub(crate) fn pool(&self, span: &Span) -> Option<Pool> {
+        let (output, columns) = (self.config.output, self.seen_columns());
+        (output != Output::Sequence).then(|| Pool::new(output, columns, span.batch.len()))
+    }
+
+    /// Takes in the next steps of the sequences.
+    pub(crate) fn add_to_pool(&self, pool: &mut Pool, run: &Run<E>) {
+        pool.add(&run.pass, self.config.stack.num_layers() - 1, self.arena());
+    }
+
+    /// What the head sees of sequences, all of whose steps were taken in.
+    pub(crate) fn see_pooled(&self, pool: Pool, seed: u64) -> Seen<E> {
+        let batch = pool.rows().len();
+        let mut rows = self.arena().take(batch * self.seen_columns().stride());
+        pool.write(&mut rows);
+        let mut seen = Seen {
+            rows,
+            pool: Some(pool),
+            steps: Steps::new(&vec![1; batch]),
+            drawn: Some(Drawn::new(seed)),
         };
         self.drop_seen(&mut seen);
         seen
     }
 
     /// Turns what the head saw into its gradient, and adds the head's: `judge` replaces the outputs
-    /// of some of its rows by their gradient, and gives their score.
+    /// of some of its rows by their gradient, and gives their score, which is added to `total`.
     pub(crate) fn learn(
         &self,
         seen: &mut Seen<E>,
         gradients: &mut Gradients<E>,
+        total: &mut Score,
         judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
-    ) -> Score {
-        let score = self.learn_head(&mut seen.rows, gradients, judge);
+    ) {
+        let stride = self.seen_columns().stride();
+        for segment in seen.steps.segments().rev() {
+            let Range { start, end } = seen.steps.rows_of(&segment);
+            let rows = &mut seen.rows[start * stride..end * stride];
+            let score = self.learn_head(rows, gradients, |block, outputs| {
+                judge(start + block.start..start + block.end, outputs)
+            });
+            total.merge(&score);
+        }
         self.drop_seen(seen);
-        score
     }
 
-    /// Adds the gradients of all weights beneath the head, given that of what the head saw.
+    /// The gradient of a run, from that of what the head saw of its steps and, if there were runs
+    /// over later ones, from that of the states in which these began.
+    pub(crate) fn slope_of_steps(
+        &self,
+        span: &Span,
+        run: &Run<E>,
+        seen: Seen<E>,
+        later: Option<States<E>>,
+    ) -> Slope<E> {
+        let steps = &run.pass.steps;
+        let (start, end) = judged_rows(span, steps);
+        let dy = if end - start == steps.rows() {
+            seen.rows
+        } else {
+            let stride = self.seen_columns().stride();
+            let mut dy = self.arena().zeros(steps.rows() * stride);
+            dy[start * stride..end * stride].copy_from_slice(&seen.rows);
+            dy
+        };
+        Slope {
+            dy: Some(dy),
+            last: later.map_or_else(States::none, |later| self.widened(&later, steps.batch())),
+        }
+    }
+
+    /// The same where the head saw the sequences as wholes.
+    pub(crate) fn slope_of_pooled(
+        &self,
+        span: &Span,
+        run: &Run<E>,
+        seen: &Seen<E>,
+        later: Option<States<E>>,
+    ) -> Slope<E> {
+        let (pool, steps) = (seen.pool.as_ref(), &run.pass.steps);
+        let pool = pool.expect("the head saw whole sequences");
+        let later = later.unwrap_or_else(States::none);
+        if self.config.output == Output::Last {
+            let last = self.ended(&seen.rows, &later, steps.batch());
+            return Slope { dy: None, last };
+        }
+        let dy = pool.spread(&seen.rows, (span.steps.start, steps), self.arena());
+        Slope {
+            dy: Some(dy),
+            last: self.widened(&later, steps.batch()),
+        }
+    }
+
+    /// Adds the gradients of all weights beneath the head, given that of what a run gave. Returns
+    /// that of the states in which it began, for a run over the steps before.
     pub(crate) fn backward(
         &self,
         span: &Span,
         run: Run<E>,
-        seen: Seen<E>,
+        slope: Slope<E>,
+        goes_on: bool,
         gradients: &mut Gradients<E>,
-    ) {
-        let arena = self.stack.arena();
-        let Run { pass, ids, seed } = run;
+    ) -> Option<States<E>> {
+        let Run { pass, ids, drawn } = run;
         let steps = pass.steps.clone();
-        let (dy, dh) = match &seen.pool {
-            None => {
-                let (start, end) = judged_rows(span, &steps);
-                if end - start == steps.rows() {
-                    (Some(seen.rows), None)
-                } else {
-                    let stride = self.seen_columns().stride();
-                    let mut dy = arena.zeros(steps.rows() * stride);
-                    dy[start * stride..end * stride].copy_from_slice(&seen.rows);
-                    (Some(dy), None)
-                }
-            }
-            Some(_) if self.config.output == Output::Last => {
-                (None, Some(self.to_final_states(&seen.rows)))
-            }
-            Some(pool) => (Some(pool.spread(&seen.rows, &steps, arena)), None),
-        };
-        let is_first = !std::mem::replace(&mut gradients.has_rest, true);
+        let is_first = gradients.is_first_of_rest();
         let is_trained = matches!(self.config.input, Input::Embedding { frozen: false, .. });
         let begins = span.steps.start == 0;
         let want = Want {
             input: is_trained,
-            states: begins && self.config.learn_initial_state,
+            states: goes_on || (begins && self.config.learn_initial_state),
+            apart: goes_on,
             outputs: false,
             weights: true,
+            add: !is_first,
         };
-        let last = States {
-            hidden: dh,
-            memory: None,
-        };
-        let mut found = None;
-        gradients.add(self.places.rnn.clone(), is_first, |rnn| {
-            let weights = &self.weights[self.places.rnn.clone()];
-            found = Some(self.stack.backward(weights, pass, dy, last, want, rnn));
-        });
-        let found = found.expect("the stack's backward was called");
+        let weights = &self.weights[self.places.rnn.clone()];
+        let rnn = &mut gradients.total[self.places.rnn.clone()];
+        let found = self
+            .stack
+            .backward(weights, pass, slope.dy, slope.last, want, rnn);
         let states = [
             (&self.places.hidden0, &found.dh0),
             (&self.places.memory0, &found.dmemory0),
         ];
         for (places, rows) in states {
             for (i, place) in places.iter().enumerate() {
-                gradients.add(place.clone(), is_first, |to| {
+                let to = &mut gradients.total[place.clone()];
+                if is_first {
                     to.fill(E::ZERO);
-                    let Some(rows) = rows.get(i) else { return };
-                    let stride = to.len().next_multiple_of(self.stack.lanes());
-                    for row in rows.chunks_exact(stride) {
-                        for (to, &from) in to.iter_mut().zip(row) {
-                            *to += from;
-                        }
+                }
+                let stride = to.len().next_multiple_of(self.stack.lanes());
+                let rows = rows.get(i).filter(|_| begins);
+                for row in rows.iter().flat_map(|rows| rows.chunks_exact(stride)) {
+                    for (to, &from) in to.iter_mut().zip(row) {
+                        *to += from;
                     }
-                });
+                }
             }
         }
         if let Some(mut dx) = found.dx.filter(|_| is_trained) {
-            let first = span.steps.start;
-            self.drop_input(&mut dx, &steps, seed.map(|seed| Drawn { seed, first }));
-            let table = &mut gradients.total[self.places.embedding.clone()];
-            // One that is the head's weight has that gradient already.
-            let is_fresh = is_first && self.places.head.start > self.places.embedding.start;
-            self.scatter(&dx, &ids, table, is_fresh);
-            if let Some(masked) = self.masked_place() {
-                gradients.total[masked].fill(E::ZERO);
-            }
+            self.drop_input(&mut dx, &steps, drawn);
+            let table = match &mut *gradients.looked_up {
+                [] => &mut gradients.total[self.places.embedding.clone()],
+                apart => apart,
+            };
+            self.scatter((&dx, &steps), &ids, table, is_first);
+        }
+        goes_on.then_some(States {
+            hidden: Some(found.dh0),
+            memory: Some(found.dmemory0),
+        })
+    }
+
+    /// Gradients of states for `rows` sequences: those that there are, then zeros.
+    pub(super) fn widened(&self, states: &States<E>, rows: usize) -> States<E> {
+        let widen = |part: &StateRows<E>| {
+            let each = part.iter().enumerate().map(|(i, from)| {
+                let stride = self.state_columns(i).stride();
+                let mut to = self.arena().zeros(rows * stride);
+                to[..from.len()].copy_from_slice(from);
+                to
+            });
+            each.collect()
+        };
+        States {
+            hidden: states.hidden.as_ref().map(widen),
+            memory: states.memory.as_ref().map(widen),
         }
     }
 
-    /// The gradients of all final hidden states, given those of the last layer's, row by row.
-    pub(super) fn to_final_states(&self, rows: &[E]) -> Vec<Buffer<E>> {
-        let columns = self.seen_columns();
-        let directions = self.config.stack.directions();
-        let batch = rows.len() / columns.stride();
-        let last = self.config.stack.num_layers() - 1;
-        (0..self.stack.state_count())
-            .map(|i| {
-                let (layer, direction) = (i / directions, i % directions);
-                let stride = self.stack.state_columns(layer).stride();
-                let mut to = self.stack.arena().zeros(batch * stride);
-                if layer == last {
-                    let from = rows.chunks_exact(columns.stride());
-                    for (to, from) in to.chunks_exact_mut(stride).zip(from) {
-                        to.copy_from_slice(&from[direction * stride..][..stride]);
-                    }
-                }
-                to
-            })
-            .collect()
+    /// The same, but for sequences that end those of the last layer's hidden state, row by row.
+    fn ended(&self, last: &[E], later: &States<E>, rows: usize) -> States<E> {
+        let (columns, directions) = (self.seen_columns(), self.config.stack.directions());
+        let mut states = self.widened(later, rows);
+        let zeros = |i: usize| self.arena().zeros(rows * self.state_columns(i).stride());
+        let hidden = states
+            .hidden
+            .get_or_insert_with(|| (0..self.state_count()).map(zeros).collect());
+        let first = self.state_count() - directions;
+        for (direction, to) in hidden[first..].iter_mut().enumerate() {
+            let going_on = later.hidden.as_ref().map_or(0, |rows| rows[first].len());
+            let to = to[going_on..].chunks_exact_mut(columns.padded);
+            let from = last.chunks_exact(columns.stride());
+            for (to, from) in to.zip(from.skip(going_on / columns.padded)) {
+                to.copy_from_slice(&from[direction * columns.padded..][..columns.padded]);
+            }
+        }
+        states
     }
 }
 

@@ -320,8 +320,8 @@ fn backward<'py, E: Element + Scalar>(
     let want = Want {
         input: need_x,
         states: need_h0 || need_c0,
-        outputs: false,
         weights: need_weights.contains(&true),
+        ..Want::default()
     };
     let kept = lock(record).take();
     let (model, mut tape) = kept.ok_or(Error::TapeUsed)?;

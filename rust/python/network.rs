@@ -251,8 +251,8 @@ impl PyNetwork {
     }
 
     #[pyo3(signature = (examples, optimizer, *, epoch, batch_size, shuffle, bucket_by_length, seed,
-        bptt_steps=None, bptt_window=None, accumulate_batches=1, rates=None, n_threads=None,
-        on_batch=None, position=None, pause_after=None))]
+        bptt_steps=None, bptt_window=None, checkpoint_time=false, accumulate_batches=1, rates=None,
+        n_threads=None, on_batch=None, position=None, pause_after=None))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn train_epoch<'py>(
         &self,
@@ -266,6 +266,7 @@ impl PyNetwork {
         seed: u64,
         bptt_steps: Option<usize>,
         bptt_window: Option<usize>,
+        checkpoint_time: bool,
         accumulate_batches: usize,
         rates: Option<(f64, f64)>,
         n_threads: Option<usize>,
@@ -280,6 +281,7 @@ impl PyNetwork {
             bucket_by_length,
             seed,
             bptt: Bptt::new(bptt_steps, bptt_window)?,
+            checkpoint_time,
             accumulate_batches,
             rates,
         };

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::ptr;
 
 use super::Sweep;
-use crate::cell::Carry;
 use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Product, whole_tiles};
@@ -289,7 +288,7 @@ unsafe fn to_projected<V: Vector>(
     }
 }
 
-/// The gradient of the initial hidden state, for rows that start at `step`.
+/// The gradient of the initial hidden state but for what is carried, for rows that start at `step`.
 ///
 /// # Safety
 /// As [`super::Kernels::backward`]; `dh0` is not null and the step's slots hold gradients.
@@ -304,25 +303,14 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
     if !g.signature.is_recurrent() {
         return;
     }
-    // SAFETY: the caller vouches for dh0 and carry, which have B rows.
+    // SAFETY: the caller vouches for dh0, which has B rows.
     unsafe {
         let product = Product {
             out: descent.dh0,
             out_row: g.state_padded(),
             ..to_state::<V, S>(g, pack, sweep, step, 0, 0)
         };
-        product.all::<V>(rows.clone(), g.state_padded() / V::LANES);
-        if g.signature.carry == Carry::Hidden {
-            for row in rows {
-                for panel in 0..g.panels() {
-                    let carry = (panel * sweep.steps.batch() + row) * V::LANES;
-                    let to = descent.dh0.add(row * g.padded() + panel * V::LANES);
-                    for lane in 0..V::LANES {
-                        *to.add(lane) += *descent.carry.add(carry + lane);
-                    }
-                }
-            }
-        }
+        product.all::<V>(rows, g.state_padded() / V::LANES);
     }
 }
 

@@ -67,8 +67,8 @@ pub(crate) trait Kernels<E: Real>: Sync {
         add: bool,
     );
 
-    /// Writes a unit's share of the gradients of the weights, from the slots' gradients and those
-    /// of the projected states.
+    /// Writes or adds a unit's share of the gradients of the weights, from the slots' gradients and
+    /// those of the projected states: block after block of [`Steps::blocks`](crate::steps::Steps).
     unsafe fn weights(
         &self,
         geometry: &Geometry,

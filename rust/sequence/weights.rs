@@ -32,23 +32,27 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
     };
     let columns = ColumnPanel::all(source, unit.columns.clone(), V::LANES);
     let mut totals = vec![V::Element::ZERO; unit.panels.len() * g.slot_row()];
+    if unit.with_bias && gradients.add {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            each_bias::<V>(g, unit, gradients, |bias, local| totals[local] = *bias);
+        }
+    }
     let mut pieces = Vec::new();
-    let rows = sweep.steps.rows();
-    // Without rows there is one empty block, which writes zeros.
-    for start in (0..rows.max(1)).step_by(DEPTH) {
+    let mut add = gradients.add;
+    for block in sweep.steps.blocks(DEPTH) {
         for panel in unit.panels.clone() {
             let local = (panel - unit.panels.start) * g.slot_row();
             // SAFETY: rows and panel are the batch's and the layer's.
             unsafe {
-                let block = start..(start + DEPTH).min(rows);
                 match unit.matrix {
                     Matrix::Projection => {
                         pieces.clear();
-                        pieces.push(projected(g, sweep, descent, panel, block));
+                        pieces.push(projected(g, sweep, descent, panel, block.clone()));
                     }
                     matrix => {
                         let of_state = matrix == Matrix::State;
-                        gather(g, sweep, of_state, panel, block, &mut pieces);
+                        gather(g, sweep, of_state, panel, block.clone(), &mut pieces);
                     }
                 }
                 if unit.with_bias {
@@ -67,28 +71,46 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
                         slot: (feed.first + i) * V::LANES,
                         out: matrix.wrapping_add(row * source.real()),
                         width: source.real(),
-                        add: start > 0,
+                        add,
                     }
                     .run::<V>(units, &columns);
                 }
             }
         }
+        add = true;
     }
     if unit.with_bias {
-        for (feed, to) in [
-            (g.signature.input, gradients.input_bias),
-            (g.signature.state, gradients.state_bias),
-        ] {
-            let Some(to) = to else { continue };
-            for (i, gate) in feed.gates.iter().enumerate() {
-                for panel in unit.panels.clone() {
-                    let local = (panel - unit.panels.start) * g.slot_row();
-                    let from = &totals[local + (feed.first + i) * V::LANES..][..V::LANES];
-                    let first = panel * V::LANES;
-                    for (lane, &total) in from.iter().enumerate().take(g.hidden - first) {
-                        // SAFETY: the unit is below H, and this panel's biases are ours alone.
-                        unsafe { *to.add(gate * g.hidden + first + lane) = total }
-                    }
+        // SAFETY: passed on from the caller.
+        unsafe {
+            each_bias::<V>(g, unit, gradients, |bias, local| *bias = totals[local]);
+        }
+    }
+}
+
+/// Calls `visit` with each bias of a unit's panels and its place among their totals,
+/// `[panel][slots][L]`.
+///
+/// # Safety
+/// As [`super::Kernels::weights`].
+unsafe fn each_bias<V: Vector>(
+    g: &Geometry,
+    unit: &WeightUnit,
+    gradients: &WeightGradients<V::Element>,
+    mut visit: impl FnMut(&mut V::Element, usize),
+) {
+    for (feed, to) in [
+        (g.signature.input, gradients.input_bias),
+        (g.signature.state, gradients.state_bias),
+    ] {
+        let Some(to) = to else { continue };
+        for (i, gate) in feed.gates.iter().enumerate() {
+            for panel in unit.panels.clone() {
+                let local = (panel - unit.panels.start) * g.slot_row();
+                let local = local + (feed.first + i) * V::LANES;
+                let first = panel * V::LANES;
+                for lane in 0..(g.hidden - first).min(V::LANES) {
+                    // SAFETY: the unit is below H, and this panel's biases are the caller's alone.
+                    unsafe { visit(&mut *to.add(gate * g.hidden + first + lane), local + lane) }
                 }
             }
         }
@@ -112,31 +134,42 @@ unsafe fn weights_by_column<V: Vector>(
     let mut sums = vec![V::Element::ZERO; columns.len() * slots * V::LANES];
     let mut pieces = Vec::new();
     for panel in unit.panels.clone() {
-        sums.fill(V::Element::ZERO);
-        // SAFETY: rows and panel are the batch's and the layer's; `Stack::forward` checked the ids.
-        unsafe {
-            gather(g, sweep, false, panel, 0..ids.len(), &mut pieces);
-            V::invoke(ByColumn {
-                pieces: &pieces,
-                ids,
-                columns: columns.clone(),
-                slot: feed.first * V::LANES,
-                slots,
-                out: sums.as_mut_ptr(),
-            });
-        }
         let first = panel * V::LANES;
         let units = (g.hidden - first).min(V::LANES);
-        for (slot, gate) in feed.gates.iter().enumerate() {
-            for lane in 0..units {
-                let row = (gate * g.hidden + first + lane) * g.input.real();
-                for (local, column) in columns.clone().enumerate() {
-                    let sum = sums[(local * slots + slot) * V::LANES + lane];
-                    // SAFETY: row and column are in the matrix, and this unit's alone.
-                    unsafe { *gradients.input.add(row + column) = sum }
+        // Each number of the matrix with its place among the sums.
+        let each = |visit: &mut dyn FnMut(&mut V::Element, usize)| {
+            for (slot, gate) in feed.gates.iter().enumerate() {
+                for lane in 0..units {
+                    let row = (gate * g.hidden + first + lane) * g.input.real();
+                    for (local, column) in columns.clone().enumerate() {
+                        let place = (local * slots + slot) * V::LANES + lane;
+                        // SAFETY: row and column are in the matrix, and this unit's alone.
+                        unsafe { visit(&mut *gradients.input.add(row + column), place) }
+                    }
                 }
             }
+        };
+        sums.fill(V::Element::ZERO);
+        if gradients.add {
+            each(&mut |number, place| sums[place] = *number);
         }
+        for segment in sweep.steps.segments().rev() {
+            let rows = sweep.steps.rows_of(&segment);
+            // SAFETY: rows and panel are the batch's and the layer's; `Stack::forward` checked the
+            // ids.
+            unsafe {
+                gather(g, sweep, false, panel, rows.clone(), &mut pieces);
+                V::invoke(ByColumn {
+                    pieces: &pieces,
+                    ids: &ids[rows],
+                    columns: columns.clone(),
+                    slot: feed.first * V::LANES,
+                    slots,
+                    out: sums.as_mut_ptr(),
+                });
+            }
+        }
+        each(&mut |number, place| *number = sums[place]);
     }
 }
 

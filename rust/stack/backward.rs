@@ -5,6 +5,7 @@ use std::ptr;
 
 use super::{Direction, Stack, row_items};
 use crate::buffer::Buffer;
+use crate::cell::Carry;
 use crate::layer::{Descent, Geometry, WeightUnit};
 use crate::parallel;
 use crate::pass::{Pass, StateRows, States};
@@ -12,16 +13,21 @@ use crate::sequence::Element;
 use crate::steps::Steps;
 
 /// Which gradients are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Want {
     /// The input's.
     pub input: bool,
     /// The initial states'.
     pub states: bool,
+    /// Whether what a step carries to the one before stays apart from the rest of them, so that a
+    /// pass over the steps before may go on to the same bits.
+    pub apart: bool,
     /// Those of the layers' outputs, besides what comes from later steps.
     pub outputs: bool,
     /// The weights'.
     pub weights: bool,
+    /// Whether the weights' are added to what is there.
+    pub add: bool,
 }
 
 /// Gradients of what went into a pass.
@@ -30,17 +36,19 @@ pub(crate) struct InputGradients<E> {
     pub dx: Option<Buffer<E>>,
     /// Of the initial hidden states, if asked for.
     pub dh0: StateRows<E>,
-    /// Of the initial memories, if asked for; unspecified for cells without memory.
+    /// Of the initial memories, if asked for: what the first step carries to the one before, which
+    /// is unspecified for cells that carry nothing.
     pub dmemory0: StateRows<E>,
     /// Of each layer's output, if asked for and if there is one of the last layer's.
     pub outputs: Vec<Buffer<E>>,
 }
 
 impl<E: Element> Stack<E> {
-    /// Takes a kept pass back through all layers, and writes the gradients of the weights if they
-    /// are wanted.
+    /// Takes a kept pass back through all layers, and writes or adds the gradients of the
+    /// weights if they are wanted.
     ///
-    /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the final states.
+    /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the
+    /// final states, for any cell with what the step after carried as the memory's.
     ///
     /// # Panics
     /// If a buffer's size is not that, or the pass was not kept.
@@ -149,7 +157,7 @@ impl<E: Element> Stack<E> {
             let base = gradients.as_mut_ptr();
             let outs: Vec<_> = directions
                 .iter()
-                .map(|direction| direction.gradients(base))
+                .map(|direction| direction.gradients(base, want.add))
                 .collect();
             let items = late_items(&steps, directions, workers, (dx.is_some(), want.weights));
             parallel::for_each(workers, items, |item| match item {
@@ -187,16 +195,17 @@ impl<E: Element> Stack<E> {
             }
             let above = std::mem::replace(&mut dy, dx);
             outputs.extend(above.filter(|_| want.outputs));
-            all_dh0.extend(dh0.into_iter().rev());
-            if want.states {
-                all_dmemory0.extend(carry.iter().zip(directions).rev().map(
-                    |(carry, direction)| {
-                        let g = &direction.geometry;
-                        let mut rows = memory_zeros(g);
-                        g.collect(carry, batch, g.lanes, &mut rows);
-                        rows
-                    },
-                ));
+            let states = dh0.into_iter().zip(&carry).zip(directions).rev();
+            for ((mut dh0, carry), Direction { geometry: g, .. }) in states {
+                let mut carried = memory_zeros(g);
+                g.collect(carry, batch, g.lanes, &mut carried);
+                if g.signature.carry == Carry::Hidden && !want.apart {
+                    dh0.iter_mut()
+                        .zip(&*carried)
+                        .for_each(|(to, &from)| *to += from);
+                }
+                all_dh0.push(dh0);
+                all_dmemory0.push(carried);
             }
         }
         all_dh0.reverse();

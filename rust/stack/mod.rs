@@ -172,7 +172,7 @@ impl<E: Real> Direction<E> {
     }
 
     /// Places of the gradients in a flat buffer that starts at `base`.
-    fn gradients(&self, base: *mut E) -> WeightGradients<E> {
+    fn gradients(&self, base: *mut E, add: bool) -> WeightGradients<E> {
         let part = |i: usize| {
             let place = &self.places[i];
             (!place.is_empty()).then(|| base.wrapping_add(place.start))
@@ -183,6 +183,7 @@ impl<E: Real> Direction<E> {
             input_bias: part(2),
             state_bias: part(3),
             projection: part(4).unwrap_or(ptr::null_mut()),
+            add,
         }
     }
 

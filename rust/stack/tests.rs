@@ -87,8 +87,8 @@ fn run(
     let want = Want {
         input: true,
         states: true,
-        outputs: false,
         weights: true,
+        ..Want::default()
     };
     let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
     Found {

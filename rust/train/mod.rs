@@ -2,6 +2,7 @@
 
 mod position;
 mod run;
+mod work;
 
 pub use position::Position;
 pub use run::Run;
@@ -74,6 +75,10 @@ pub struct EpochOptions {
     pub seed: u64,
     /// How far errors go back.
     pub bptt: Bptt,
+    /// Whether a pass keeps what backward needs of one segment of its steps at a time, about sqrt(T)
+    /// of them, and runs the others again when it comes to them: the same bits in less memory and
+    /// more time.
+    pub checkpoint_time: bool,
     /// Batches whose gradients make one update, as those of one batch would.
     pub accumulate_batches: usize,
     /// The learning rate at the epoch's beginning and end, in between in proportion to the updates
@@ -91,6 +96,7 @@ impl EpochOptions {
             bucket_by_length: true,
             seed,
             bptt: Bptt::Full,
+            checkpoint_time: false,
             accumulate_batches: 1,
             rates: None,
         }

@@ -6,12 +6,13 @@ use std::time::Instant;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use super::work::Work;
 use super::{Bptt, Epoch, EpochOptions, Progress, Stopped};
 use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::loss::Score;
-use crate::network::{self, Gradients, Network, Output, PIECE, Seen, Span};
+use crate::network::{Gradients, Keep, Network, Output, Span};
 use crate::optim::{Optimizer, State};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
@@ -75,7 +76,12 @@ impl<'a, E: Element> Run<'a, E> {
             Bptt::Truncated(steps) => steps,
             Bptt::Windowed { reach, .. } => reach.saturating_add(1),
         };
-        network.check_room(&lengths, options.batch_size, most, true)?;
+        let keep = if options.checkpoint_time {
+            Keep::Segment
+        } else {
+            Keep::All
+        };
+        network.check_room(&lengths, options.batch_size, most, keep)?;
         let plan = BatchPlan::new(
             lengths,
             options.batch_size,
@@ -287,6 +293,7 @@ impl<'a, E: Element> Run<'a, E> {
             gradients: &mut self.gradients,
             scale: if weight > 0.0 { 1.0 / weight } else { 0.0 },
             score: Score::new(config.loss, config.n_outputs),
+            checkpoint_time: self.options.checkpoint_time,
         };
         let mut states = Vec::with_capacity(group.len());
         let mut drawn = draws;
@@ -304,14 +311,15 @@ impl<'a, E: Element> Run<'a, E> {
                         _ => network.initial(span.batch.len()),
                     };
                     let next = nexts[i].as_ref().map(|next| next.batch.len());
-                    after = work.pass(&span, before, seed, next)?;
-                    observe().map_err(Stopped::Observer)?;
+                    after = work.pass(&span, before, seed, next, observe)?;
                 }
             }
             states.push(after);
         }
+        let score = work.score;
+        self.gradients.finish(network);
         Ok(Accumulated {
-            score: work.score,
+            score,
             states,
             draws: drawn,
         })
@@ -325,117 +333,6 @@ struct Accumulated<E> {
     states: Vec<Option<States<E>>>,
     /// Seeds drawn by then.
     draws: u64,
-}
-
-/// What the passes of an update have in common.
-struct Work<'a, E: 'static> {
-    network: &'a Network<E>,
-    examples: &'a Examples<'a, E>,
-    gradients: &'a mut Gradients<E>,
-    scale: f64,
-    score: Score,
-}
-
-impl<E: Element> Work<'_, E> {
-    /// Adds the gradients of a span and its score. Returns the states in which it ends for so many
-    /// sequences, if asked for.
-    fn pass(
-        &mut self,
-        span: &Span,
-        states: States<E>,
-        seed: u64,
-        wanted: Option<usize>,
-    ) -> Result<Option<States<E>>> {
-        let _flush = FlushDenormals::begin();
-        let network = self.network;
-        let run = network.run(&self.examples.sequences, span, states, true, Some(seed));
-        let seen = self.judge(span, &run)?;
-        let states = wanted.map(|rows| network.states_after(&run.pass, usize::MAX, rows));
-        network.backward(span, run, seen, self.gradients);
-        Ok(states)
-    }
-
-    /// The gradient of what the head sees of a span; adds the head's, and the score.
-    fn judge(&mut self, span: &Span, run: &network::Run<E>) -> Result<Seen<E>> {
-        let (network, examples) = (self.network, self.examples);
-        let mut seen = network.see(&examples.sequences, span, run);
-        let rows = network.target_rows(&examples.sequences, span);
-        let scale = self.scale;
-        let score = network.learn(&mut seen, self.gradients, |block, outputs| {
-            examples.judge(network, &rows[block], outputs, scale)
-        });
-        if !score.loss().is_finite() && score.weight() > 0.0 {
-            let what = "the loss".to_owned();
-            return Err(Error::NotFinite { what });
-        }
-        self.score.merge(&score);
-        Ok(seen)
-    }
-
-    /// Adds the gradients of the windows of a batch and their score.
-    ///
-    /// The head is run once for many windows: what it sees of a step does not depend on how far
-    /// back the step's error goes.
-    fn windows<X>(
-        &mut self,
-        batch: &[usize],
-        (block, reach): (usize, usize),
-        seed: u64,
-        observe: &mut impl FnMut() -> std::result::Result<(), X>,
-    ) -> std::result::Result<(), Stopped<X>> {
-        let (network, sequences) = (self.network, &self.examples.sequences);
-        let longest = Span::whole(sequences, batch).steps.end;
-        let piece = |start: usize| {
-            let each = (PIECE / batch.len().max(1)).max(1).next_multiple_of(block);
-            let steps = start..longest.min(start.saturating_add(each));
-            Span::part(sequences, batch, steps.clone(), steps)
-        };
-        let window = |number: usize| {
-            let start = number.saturating_mul(block);
-            let end = start.saturating_add(block);
-            let judged = start..end.min(longest).max(start);
-            let steps = (end - 1).saturating_sub(reach)..judged.end;
-            Span::part(sequences, batch, steps, judged)
-        };
-        let (mut span, mut current) = (piece(0), window(0));
-        let mut number = 0;
-        let mut ends = network.initial(span.batch.len());
-        let mut states = network.initial(current.batch.len());
-        loop {
-            let steps = span.judged.clone();
-            let rest = piece(steps.end);
-            let seen = {
-                let _flush = FlushDenormals::begin();
-                let run = network.run(sequences, &span, ends, false, Some(seed));
-                ends = network.states_after(&run.pass, usize::MAX, rest.batch.len());
-                self.judge(&span, &run)?
-            };
-            loop {
-                number += 1;
-                let next = window(number);
-                {
-                    let _flush = FlushDenormals::begin();
-                    let run = network.run(sequences, &current, states, true, Some(seed));
-                    // The next window begins within this one, or where it ends.
-                    let most = next.steps.start - current.steps.start;
-                    states = network.states_after(&run.pass, most, next.batch.len());
-                    let judged = &current.judged;
-                    let part = judged.start - steps.start..judged.end - steps.start;
-                    let part = seen.part(network, part);
-                    network.backward(&current, run, part, self.gradients);
-                }
-                observe().map_err(Stopped::Observer)?;
-                current = next;
-                if current.judged.start >= steps.end {
-                    break;
-                }
-            }
-            if steps.end >= longest {
-                return Ok(());
-            }
-            span = rest;
-        }
-    }
 }
 
 fn check<E: Element>(network: &Network<E>, options: &EpochOptions) -> Result<()> {
@@ -453,6 +350,16 @@ fn check<E: Element>(network: &Network<E>, options: &EpochOptions) -> Result<()>
     }
     options.bptt.check()?;
     let config = network.config();
+    if options.checkpoint_time {
+        if config.stack.bidirectional {
+            let expected = "False for a bidirectional network, whose layers need all steps beneath";
+            return Err(Error::value("checkpoint_time", expected, "True"));
+        }
+        if matches!(options.bptt, Bptt::Windowed { .. }) {
+            let expected = "False with a bptt_window, which bounds what is kept";
+            return Err(Error::value("checkpoint_time", expected, "True"));
+        }
+    }
     if options.bptt == Bptt::Full {
         return Ok(());
     }
