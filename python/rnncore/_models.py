@@ -111,7 +111,7 @@ class LSTM(RecurrentEstimator):
         errors of every k1 steps go back to k2 steps before the last of them, k1 - 1 or more. The
         default is 64 for one long stream, and no truncation otherwise.
     checkpoint_time : bool
-        Trains in less memory and up to 1.4 times the time, to the same bits. Of T steps only the
+        Trains in less memory and 1.1 to 1.4 times the time, to the same bits. Of T steps only the
         states are kept in which each of about sqrt(T) segments begins, and a segment (256 rows of
         the batch or more) is computed again when its turn in backpropagation comes, so that what is
         kept grows with sqrt(T). With an int as `bptt_steps`, T is that. Not for
