@@ -353,6 +353,15 @@ fn pieces_and_windows_that_cannot_be_are_refused() {
     }
 }
 
+#[test]
+fn a_network_projects_no_state() {
+    let mut config = plain(CellKind::Lstm, Output::Last);
+    config.stack.proj_size = 2;
+    let message = Network::<f64>::new(config).map(|_| ()).unwrap_err();
+    let expected = "`proj_size`: expected 0 in a network, got 2";
+    assert_eq!(message.to_string(), expected);
+}
+
 /// A network with everything that draws.
 fn dropping(output: Output) -> NetworkConfig {
     let mut config = plain(CellKind::Lstm, output);

@@ -102,14 +102,11 @@ impl<E: Element> Stack<E> {
                 }
                 carry.push(carried);
                 dh0.extend(want.states.then(|| state_zeros(g)));
-                let size = if g.projects() {
-                    rows * g.state_padded()
-                } else {
-                    0
-                };
-                projected.push(self.arena.take::<E>(size));
+                let size = rows * g.state_padded();
+                projected.push(g.projects().then(|| self.arena.take::<E>(size)));
             }
-            for list in [&mut last, &mut carry, &mut dh0, &mut projected] {
+            projected.reverse();
+            for list in [&mut last, &mut carry, &mut dh0] {
                 list.reverse();
             }
             let sweeps = pass.sweeps(&steps, input);
@@ -127,7 +124,9 @@ impl<E: Element> Stack<E> {
                     } else {
                         ptr::null_mut()
                     },
-                    dh: projected[d].as_mut_ptr(),
+                    dh: projected[d]
+                        .as_mut()
+                        .map_or(ptr::null_mut(), |dh| dh.as_mut_ptr()),
                 })
                 .collect();
             let workers = self.workers(rows, &directions[0].geometry);

@@ -51,6 +51,11 @@ struct Found {
     weights: Vec<f64>,
 }
 
+fn padding_is_zero(rows: &[f64], columns: Columns) {
+    let is_padding = |i: usize| columns.column(i % columns.stride()).is_none();
+    assert!((0..rows.len()).all(|i| !is_padding(i) || rows[i] == 0.0));
+}
+
 fn run(
     stack: &Stack<f64>,
     weights: &[f64],
@@ -91,9 +96,18 @@ fn run(
         ..Want::default()
     };
     let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
+    let dx = found.dx.unwrap();
+    padding_is_zero(&output, stack.output_columns());
+    padding_is_zero(&dx, stack.input_columns());
+    for (i, dh0) in found.dh0.iter().enumerate() {
+        padding_is_zero(dh0, stack.state_columns(i / 2));
+        if stack.config.cell == CellKind::Lstm {
+            padding_is_zero(&found.dmemory0[i], stack.memory_columns(i / 2));
+        }
+    }
     Found {
         output,
-        dx: found.dx.unwrap().to_vec(),
+        dx: dx.to_vec(),
         dh0: found.dh0.iter().map(|rows| rows.to_vec()).collect(),
         weights: gradients,
     }

@@ -1,0 +1,197 @@
+//! One direction of one layer: its geometry, its matrices, and where its buffers lie.
+
+mod matrices;
+
+use crate::cell::{CellKind, Signature};
+use crate::kernel::pack::Columns;
+use crate::simd::Real;
+use crate::steps::Steps;
+
+pub(crate) use matrices::{
+    BackwardPack, ForwardPack, Matrix, WeightGradients, WeightUnit, Weights,
+};
+
+/// Sizes of one direction of a layer, for one lane width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Geometry {
+    pub signature: Signature,
+    /// The input's columns.
+    pub input: Columns,
+    /// Units of the cell, H.
+    pub hidden: usize,
+    /// Columns of the hidden state, W: fewer than H where the cell's output is projected, else H.
+    pub width: usize,
+    /// Numbers in a register, L.
+    pub lanes: usize,
+}
+
+impl Geometry {
+    /// Of a layer whose hidden state has `width` columns: `hidden`, or fewer with a projection.
+    pub fn new(
+        kind: CellKind,
+        input: Columns,
+        (hidden, width): (usize, usize),
+        lanes: usize,
+    ) -> Self {
+        Geometry {
+            signature: kind.signature(),
+            input,
+            hidden,
+            width,
+            lanes,
+        }
+    }
+
+    /// A row of `segments` runs of `width` columns, each padded to whole registers.
+    pub fn columns(segments: usize, width: usize, lanes: usize) -> Columns {
+        Columns {
+            segments,
+            width,
+            padded: width.max(1).next_multiple_of(lanes),
+        }
+    }
+
+    /// Panels of units, P.
+    pub fn panels(&self) -> usize {
+        self.hidden.div_ceil(self.lanes)
+    }
+    /// Units with padding, Hp.
+    pub fn padded(&self) -> usize {
+        self.panels() * self.lanes
+    }
+    /// Whether the hidden state is a projection of what the cell gives: h' = W_hr m.
+    pub fn projects(&self) -> bool {
+        self.width < self.hidden
+    }
+    /// Numbers of a row's slots in a panel.
+    pub fn slot_row(&self) -> usize {
+        self.signature.slots * self.lanes
+    }
+    /// Numbers of a row's trace in a panel.
+    pub fn trace_row(&self) -> usize {
+        self.signature.trace * self.lanes
+    }
+    /// Columns of the state's weights: W, or 0 for a cell without recurrence.
+    pub fn state_columns(&self) -> usize {
+        if self.signature.is_recurrent() {
+            self.width
+        } else {
+            0
+        }
+    }
+    /// The hidden state's columns.
+    pub fn state(&self) -> Columns {
+        Self::columns(1, self.width, self.lanes)
+    }
+    /// The hidden state's columns with padding, Wp.
+    pub fn state_padded(&self) -> usize {
+        self.width.next_multiple_of(self.lanes)
+    }
+    /// The columns of what the cell gives, and of its memory.
+    pub fn units(&self) -> Columns {
+        Self::columns(1, self.hidden, self.lanes)
+    }
+    /// Numbers of a panel of weights packed for forward.
+    pub fn forward_panel(&self) -> usize {
+        let (input, state) = (self.signature.input, self.signature.state);
+        (self.input.extent() * input.gates.len() + self.state_columns() * state.gates.len())
+            * self.lanes
+    }
+
+    /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.
+    pub fn spread<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+        for (b, from) in from.chunks_exact(self.padded()).enumerate() {
+            for (panel, from) in from.chunks_exact(self.lanes).enumerate() {
+                to[(panel * batch + b) * row..][..self.lanes].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// The reverse of [`Geometry::spread`].
+    pub fn collect<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+        for (b, to) in to.chunks_exact_mut(self.padded()).enumerate() {
+            for (panel, to) in to.chunks_exact_mut(self.lanes).enumerate() {
+                to.copy_from_slice(&from[(panel * batch + b) * row..][..self.lanes]);
+            }
+        }
+    }
+}
+
+/// Where one direction of a layer finds and leaves its numbers during a pass over a batch.
+///
+/// R is the batch's rows in packed order ([`Steps`]), B its sequences; Hp and Wp are the padded
+/// numbers of units and of the hidden state's columns. Rows of x, y, m and their gradients are padded
+/// to whole registers, padding zero.
+pub(crate) struct Sweep<'a, E> {
+    pub steps: &'a Steps,
+    /// From the last step to the first.
+    pub reverse: bool,
+    /// Input, R rows `geometry.input.stride()` apart; null where there are `ids`.
+    pub x: *const E,
+    /// Instead of an input: the one column of each of the R rows that is 1, all others being 0.
+    pub ids: Option<&'a [u32]>,
+    /// Output, R rows of Wp, `y_stride` apart.
+    pub y: *mut E,
+    pub y_stride: usize,
+    /// What the cell gives before it is projected, Hp wide: R rows where `slots` are kept, else B
+    /// rows that each step overwrites; null without projection.
+    pub m: *mut E,
+    /// Initial hidden state, (B, Wp); not read, and taken as zero, where `h0_is_zero`.
+    pub h0: *const E,
+    pub h0_is_zero: bool,
+    /// Initial trace, memory in the first vector, `[panel][B][trace][L]`. Overwritten by each step
+    /// when `trace` is null.
+    pub trace0: *mut E,
+    /// Trace of each step, kept for backward; else null.
+    pub trace: *mut E,
+    /// Slots of each step, kept for backward; else null. Backward overwrites them by their gradients.
+    pub slots: *mut E,
+}
+
+// SAFETY: workers of a pass take disjoint rows, columns or units, as each pass says.
+unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
+
+/// What backward of a direction needs besides its [`Sweep`].
+pub(crate) struct Descent<E> {
+    /// Gradient of y, laid out as y; null means zero.
+    pub dy: *const E,
+    /// Gradient of the final hidden state, (B, Wp).
+    pub dh_last: *const E,
+    /// In: what comes elementwise to the final state (else zeros), as the memory's gradient; out:
+    /// what goes on from the initial one. `[panel][B][L]`.
+    pub carry: *mut E,
+    /// Out: gradient of the initial hidden state but for the carry, (B, Wp); may be null.
+    pub dh0: *mut E,
+    /// Out: gradient of each step's hidden state, R rows of Wp; null without projection.
+    pub dh: *mut E,
+}
+
+// SAFETY: workers of a pass take disjoint rows.
+unsafe impl<E: Sync> Sync for Descent<E> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_spread_and_collected() {
+        let (batch, lanes, row) = (3, 4, 8);
+        let g = Geometry::new(
+            CellKind::Lstm,
+            Geometry::columns(1, 1, lanes),
+            (6, 6),
+            lanes,
+        );
+        let state: Vec<f64> = (0..batch * g.padded()).map(|i| i as f64).collect();
+        let mut spread = vec![-1.0; g.panels() * batch * row];
+        g.spread(&state, batch, row, &mut spread);
+        // Panel 1 of sequence 2, then the rest of its row, which stays.
+        assert_eq!(
+            spread[(batch + 2) * row..][..row],
+            [20., 21., 22., 23., -1., -1., -1., -1.]
+        );
+        let mut collected = vec![0.0; state.len()];
+        g.collect(&spread, batch, row, &mut collected);
+        assert_eq!(collected, state);
+    }
+}
