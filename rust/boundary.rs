@@ -60,7 +60,7 @@ impl<E> RowsMut<'_, E> {
 }
 
 /// Numbers that are worth a second thread to copy.
-const WORTHWHILE: usize = 1 << 16;
+const WORTHWHILE: usize = 1 << 13;
 
 /// Packed rows that a thread writes at a time.
 const CHUNK: usize = 64;

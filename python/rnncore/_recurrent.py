@@ -296,22 +296,28 @@ class Recurrent(WordsHere):
         grads = {name.removesuffix(self._suffix): value for name, value in grads.items()}
         return dx.reshape(shapes.x), self._write_state(dh, dc, shapes), grads
 
-    def _read_state(self, name: str, state: object, shapes: Shapes) -> list[Array | None]:
-        """Return ``[h, c]`` as the stack wants them, each None for zeros, from a caller's state."""
-        if self._cell == "lstm" and state is not None:
-            if not isinstance(state, tuple | list) or len(state) != 2:
-                raise TypeError(f"{name}: expected a pair (h, c), got {describe(state)}")
-            named = {f"{name}[0]": state[0], f"{name}[1]": state[1]}
-        else:
-            named = {name: state, f"{name}[1]": None}
-        return [
-            None
-            if part is None
-            else float_array(label, part, self.dtype, (*shapes.state, width)).reshape(
-                *shapes.stack_state, width
-            )
-            for (label, part), width in zip(named.items(), shapes.widths, strict=True)
-        ]
+    def _read_state(
+        self, name: str, state: object, shapes: Shapes
+    ) -> tuple[Array | None, Array | None]:
+        """Return h and c as the stack wants them, each None for zeros, from a caller's state."""
+        if state is None:
+            return None, None
+        if self._cell != "lstm":
+            return self._read_part(name, state, shapes, 0), None
+        if not isinstance(state, tuple | list) or len(state) != 2:
+            raise TypeError(f"{name}: expected a pair (h, c), got {describe(state)}")
+        h, c = state
+        return (
+            self._read_part(f"{name}[0]", h, shapes, 0),
+            self._read_part(f"{name}[1]", c, shapes, 1),
+        )
+
+    def _read_part(self, name: str, part: object, shapes: Shapes, which: int) -> Array | None:
+        if part is None:
+            return None
+        width = shapes.widths[which]
+        array = float_array(name, part, self.dtype, (*shapes.state, width))
+        return array.reshape(*shapes.stack_state, width)
 
     def _write_state(self, h: Array, c: Array | None, shapes: Shapes) -> State:
         h = h.reshape(*shapes.state, shapes.widths[0])

@@ -191,9 +191,15 @@ def float_array(name: str, value: object, dtype: np.dtype[Any], shape: tuple[int
 
     Nothing is copied when `value` is that already, whatever its strides.
     """
+    # The usual case, at no cost that a single step would feel.
+    if (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.shape == shape
+        and value.flags.aligned
+    ):
+        return value
     array = as_array(name, value)
-    if array.dtype == dtype and array.shape == shape and array.flags.aligned:
-        return array  # the usual case, at no cost that a single step would feel
     if array.dtype.kind != "f":
         raise TypeError(f"{name}: expected floats of shape {shape}, got {describe(array)}")
     if array.shape != shape:

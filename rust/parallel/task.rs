@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::FlushDenormals;
 
-/// How long a thread that waits looks again and again before it sleeps: about what a wake-up costs.
-const SPIN: Duration = Duration::from_micros(30);
+/// How long a thread that waits looks again and again before it sleeps: longer than what an update
+/// does alone between two parallel parts. A worker that sleeps through it takes 50 to 100 us to
+/// wake, and a fit of a small network becomes slower on two threads than on one.
+const SPIN: Duration = Duration::from_micros(250);
 
 /// One call of [`super::run`]: its job, and how far it has come.
 pub(super) struct Task {
