@@ -127,3 +127,25 @@ def test_a_row_for_each_pass_is_printed():
         ["GRU", "step"],
     ]
     assert "| inference against the best peer |" in done.stdout
+
+
+def test_a_wrong_module_of_ours_is_noticed(monkeypatch: pytest.MonkeyPatch):
+    torch = pytest.importorskip("torch")
+    import rnncore.torch
+    from topics import Scope, torch_modules
+
+    def convert_badly(model):
+        rnncore.torch.revert(model)
+        with torch.no_grad():
+            next(model.parameters()).add_(0.01)
+        return model
+
+    threads = torch.get_num_threads(), rnncore.get_num_threads()
+    for convert in (rnncore.torch.convert, convert_badly):
+        monkeypatch.setattr(rnncore.torch, "convert", convert)
+        scope = Scope(1, True, ["GRU"], [(2, 3, 4, 5)], ["rnncore", "torch"], ["layer"])
+        rows = [row for row in torch_modules.workloads(scope) if row.what["batch"] == 2]
+        assert [row.what["pass"] for row in rows] == ["forward", "step"]
+        assert [bool(row.wrong) for row in rows] == [convert is convert_badly] * 2
+    torch.set_num_threads(threads[0])
+    rnncore.set_num_threads(threads[1])
