@@ -137,7 +137,6 @@ impl Problem {
                                 let n = tanh(ax(2) + r * ah(2));
                                 (1.0 - &z) * n + z * &h
                             }
-                            CellKind::Linear => unreachable!("is no recurrent cell"),
                         };
                         if let Some(projection) = &projection {
                             h = projection.dot(&h);

@@ -18,12 +18,10 @@
 //! * The *carry* goes elementwise from a step to the one before it in backward.
 
 mod gru;
-mod linear;
 mod lstm;
 mod rnn;
 
 pub use gru::Gru;
-pub use linear::Linear;
 pub use lstm::Lstm;
 pub use rnn::{Function, LeakyRelu, Relu, Rnn, Sigmoid, Softsign, Tanh};
 
@@ -88,10 +86,6 @@ impl Signature {
     /// state: they meet the state before in their sums alone.
     pub fn may_project(&self) -> bool {
         !self.reads_previous && self.carry != Carry::Hidden
-    }
-    /// Whether the cell has recurrent weights at all.
-    pub fn is_recurrent(&self) -> bool {
-        !self.state.gates.is_empty()
     }
 }
 
@@ -186,8 +180,6 @@ pub enum CellKind {
     Lstm,
     /// Gated recurrent unit.
     Gru,
-    /// W x + b: no recurrence, no states. The head of a network.
-    Linear,
 }
 
 impl CellKind {
@@ -238,7 +230,6 @@ impl CellKind {
             },
             CellKind::Lstm => Lstm::SIGNATURE,
             CellKind::Gru => Gru::SIGNATURE,
-            CellKind::Linear => Linear::SIGNATURE,
         }
     }
 }
@@ -256,7 +247,6 @@ impl fmt::Display for CellKind {
             }
             CellKind::Lstm => to.write_str("lstm"),
             CellKind::Gru => to.write_str("gru"),
-            CellKind::Linear => to.write_str("linear"),
         }
     }
 }

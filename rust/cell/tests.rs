@@ -105,7 +105,6 @@ fn backward_is_the_slope_of_forward() {
     check::<Rnn<Sigmoid, true>>();
     check::<Lstm>();
     check::<Gru>();
-    check::<Linear>();
 }
 
 #[test]
@@ -128,7 +127,6 @@ fn forward_follows_the_equations() {
     close(forward::<Rnn<Sigmoid, false>>(inputs).h, s(a));
     close(forward::<Rnn<Tanh, true>>(inputs).h, a.tanh() + h);
     close(forward::<Rnn<Sigmoid, true>>(inputs).h, s(a) + h);
-    close(forward::<Linear>(inputs).h, a);
 
     let lstm = forward::<Lstm>(inputs);
     let next = s(b) * memory + s(a) * c.tanh();
@@ -174,7 +172,6 @@ fn cells_at_rest_stay_there() {
     check::<Rnn<Sigmoid, true>>(named("rnn_sigmoid_residual"));
     check::<Lstm>(CellKind::Lstm);
     check::<Gru>(CellKind::Gru);
-    check::<Linear>(CellKind::Linear);
 }
 
 #[test]
@@ -192,10 +189,9 @@ fn cells_have_names() {
 
 #[test]
 fn signatures_are_consistent() {
-    for kind in CellKind::recurrent().chain([CellKind::Linear]) {
+    for kind in CellKind::recurrent() {
         let s = kind.signature();
         assert!((1..=MAX_SLOTS).contains(&s.slots) && s.trace <= MAX_TRACE);
-        assert_eq!(s.is_recurrent(), kind != CellKind::Linear);
         // The memory is the first vector of the trace.
         assert!(!s.has_memory() || s.trace > 0);
         let mut fed = [false; MAX_SLOTS];

@@ -15,7 +15,7 @@ use crate::simd::Real;
 pub(crate) struct Weights<'a, E> {
     /// weight_ih, (G·H, I)
     pub input: &'a [E],
-    /// weight_hh, (G·H, W); empty without recurrence
+    /// weight_hh, (G·H, W)
     pub state: &'a [E],
     /// bias_ih, (G·H)
     pub input_bias: Option<&'a [E]>,
@@ -219,10 +219,6 @@ impl Geometry {
     pub fn weight_units(&self, workers: usize) -> Vec<WeightUnit> {
         const WIDE: usize = 512;
         const HIGH: usize = 8;
-        let bias_of = match self.signature.is_recurrent() {
-            true => Matrix::State,
-            false => Matrix::Input,
-        };
         let mut units = Vec::new();
         for matrix in [Matrix::State, Matrix::Input, Matrix::Projection] {
             let of = self.shape(matrix);
@@ -233,8 +229,8 @@ impl Geometry {
             };
             let panels = of.panels(self.lanes);
             let high = (panels / (2 * workers)).clamp(1, HIGH);
-            let carries_bias = matrix == bias_of;
-            for column in (0..extent.max(usize::from(carries_bias))).step_by(WIDE) {
+            let carries_bias = matrix == Matrix::State;
+            for column in (0..extent).step_by(WIDE) {
                 for panel in (0..panels).step_by(high) {
                     units.push(WeightUnit {
                         matrix,
@@ -254,12 +250,7 @@ mod tests {
     use super::*;
     use crate::cell::CellKind;
 
-    const KINDS: [CellKind; 4] = [
-        CellKind::RNN_TANH,
-        CellKind::Lstm,
-        CellKind::Gru,
-        CellKind::Linear,
-    ];
+    const KINDS: [CellKind; 3] = [CellKind::RNN_TANH, CellKind::Lstm, CellKind::Gru];
 
     #[test]
     fn weight_units_cover_every_number_once() {
@@ -276,7 +267,7 @@ mod tests {
                     let input = Geometry::columns(segments, columns, lanes);
                     let g = Geometry::new(kind, input, (hidden, width), lanes);
                     let projected = if width < hidden { hidden } else { 0 };
-                    let sizes = [g.input.extent(), g.state_columns(), projected];
+                    let sizes = [g.input.extent(), g.width, projected];
                     let panels = [hidden, hidden, width].map(|units| units.div_ceil(lanes));
                     let mut seen = [0, 1, 2].map(|i| vec![0; sizes[i] * panels[i]]);
                     let mut biases = vec![0; g.panels()];

@@ -71,14 +71,6 @@ impl Geometry {
     pub fn trace_row(&self) -> usize {
         self.signature.trace * self.lanes
     }
-    /// Columns of the state's weights: W, or 0 for a cell without recurrence.
-    pub fn state_columns(&self) -> usize {
-        if self.signature.is_recurrent() {
-            self.width
-        } else {
-            0
-        }
-    }
     /// The hidden state's columns.
     pub fn state(&self) -> Columns {
         Self::columns(1, self.width, self.lanes)
@@ -94,8 +86,7 @@ impl Geometry {
     /// Numbers of a panel of weights packed for forward.
     pub fn forward_panel(&self) -> usize {
         let (input, state) = (self.signature.input, self.signature.state);
-        (self.input.extent() * input.gates.len() + self.state_columns() * state.gates.len())
-            * self.lanes
+        (self.input.extent() * input.gates.len() + self.width * state.gates.len()) * self.lanes
     }
 
     /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.

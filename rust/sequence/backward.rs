@@ -115,7 +115,6 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
 ) {
     let width = g.state_padded();
     let offset = sweep.steps.offset(step);
-    let after = after.filter(|_| g.signature.is_recurrent());
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
         for row in rows.clone() {
@@ -170,7 +169,6 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
     unsafe {
         // The gradient of what the cell gave is a product that goes through the scratch: with the
         // projection, or with the state's weights. Rows that end here were given it.
-        let after = after.filter(|_| g.signature.is_recurrent());
         let product = match after {
             _ if g.projects() => Some(to_projected::<V>(g, pack, descent, at, panel)),
             Some(after) => Some(to_state::<V, S>(g, pack, sweep, after, row, panel)),
@@ -300,9 +298,6 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
     step: usize,
     rows: Range<usize>,
 ) {
-    if !g.signature.is_recurrent() {
-        return;
-    }
     // SAFETY: the caller vouches for dh0, which has B rows.
     unsafe {
         let product = Product {

@@ -282,7 +282,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 h: Operand {
                     at: h_before.at,
                     stride: h_before.row,
-                    columns: if known_zero { 0 } else { g.state_columns() },
+                    columns: if known_zero { 0 } else { g.width },
                 },
                 weights: self.weights(panel),
                 panel: g.forward_panel(),

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::cell::{
-    Cell, CellKind, Function, Gru, LeakyRelu, Linear, Lstm, Nonlinearity, Relu, Rnn, Sigmoid,
-    Softsign, Tanh,
+    Cell, CellKind, Function, Gru, LeakyRelu, Lstm, Nonlinearity, Relu, Rnn, Sigmoid, Softsign,
+    Tanh,
 };
 use crate::kernel::Grid;
 use crate::kernel::pointwise::Pointwise;
@@ -131,7 +131,6 @@ fn by_cell<V: Vector>(kind: CellKind) -> &'static dyn Kernels<V::Element> {
         },
         CellKind::Lstm => compiled::<V, Lstm, Joint<4>>(),
         CellKind::Gru => compiled::<V, Gru, Staggered>(),
-        CellKind::Linear => compiled::<V, Linear, Joint<1>>(),
     }
 }
 

@@ -117,8 +117,8 @@ unsafe fn each_bias<V: Vector>(
     }
 }
 
-/// The same for the input's matrix where its columns were looked up. Biases are never its work: a
-/// cell without recurrence is not fed so.
+/// The same for the input's matrix where its columns were looked up. Biases are never its work:
+/// they go with the state's matrix.
 ///
 /// # Safety
 /// As [`super::Kernels::weights`].

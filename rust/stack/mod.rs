@@ -254,12 +254,11 @@ impl<E: Element> Stack<E> {
                     }
                     start..layout.size()
                 };
-                let recurrent = signature.is_recurrent();
                 let places = [
                     push("weight_ih", &[rows, input.real()], true),
-                    push("weight_hh", &[rows, width], recurrent),
+                    push("weight_hh", &[rows, width], true),
                     push("bias_ih", &[rows], config.bias),
-                    push("bias_hh", &[rows], config.bias && recurrent),
+                    push("bias_hh", &[rows], config.bias),
                     push("weight_hr", &[width, hidden], width < hidden),
                 ];
                 directions.push(Direction {
