@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_sequence
 
 import rnncore.torch
@@ -364,6 +365,28 @@ def test_convert_and_revert():
     assert type(model["b"][0]) is torch.nn.GRUCell
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got"):
         rnncore.torch.convert([model])
+
+
+def test_parametrized_modules_are_converted_and_reverted(calls):
+    model = torch.nn.Sequential(torch.nn.LSTM(3, 4)).requires_grad_(False)
+    parametrizations.weight_norm(model[0], "weight_hh_l0")
+    x, twin = torch.randn(5, 2, 3), copy.deepcopy(model)
+    expected = model(x)
+    assert rnncore.torch.convert(model) is model
+    same(model(x), expected, 1e-6)
+    assert len(calls) == 1
+    assert isinstance(model[0], LSTM)
+    assert repr(model) == repr(twin)
+    same(copy.deepcopy(model)(x), expected, 1e-6)
+    # The copy that was made before has a class of its own now.
+    same(twin(x), expected, 0)
+    assert len(calls) == 2
+    rnncore.torch.revert(model)
+    same(model(x), expected, 0)
+    assert len(calls) == 2
+    parametrize.remove_parametrizations(rnncore.torch.convert(model)[0], "weight_hh_l0")
+    assert type(model[0]) is LSTM
+    same(model(x), expected, 1e-6)
 
 
 def test_saved_whole():

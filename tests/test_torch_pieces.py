@@ -247,6 +247,7 @@ def test_pieces_that_do_not_fit(args, options, error, match):
 @pytest.mark.parametrize(
     ("args", "error", "match"),
     [
+        ((X,), TypeError, r"X: expected a tensor, got float32 array of shape \(6, 5, 3\)"),
         ((torch.zeros(2, 5),), ValueError, r"X: expected shape \(B, T, 3\), got \(2, 5\)"),
         ((torch.zeros(2, 5, 2),), ValueError, r"X: expected shape \(B, T, 3\), got \(2, 5, 2\)"),
         ((torch.zeros(2, 5, 3), [1]), ValueError, r"lengths: expected shape \(2,\), got \(1,\)"),

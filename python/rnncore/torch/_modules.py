@@ -7,6 +7,7 @@ from types import FunctionType
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from rnncore._validate import describe
 from rnncore.torch import functional
@@ -90,7 +91,8 @@ def convert(model: _Module) -> _Module:
     """Let the Rust kernels compute every recurrent module of torch's inside a model, in place.
 
     The modules stay the same objects, with their parameters, hooks and names; their class changes.
-    Subclasses of torch's classes are left alone.
+    Subclasses of torch's classes are left alone, but for the one that torch makes of each where a
+    weight is parametrized.
 
     Parameters
     ----------
@@ -120,5 +122,17 @@ def _exchange(model: _Module, classes: dict[type[nn.Module], type[nn.Module]]) -
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
     for module in model.modules():
-        module.__class__ = classes.get(type(module), type(module))
+        kind = type(module)
+        if is_parametrized(module) and kind.__bases__[0] in classes:
+            # The properties that compute weights stand in a class of the module's own, which copies
+            # of the module share.
+            module.__class__ = _with_base(kind, classes[kind.__bases__[0]])
+        else:
+            module.__class__ = classes.get(kind, kind)
     return model
+
+
+def _with_base(kind: type[nn.Module], base: type[nn.Module]) -> type[nn.Module]:
+    """Return a class with the same contents over another."""
+    names = {k: v for k, v in vars(kind).items() if k not in ("__dict__", "__weakref__")}
+    return type(f"Parametrized{base.__name__}", (base,), names)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnncore._validate import Array, boolean, integer, lengths_array, real
+from rnncore._validate import Array, boolean, describe, integer, lengths_array, real
 from rnncore.torch import _pieces
 
 
@@ -197,7 +197,7 @@ class Network(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            When a shape differs or a length is out of its range.
+            When `X` is no tensor, a shape differs or a length is out of its range.
         """
         counts, is_real = self._real_steps(X, lengths)
         if not X.shape[1]:  # torch's modules want a step
@@ -243,6 +243,8 @@ class Network(nn.Module):
         self, X: Tensor, lengths: Tensor | Sequence[int] | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Return how many steps of each sequence are real (B,), and which (B, T)."""
+        if not isinstance(X, Tensor):
+            raise TypeError(f"X: expected a tensor, got {describe(X)}")
         kind = self._problem.input
         width = kind.n_features if kind.kind == "dense" else kind.ids_per_step
         step = () if kind.kind != "dense" and width == 1 else (width,)
