@@ -338,12 +338,38 @@ def test_scripted_and_exported():
     same(torch.export.export(model, (x,)).module()(x), expected, 1e-6)
 
 
-def test_checkpointing():
+def test_checkpointing(calls):
     layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    found = []
-    for run in (layer, lambda x: torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)):
-        found.append(torch.autograd.grad(run(x)[0].sum(), list(layer.parameters())))
-    same(*found)
+    weights = list(layer.parameters())
+    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
+    output, _ = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    # Nothing is kept until it is made anew, once.
+    assert output.grad_fn.record is None
+    assert not _autograd._bytes
+    same(torch.autograd.grad(output.sum(), weights), expected, 0)
+    assert len(calls) == 3
+    assert not _autograd._bytes
+
+
+def test_what_is_saved_may_be_hooked():
+    layer, x = LSTM(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    weights = list(layer.parameters())
+    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
+    for pack in (torch.clone, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(pack, torch.clone):
+            output, _ = layer(x)
+        for _ in range(2):
+            same(torch.autograd.grad(output.sum(), weights, retain_graph=True), expected, 0)
+
+
+def test_a_default_device_does_not_keep_the_kernels_away(calls):
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    with torch.device("cpu"):
+        layer(x)
+    assert len(calls) == 1
+    with torch.overrides.BaseTorchFunctionMode():
+        layer(x)
+    assert len(calls) == 1
 
 
 # Around the modules.
@@ -442,6 +468,7 @@ def test_what_is_not_read_is_refused():
     output = _autograd._from_capsule(outputs[0])
     assert record.backward(outputs[0], None, None, [True] * 7, 1) is None
     assert record.backward(capsule(output), None, None, [True] * 7, 1) is not None
+    assert record.backward(capsule(output), None, None, [True] * 7, 1) is None
 
 
 def test_memory_comes_back():

@@ -100,7 +100,7 @@ def test_layers_in_one_graph(kind, options, counts):
     compare(model, run, x)
     # What forward kept was found again.
     assert counts["graph"] == (2 if "dropout" in options else 1)
-    assert not _compiled._handles
+    assert not _autograd._bytes
     model.eval()
     compare(model, run, x)
 
@@ -179,7 +179,7 @@ def test_a_record_that_is_not_found_is_made_again(monkeypatch, counts):
     model = model_of(GRU)
     run = compiled(model)
     counts.update(beside=0)
-    monkeypatch.setattr(_compiled, "_record", lambda handle: None)
+    monkeypatch.setattr(_compiled, "as_record", lambda handle: None)
     compare(model, run, torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True))
     assert counts["beside"] == 2
 

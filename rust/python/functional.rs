@@ -324,7 +324,10 @@ fn backward<'py, E: Element + Scalar>(
         ..Want::default()
     };
     let kept = lock(record).take();
-    let (model, mut tape) = kept.ok_or(Error::TapeUsed)?;
+    let Some((model, mut tape)) = kept else {
+        // Another thread took it back meanwhile, as the graph is retained.
+        return Ok(None);
+    };
     let config = model.config();
     let (total, batch) = (tape.total(), tape.batch());
     let input = match form {
@@ -472,7 +475,7 @@ impl PyRecord {
     }
 
     /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether if
-    /// what is given is not of the outputs' type and form.
+    /// what is given is not of the outputs' type and form, or the record is used.
     #[pyo3(signature = (d_output, d_h, d_c, needs, n_threads))]
     fn backward<'py>(
         &self,

@@ -12,7 +12,7 @@ says.
 What the kernels do not compute is left to torch's own implementation: devices other than the CPU,
 types other than float32 and float64, autocast, forward-mode gradients, gradients of gradients,
 transforms of ``torch.func``, tensors without numbers, and exported or scripted code.
-``torch.fx.symbolic_trace`` goes into every module that is not of ``torch.nn``, and fails in recurrent
+``torch.fx.symbolic_trace`` goes into modules that are not of ``torch.nn``, and fails in recurrent
 ones: `revert` the model first.
 
 ``torch.compile`` leaves recurrent layers out of its graphs unless it is told to take them: then

@@ -11,9 +11,11 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 from rnncore import _core
 
@@ -138,12 +140,52 @@ def _is_watched() -> bool:
         # Transforms of torch.func, among them vmap; forward-mode differentiation.
         torch._C._functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
-        # Modes that see each operation: fake tensors, tracing and counting.
+        # Modes that see each operation: fake tensors, tracing and counting. A default device is a
+        # mode too, but of what makes tensors alone.
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or any(type(mode) is not DeviceContext for mode in _function_modes())
         or torch._C._get_tracing_state() is not None
         or torch.is_autocast_enabled("cpu")
     )
+
+
+def _function_modes() -> list[Any]:
+    """Return the modes that see functions of torch."""
+    depth = torch._C._len_torch_function_stack()
+    return [torch._C._get_function_stack_at(i) for i in range(depth)] if depth else []
+
+
+class _Byte(np.ndarray):
+    """A byte that owns a record."""
+
+    record: _core.Record
+
+
+# Those that live, by their address.
+_bytes: weakref.WeakValueDictionary[int, _Byte] = weakref.WeakValueDictionary()
+
+
+def as_tensor(record: _core.Record) -> Tensor:
+    """Return a tensor of one byte to whose memory a record belongs."""
+    byte = np.zeros(1, np.uint8).view(_Byte)
+    byte.record = record
+    tensor = torch.from_numpy(byte)
+    _bytes[tensor.data_ptr()] = byte
+    return tensor
+
+
+def as_record(tensor: Tensor) -> _core.Record | None:
+    """Return the record of a tensor; None of one with other memory, such as a copy."""
+    found = _bytes.get(tensor.data_ptr())
+    return None if found is None else found.record
+
+
+def _are_saved_tensors_hooked() -> bool:
+    """Whether somebody puts away what is saved for backward, as activation checkpointing does."""
+    return _top_hooks is not None and _top_hooks(True) is not None
+
+
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
 def run(
@@ -264,15 +306,20 @@ class _Run(torch.autograd.Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
-        # All are inputs: torch finds out whether they were written before backward reads them.
-        ctx.save_for_backward(*tensors)
-        ctx.call, ctx.record, ctx.batch_sizes = call, record, batch_sizes
+        # Then forward's record goes with the rest, so that it is not kept but made anew.
+        byte = as_tensor(record) if _are_saved_tensors_hooked() else None
+        # The others are inputs: torch finds out whether they were written before backward reads.
+        ctx.save_for_backward(byte, *tensors)
+        ctx.call, ctx.batch_sizes = call, batch_sizes
+        ctx.record = record if byte is None else None
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+        byte, *tensors = ctx.saved_tensors
+        record = ctx.record if byte is None else as_record(byte)
         needs = ctx.needs_input_grad[4:]
-        found = backward(ctx.call, ctx.record, ctx.batch_sizes, ctx.saved_tensors, needs, gradients)
+        found = backward(ctx.call, record, ctx.batch_sizes, tensors, needs, gradients)
         return (None, None, None, None, *found)
 
 

@@ -1,24 +1,23 @@
 """The same call inside a compiled graph: operations that ``torch.compile`` puts there as they are.
 
 ``rnncore::forward`` and ``rnncore::backward`` take and give tensors alone. What forward keeps for
-backward lies in Rust: it goes from one to the other as a tensor of one byte, whose memory belongs
-to it. Where the compiler hands backward another tensor, forward runs again.
+backward lies in Rust: it goes from one to the other as a tensor of one byte (`as_tensor`). Where
+the compiler hands backward another tensor, forward runs again.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rnncore import _core
 from rnncore.torch._autograd import (
     Call,
     States,
+    as_record,
+    as_tensor,
     backward,
     find_weight_shapes,
     forward,
@@ -78,31 +77,6 @@ def _call(x: Tensor, h0: Tensor, c0: Tensor | None, settings: Sequence[Any]) -> 
     return Call(cell, x.shape[-1], *sizes_of((h0,) if c0 is None else (h0, c0)), *rest)
 
 
-class _Handle(np.ndarray):
-    """A byte that owns a record."""
-
-    record: _core.Record
-
-
-# Handles by the address of their byte, while they live.
-_handles: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
-
-
-def _handle(record: _core.Record | None, size: int) -> Tensor:
-    if record is None:
-        return torch.zeros(size, dtype=torch.uint8)
-    handle = np.zeros(1, np.uint8).view(_Handle)
-    handle.record = record
-    tensor = torch.from_numpy(handle)
-    _handles[tensor.data_ptr()] = handle
-    return tensor
-
-
-def _record(handle: Tensor) -> _core.Record | None:
-    found = _handles.get(handle.data_ptr())
-    return None if found is None else found.record
-
-
 def _forward(
     x: Tensor,
     batch_sizes: Tensor | None,
@@ -121,7 +95,8 @@ def _forward(
     outputs, record = found
     output = x.new_empty(0) if call.single else outputs[0].contiguous()
     h, c = (*outputs[-len(states) :], x.new_empty(0))[:2]
-    return output, h, c, _handle(record, int(keep))
+    kept = torch.zeros(int(keep), dtype=torch.uint8) if record is None else as_tensor(record)
+    return output, h, c, kept
 
 
 def _forward_shapes(
@@ -158,7 +133,7 @@ def _backward(
     gradients = gradients if call.cell == "lstm" else gradients[:-1]
     tensors = [x, h0, c0, *weights]
     with torch.no_grad():
-        found = backward(call, _record(handle), batch_sizes, tensors, needs, gradients)
+        found = backward(call, as_record(handle), batch_sizes, tensors, needs, gradients)
     # A list of tensors has no place for None.
     filled: list[Tensor] = []
     for gradient, tensor in zip(found, tensors, strict=True):
