@@ -7,7 +7,6 @@ import weakref
 
 import pytest
 import torch
-from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils.rnn import pack_sequence
 
 import rnncore.torch
@@ -351,27 +350,6 @@ def test_checkpointing(calls):
     assert not _autograd._bytes
 
 
-def test_what_is_saved_may_be_hooked():
-    layer, x = LSTM(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    weights = list(layer.parameters())
-    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
-    for pack in (torch.clone, lambda tensor: tensor):
-        with torch.autograd.graph.saved_tensors_hooks(pack, torch.clone):
-            output, _ = layer(x)
-        for _ in range(2):
-            same(torch.autograd.grad(output.sum(), weights, retain_graph=True), expected, 0)
-
-
-def test_a_default_device_does_not_keep_the_kernels_away(calls):
-    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
-    with torch.device("cpu"):
-        layer(x)
-    assert len(calls) == 1
-    with torch.overrides.BaseTorchFunctionMode():
-        layer(x)
-    assert len(calls) == 1
-
-
 # Around the modules.
 
 
@@ -391,28 +369,6 @@ def test_convert_and_revert():
     assert type(model["b"][0]) is torch.nn.GRUCell
     with pytest.raises(TypeError, match=r"model: expected a torch\.nn\.Module, got"):
         rnncore.torch.convert([model])
-
-
-def test_parametrized_modules_are_converted_and_reverted(calls):
-    model = torch.nn.Sequential(torch.nn.LSTM(3, 4)).requires_grad_(False)
-    parametrizations.weight_norm(model[0], "weight_hh_l0")
-    x, twin = torch.randn(5, 2, 3), copy.deepcopy(model)
-    expected = model(x)
-    assert rnncore.torch.convert(model) is model
-    same(model(x), expected, 1e-6)
-    assert len(calls) == 1
-    assert isinstance(model[0], LSTM)
-    assert repr(model) == repr(twin)
-    same(copy.deepcopy(model)(x), expected, 1e-6)
-    # The copy that was made before has a class of its own now.
-    same(twin(x), expected, 0)
-    assert len(calls) == 2
-    rnncore.torch.revert(model)
-    same(model(x), expected, 0)
-    assert len(calls) == 2
-    parametrize.remove_parametrizations(rnncore.torch.convert(model)[0], "weight_hh_l0")
-    assert type(model[0]) is LSTM
-    same(model(x), expected, 1e-6)
 
 
 def test_saved_whole():
@@ -512,15 +468,3 @@ def test_threads_are_torchs(threads, monkeypatch):
     finally:
         torch.set_num_threads(before)
     assert asked == [threads]
-
-
-def test_functional_level(calls):
-    layer, x = LSTM(3, 4, bidirectional=True), torch.randn(5, 2, 3)
-    state = (torch.zeros(2, 2, 4), torch.zeros(2, 2, 4))
-    arguments = (list(layer.parameters()), True, 1, 0.0, False, True, False)
-    same(functional.lstm(x, state, *arguments), torch.lstm(x, state, *arguments), 1e-6)
-    assert len(calls) == 1
-    with pytest.raises(TypeError):
-        functional.lstm(x)
-    with pytest.raises(RuntimeError):
-        functional.gru(x, state[0], *arguments)

@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import rnncore.torch
-from rnncore.torch import GRU, LSTM, LSTMCell, _autograd
+from rnncore.torch import GRU, LSTM, LSTMCell, _autograd, functional
 
 DOUBLE = {"dtype": torch.float64}
 
@@ -186,3 +186,112 @@ def test_numbers_that_are_not_in_memory(calls):
         for module in (layer, twin)
     ]
     torch.testing.assert_close(*pairs, rtol=1e-9, atol=1e-9)
+
+
+def test_parametrized_modules_are_converted_and_reverted(calls):
+    model = torch.nn.Sequential(torch.nn.LSTM(3, 4)).requires_grad_(False)
+    parametrizations.weight_norm(model[0], "weight_hh_l0")
+    x, twin = torch.randn(5, 2, 3), copy.deepcopy(model)
+    expected = model(x)
+    assert rnncore.torch.convert(model) is model
+    torch.testing.assert_close(model(x), expected)
+    assert len(calls) == 1
+    assert isinstance(model[0], LSTM)
+    assert repr(model) == repr(twin)
+    torch.testing.assert_close(copy.deepcopy(model)(x), expected)
+    # The copy that was made before has a class of its own now.
+    torch.testing.assert_close(twin(x), expected, rtol=0, atol=0)
+    assert len(calls) == 2
+    rnncore.torch.revert(model)
+    torch.testing.assert_close(model(x), expected, rtol=0, atol=0)
+    assert len(calls) == 2
+    parametrize.remove_parametrizations(rnncore.torch.convert(model)[0], "weight_hh_l0")
+    assert type(model[0]) is LSTM
+    torch.testing.assert_close(model(x), expected)
+
+
+def test_what_is_saved_may_be_hooked():
+    layer, x = LSTM(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    weights = list(layer.parameters())
+    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
+    for pack in (torch.clone, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(pack, torch.clone):
+            output, _ = layer(x)
+        for _ in range(2):
+            found = torch.autograd.grad(output.sum(), weights, retain_graph=True)
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_default_device_does_not_keep_the_kernels_away(calls):
+    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
+    with torch.device("cpu"):
+        layer(x)
+    assert len(calls) == 1
+    with torch.overrides.BaseTorchFunctionMode():
+        layer(x)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"])
+def test_no_sequences(kind):
+    # Batches may be empty, as the last of a loader with a sampler of its own.
+    ours = getattr(rnncore.torch, kind)(3, 4, **DOUBLE)
+    theirs = rnncore.torch.revert(copy.deepcopy(ours))
+    x = torch.zeros((0, 3) if "Cell" in kind else (5, 0, 3), requires_grad=True, **DOUBLE)
+    found = []
+    for module in (ours, theirs):
+        output = module(x)
+        output = output[0] if isinstance(output, tuple) else output
+        wanted = [x, *module.parameters()]
+        found.append([output, *torch.autograd.grad(output.sum(), wanted)])
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh", "rnn_relu"])
+def test_operations(cell, calls):
+    weights = list(getattr(torch.nn, cell.upper()[: 4 if cell == "lstm" else 3])(3, 4).parameters())
+    x, h = torch.randn(5, 2, 3), torch.randn(1, 2, 4)
+    state, one = ((h, h), (h[0], h[0])) if cell == "lstm" else (h, h[0])
+    batch_sizes, rest = torch.tensor([2, 2, 1]), (weights, True, 1, 0.0, False, False)
+    for name, *args in (
+        (cell, x, state, *rest, False),
+        (cell, torch.randn(5, 3), batch_sizes, state, *rest),
+        (f"{cell}_cell", x[0], one, *weights),
+    ):
+        found = getattr(functional, name)(*args)
+        torch.testing.assert_close(found, getattr(torch, name)(*args), rtol=1e-5, atol=1e-5)
+    assert len(calls) == 3
+
+
+class Residual(torch.nn.Module):
+    """A layer of a user's own: a GRU whose input is added to its output, with normed weights."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.into = torch.nn.Parameter(torch.randn(3 * size, size))
+        self.back = torch.nn.Parameter(torch.randn(3 * size, size))
+        self.first = torch.nn.Parameter(torch.randn(1, 1, size))
+
+    def forward(self, x, operations=functional):
+        back = self.back / self.back.norm()
+        h0 = self.first.expand(-1, len(x), -1)
+        rest = ([self.into, back], False, 1, 0.0, self.training, False, True)
+        return x + operations.gru(x, h0, *rest)[0]
+
+
+def test_modules_of_your_own(calls):
+    module, x = Residual(4), torch.randn(2, 5, 4)
+    found = []
+    for operations in (functional, torch):
+        output = module(x, operations)
+        found.append([output, *torch.autograd.grad(output.sum(), list(module.parameters()))])
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+    assert len(calls) == 1
+
+
+def test_operations_refuse_as_torch():
+    x, h = torch.randn(5, 2, 3), torch.zeros(1, 2, 4)
+    with pytest.raises(TypeError):
+        functional.lstm(x)
+    with pytest.raises(RuntimeError):
+        functional.gru(x, h, list(LSTM(3, 4).parameters()), True, 1, 0.0, False, False, False)

@@ -184,6 +184,12 @@ def mixed():
     return module
 
 
+def misshapen():
+    module = torch.nn.LSTM(3, 4)
+    module.weight_hh_l0 = torch.nn.Parameter(torch.zeros(5, 5))
+    return module
+
+
 @pytest.mark.parametrize(
     ("make", "error", "match"),
     [
@@ -197,6 +203,11 @@ def mixed():
         (lambda: hooked("register_forward_pre_hook"), ValueError, r"expected no hooks around"),
         (lambda: torch.nn.LSTM(3, 4).bfloat16(), TypeError, r"weights .* got torch.bfloat16"),
         (lambda: torch.nn.LSTM(3, 4).half(), TypeError, r"weights .* got torch.float16"),
+        (
+            misshapen,
+            ValueError,
+            r"module\['weight_hh_l0'\]: expected shape \(16, 4\), got \(5, 5\)",
+        ),
         (mixed, TypeError, r"got torch.float32 and torch.float64"),
         (
             lambda: torch.nn.LSTM(3, 4, device="meta"),

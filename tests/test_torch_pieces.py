@@ -268,6 +268,20 @@ def test_forward_refuses_ids_of_another_shape():
         Network(lstm(), linear(), embedding, ids_per_step=2)(torch.zeros(2, 5, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("embedding", [nn.Embedding(3, 3), "one-hot"])
+def test_forward_refuses_ids_that_are_not_whole(embedding):
+    with pytest.raises(TypeError, match=r"X: expected ids, integers, got torch.float32"):
+        Network(lstm(), linear(), embedding)(torch.full((2, 5), 1.5))
+
+
+@pytest.mark.parametrize("output", ["last", "mean", "max", "sequence"])
+def test_no_sequences(output):
+    network, x = Network(lstm(), linear(), output=output), torch.zeros(0, 5, 3)
+    expected = (0, 5, 2) if output == "sequence" else (0, 2)
+    for lengths in (None, [], torch.zeros(0, dtype=torch.int64)):
+        assert network(x, lengths).shape == network.predict_proba(x, lengths).shape == expected
+
+
 def test_regression_has_no_probabilities():
     network = Network(lstm(), linear(), task="regression")
     with pytest.raises(AttributeError, match="predict_proba: only for classification"):

@@ -179,12 +179,11 @@ class Recurrent(WordsHere):
 
         options, dtype = _layers.read_module("module", module, cls._torch_name())
         layer = cls(**options, dtype=dtype, random_state=random_state)
-        layer.load_state_dict(
-            {
-                name: _layers.array_of(f"module.{name}", getattr(module, name))
-                for name in layer.parameter_shapes()
-            }
-        )
+        arrays = {
+            name: _layers.array_of(f"module.{name}", getattr(module, name))
+            for name in layer.parameter_shapes()
+        }
+        layer._stack.set_parameters(layer._checked("module", arrays))
         return layer
 
     def to_torch(self) -> torch.nn.Module:

@@ -16,6 +16,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from rnncore._validate import Array, boolean, describe, integer, lengths_array, real
 from rnncore.torch import _pieces
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
 
 class LockedDropout(nn.Dropout):
     """Dropout that drops the same numbers at all steps of a sequence, (B, T, F)."""
@@ -197,7 +199,8 @@ class Network(nn.Module):
         Raises
         ------
         ValueError, TypeError
-            When `X` is no tensor, a shape differs or a length is out of its range.
+            When `X` is no tensor or of another type, a shape differs, or a length is out of its
+            range.
         """
         counts, is_real = self._real_steps(X, lengths)
         if not X.shape[1]:  # torch's modules want a step
@@ -251,10 +254,14 @@ class Network(nn.Module):
         if X.dim() < 2 or X.shape[2:] != step:
             expected = ", ".join(map(str, ("B", "T", *step)))
             raise ValueError(f"X: expected shape ({expected}), got {tuple(X.shape)}")
+        if kind.kind != "dense" and X.dtype not in _INTEGERS:
+            raise TypeError(f"X: expected ids, integers, got {X.dtype}")
         if lengths is None:
             return None, None
         given = lengths.cpu() if isinstance(lengths, Tensor) else lengths
         counts = torch.from_numpy(lengths_array("lengths", given, *X.shape[:2]))
+        if not len(counts):  # torch does not pack nothing
+            return None, None
         is_real = torch.arange(X.shape[1]) < counts[:, None]
         return counts, is_real.to(X.device)
 
