@@ -57,7 +57,7 @@ lint-python: $(DONE)/dev $(DONE)/wheel  ## ruff and mypy, and the stubs against 
 lint-rust: $(DONE)/venv  ## rustfmt and clippy, with and without the Python bindings
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features python -- -D warnings
+	cargo clippy --locked --all-targets --features python,bench -- -D warnings
 
 .PHONY: format
 format: $(DONE)/dev  ## put Python and Rust into the project's format
@@ -74,8 +74,8 @@ speed-page: $(DONE)/wheel  ## docs/speed.md and its plots from RECORD=benches/re
 	$(BIN)/python benches/page.py $(RECORD)
 
 .PHONY: bench-rust
-bench-rust: tools  ## the kernels alone, in flops a second (criterion)
-	cargo bench --locked $(if $(ARGS),-- $(ARGS))
+bench-rust: tools  ## kernels, layers and the roof over them, in flops a second (criterion)
+	cargo bench --locked --features bench $(if $(ARGS),-- $(ARGS))
 
 .PHONY: build
 build: $(DONE)/wheel  ## a release wheel in dist/, installed into .venv

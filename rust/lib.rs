@@ -58,6 +58,9 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 mod activation;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod boundary;
 mod buffer;
 mod cell;

@@ -52,7 +52,7 @@ class Training:
         x = rng.standard_normal((self.batches * BATCH, self.steps, FEATURES), self.dtype)
         return x, x[:, :, :CLASSES].sum(axis=1).argmax(axis=1)
 
-    def fit(self, learning_rate: float | None = None) -> Any:
+    def fit(self, learning_rate: float | None = None, checkpoint_time: bool = False) -> Any:
         """Train by ours; give the estimator."""
         import rnncore
 
@@ -64,6 +64,7 @@ class Training:
             batch_size=BATCH,
             shuffle=False,
             max_epochs=self.epochs,
+            checkpoint_time=checkpoint_time,
             dtype=self.dtype,
             random_state=0,
         )

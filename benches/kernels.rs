@@ -1,0 +1,60 @@
+//! The kernels alone, on one thread, a group each: packing, the two passes forward, the chain of
+//! gradients back through the steps, and the gradients of input and weights.
+//!
+//! Throughput counts the floating-point operations of the products, so that criterion's "elements"
+//! are flops, to be held against those of `roof`; of packing it counts the numbers packed.
+
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use rnncore::CellKind;
+use rnncore::bench::{Kernel, Layer};
+use rnncore::parallel;
+
+const CELLS: [(&str, CellKind); 3] = [
+    ("LSTM", CellKind::Lstm),
+    ("GRU", CellKind::Gru),
+    ("RNN", CellKind::RNN_TANH),
+];
+
+/// (sequences, steps), (inputs, hidden units).
+const SHAPES: [((usize, usize), (usize, usize)); 3] = [
+    ((1, 50), (32, 32)),
+    ((32, 50), (50, 128)),
+    ((64, 20), (256, 512)),
+];
+
+const KERNELS: [(&str, Kernel); 7] = [
+    ("pack forward", Kernel::PackForward),
+    ("pack backward", Kernel::PackBackward),
+    ("inference", Kernel::Inference),
+    ("forward", Kernel::Forward),
+    ("forward and chain", Kernel::Chain),
+    ("input gradient", Kernel::InputGradient),
+    ("weight gradient", Kernel::WeightGradient),
+];
+
+fn kernels(criterion: &mut Criterion) {
+    parallel::set_num_threads(1).expect("one thread is allowed");
+    for (name, kernel) in KERNELS {
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10);
+        group.warm_up_time(Duration::from_millis(300));
+        group.measurement_time(Duration::from_millis(700));
+        for (batch, sizes) in SHAPES {
+            for (cell, kind) in CELLS {
+                let mut layer = Layer::new(kind, batch, sizes);
+                // What the gradients are computed from.
+                layer.run(Kernel::Chain);
+                group.throughput(Throughput::Elements(layer.work(kernel)));
+                let ((batch, steps), (inputs, hidden)) = (batch, sizes);
+                let id = BenchmarkId::new(cell, format!("{batch},{steps},{inputs},{hidden}"));
+                group.bench_function(id, |bencher| bencher.iter(|| layer.run(kernel)));
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, kernels);
+criterion_main!(benches);

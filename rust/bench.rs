@@ -1,0 +1,226 @@
+//! What `cargo bench --features bench` measures: the passes over one layer, each by itself.
+//!
+//! No part of the crate's interface.
+
+use std::sync::Arc;
+
+use crate::buffer::{Arena, Buffer};
+use crate::cell::CellKind;
+use crate::layer::{BackwardPack, Descent, ForwardPack, Geometry, WeightGradients, Weights};
+use crate::pass::{DirectionPass, LayerPass};
+use crate::sequence::{Element, Kernels};
+use crate::simd::Isa;
+use crate::steps::Steps;
+
+/// One layer of one direction, its batch, and all that its passes read and write; on one thread.
+pub struct Layer {
+    kernels: &'static dyn Kernels<f32>,
+    geometry: Geometry,
+    weights: Vec<Vec<f32>>,
+    steps: Steps,
+    arena: Arc<Arena>,
+    forward: ForwardPack<f32>,
+    backward: BackwardPack<f32>,
+    x: Buffer<f32>,
+    dx: Buffer<f32>,
+    dy: Buffer<f32>,
+    dh_last: Buffer<f32>,
+    carry: Buffer<f32>,
+    pass: LayerPass<f32>,
+    gradients: Vec<Vec<f32>>,
+}
+
+/// A pass over a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kernel {
+    /// Packing the weights for forward.
+    PackForward,
+    /// Packing the weights for backward.
+    PackBackward,
+    /// Forward, keeping what backward needs.
+    Forward,
+    /// Forward alone.
+    Inference,
+    /// The gradients of the states, step by step; forward comes first, to be measured with it.
+    Chain,
+    /// The gradient of the input.
+    InputGradient,
+    /// The gradients of the weights.
+    WeightGradient,
+}
+
+/// Numbers from -1 to 1 in no order, where `len` are asked for.
+fn noise(len: usize) -> impl Iterator<Item = f32> {
+    let next = |i: usize| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+    (0..len).map(move |i| next(i) as f32 / (1u64 << 23) as f32 - 1.0)
+}
+
+impl Layer {
+    /// A layer of `hidden` units over `batch` sequences of `steps` steps, `inputs` wide.
+    ///
+    /// # Panics
+    /// If `RNNCORE_ISA` names an instruction set that this CPU lacks.
+    pub fn new(
+        cell: CellKind,
+        (batch, steps): (usize, usize),
+        (inputs, hidden): (usize, usize),
+    ) -> Self {
+        let isa = Isa::current().expect("RNNCORE_ISA is one of this CPU's");
+        let kernels = f32::kernels(isa, cell);
+        let lanes = kernels.lanes();
+        let input = Geometry::columns(1, inputs, lanes);
+        let g = Geometry::new(cell, input, (hidden, hidden), lanes);
+        let arena = Arc::<Arena>::default();
+        let bound = (hidden as f32).sqrt().recip();
+        let rows = g.signature.gates * hidden;
+        let sizes = [rows * inputs, rows * hidden, rows, rows];
+        let weights = sizes.map(|size| noise(size).map(|w| w * bound).collect::<Vec<_>>());
+        let steps = Steps::new(&vec![steps; batch]);
+        let filled = |len: usize| {
+            let mut buffer = arena.take(len);
+            buffer
+                .iter_mut()
+                .zip(noise(len))
+                .for_each(|(to, from)| *to = from);
+            buffer
+        };
+        let rows = steps.rows();
+        let kept = |row: usize| Some(arena.zeros(rows * g.panels() * row));
+        let direction = DirectionPass {
+            geometry: g,
+            reverse: false,
+            h0: arena.zeros(batch * g.state_padded()),
+            h0_is_zero: true,
+            trace0: arena.zeros(batch * g.panels() * g.trace_row()),
+            trace: kept(g.trace_row()),
+            slots: kept(g.slot_row()),
+            m: None,
+        };
+        let pass = LayerPass {
+            dropped: None,
+            y: arena.zeros(rows * g.state_padded()),
+            directions: vec![direction],
+        };
+        Layer {
+            kernels,
+            geometry: g,
+            forward: g.pack_forward(views(&weights), &arena),
+            backward: g.pack_backward(views(&weights), &arena),
+            x: filled(rows * input.stride()),
+            dx: arena.zeros(rows * input.stride()),
+            dy: filled(rows * g.state_padded()),
+            dh_last: arena.zeros(batch * g.state_padded()),
+            carry: arena.zeros(batch * g.padded()),
+            gradients: sizes.map(|size| vec![0.0; size]).into(),
+            weights: weights.into(),
+            steps,
+            arena,
+            pass,
+        }
+    }
+
+    /// What a kernel does: floating-point operations of its products, or numbers that it packs.
+    pub fn work(&self, kernel: Kernel) -> u64 {
+        let [input, state] = [self.weights[0].len(), self.weights[1].len()];
+        let rows = self.steps.rows();
+        let work = match kernel {
+            Kernel::PackForward | Kernel::PackBackward => input + state,
+            Kernel::Forward | Kernel::Inference | Kernel::WeightGradient => {
+                2 * rows * (input + state)
+            }
+            Kernel::Chain => 2 * rows * (input + 2 * state),
+            Kernel::InputGradient => 2 * rows * input,
+        };
+        work as u64
+    }
+
+    /// Runs a kernel once.
+    pub fn run(&mut self, kernel: Kernel) {
+        let g = &self.geometry;
+        match kernel {
+            Kernel::PackForward => {
+                self.forward = g.pack_forward(views(&self.weights), &self.arena);
+                return;
+            }
+            Kernel::PackBackward => {
+                self.backward = g.pack_backward(views(&self.weights), &self.arena);
+                return;
+            }
+            _ => {}
+        }
+        let (mut trace, mut slots) = (None, None);
+        if kernel == Kernel::Inference {
+            let pass = &mut self.pass.directions[0];
+            (trace, slots) = (pass.trace.take(), pass.slots.take());
+        }
+        let sweep = &self.pass.sweeps(&self.steps, (self.x.as_ptr(), None))[0];
+        let (rows, panels) = (0..self.steps.batch(), 0..g.panels());
+        // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
+        // for it, and no other thread has them.
+        unsafe {
+            match kernel {
+                Kernel::PackForward | Kernel::PackBackward => {}
+                Kernel::Forward | Kernel::Inference => {
+                    self.kernels.forward(g, &self.forward, sweep, rows, panels);
+                }
+                Kernel::Chain => {
+                    // Backward turns what forward kept into gradients, so that it needs it anew.
+                    self.kernels
+                        .forward(g, &self.forward, sweep, rows.clone(), panels);
+                    self.carry.fill(0.0);
+                    let descent = descent(&self.dy, &self.dh_last, &mut self.carry);
+                    self.kernels
+                        .backward(g, &self.backward, sweep, &descent, rows);
+                }
+                Kernel::InputGradient => {
+                    let (steps, dx) = (0..self.steps.longest(), self.dx.as_mut_ptr());
+                    self.kernels
+                        .input_gradient(g, &self.backward, sweep, steps, dx, false);
+                }
+                Kernel::WeightGradient => {
+                    let descent = descent(&self.dy, &self.dh_last, &mut self.carry);
+                    let to = gradients(&mut self.gradients);
+                    for unit in g.weight_units(1) {
+                        self.kernels.weights(g, sweep, &descent, &unit, &to);
+                    }
+                }
+            }
+        }
+        if kernel == Kernel::Inference {
+            let pass = &mut self.pass.directions[0];
+            (pass.trace, pass.slots) = (trace, slots);
+        }
+    }
+}
+
+fn views(weights: &[Vec<f32>]) -> Weights<'_, f32> {
+    Weights {
+        input: &weights[0],
+        state: &weights[1],
+        input_bias: Some(&weights[2]),
+        state_bias: Some(&weights[3]),
+        projection: &[],
+    }
+}
+
+fn gradients(to: &mut [Vec<f32>]) -> WeightGradients<f32> {
+    let [input, state, input_bias, state_bias] = [0, 1, 2, 3].map(|i: usize| to[i].as_mut_ptr());
+    WeightGradients {
+        input,
+        state,
+        input_bias: Some(input_bias),
+        state_bias: Some(state_bias),
+        projection: std::ptr::null_mut(),
+        add: false,
+    }
+}
+
+fn descent(dy: &[f32], dh_last: &[f32], carry: &mut [f32]) -> Descent<f32> {
+    Descent {
+        dy: dy.as_ptr(),
+        dh_last: dh_last.as_ptr(),
+        carry: carry.as_mut_ptr(),
+        dh0: std::ptr::null_mut(),
+        dh: std::ptr::null_mut(),
+    }
+}
