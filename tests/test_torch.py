@@ -188,6 +188,19 @@ def test_frozen_weights_have_no_gradient():
     assert [n for n, p in layer.named_parameters() if p.grad is not None] == ["bias_hh_l1"]
 
 
+@pytest.mark.parametrize("frozen", [("l0",), ("l0", "l1"), ("l1",), ("l1", "l2")], ids=str)
+def test_frozen_layers(frozen):
+    layer = GRU(3, 4, 3, bidirectional=True, dtype=torch.float64)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_(not any(part in name for part in frozen))
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    found = []
+    for module in (layer, theirs(layer)):
+        wanted = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        found.append(torch.autograd.grad(module(x)[0].pow(2).sum(), wanted))
+    same(*found)
+
+
 def test_inference_mode():
     layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
     with torch.inference_mode():

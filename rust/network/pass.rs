@@ -372,6 +372,7 @@ impl<E: Element> Network<E> {
             outputs: false,
             weights: true,
             add: !is_first,
+            from_layer: 0,
         };
         let weights = &self.weights[self.places.rnn.clone()];
         let rnn = &mut gradients.total[self.places.rnn.clone()];

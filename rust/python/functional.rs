@@ -317,18 +317,25 @@ fn backward<'py, E: Element + Scalar>(
     let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
         return Err(Error::value("needs", "one for each tensor", needs.len()).into());
     };
-    let want = Want {
-        input: need_x,
-        states: need_h0 || need_c0,
-        weights: need_weights.contains(&true),
-        ..Want::default()
-    };
     let kept = lock(record).take();
     let Some((model, mut tape)) = kept else {
         // Another thread took it back meanwhile, as the graph is retained.
         return Ok(None);
     };
     let config = model.config();
+    let first = need_weights.iter().position(|&need| need);
+    let states = need_h0 || need_c0;
+    let from_layer = match first {
+        Some(first) if !(need_x || states) => first * config.num_layers() / need_weights.len(),
+        _ => 0,
+    };
+    let want = Want {
+        input: need_x,
+        states,
+        weights: first.is_some(),
+        from_layer,
+        ..Want::default()
+    };
     let (total, batch) = (tape.total(), tape.batch());
     let input = match form {
         Form::Steps => vec![total, batch, config.input_size],

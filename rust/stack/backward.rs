@@ -28,6 +28,8 @@ pub(crate) struct Want {
     pub weights: bool,
     /// Whether the weights' are added to what is there.
     pub add: bool,
+    /// The lowest layer that something is wanted of: 0 with the input's or the initial states'.
+    pub from_layer: usize,
 }
 
 /// Gradients of what went into a pass.
@@ -77,7 +79,8 @@ impl<E: Element> Stack<E> {
         let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
         let mut dy = dy;
         let mut outputs = Vec::new();
-        for (layer, directions) in self.layers.iter().enumerate().rev() {
+        assert!(want.from_layer == 0 || !(want.input || want.states));
+        for (layer, directions) in self.layers.iter().enumerate().skip(want.from_layer).rev() {
             let mut pass = layers.pop().expect("a pass has every layer");
             assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
             let input = match (&pass.dropped, layers.last()) {
@@ -150,8 +153,8 @@ impl<E: Element> Stack<E> {
             });
 
             let columns = directions[0].geometry.input;
-            let mut dx =
-                (layer > 0 || want.input).then(|| self.arena.take(rows * columns.stride()));
+            let mut dx = (layer > want.from_layer || want.input)
+                .then(|| self.arena.take(rows * columns.stride()));
             let to = Shared(dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()));
             let base = gradients.as_mut_ptr();
             let outs: Vec<_> = directions
