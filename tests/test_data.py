@@ -204,7 +204,7 @@ def test_padding_is_found_on_either_side(lengths, left, width, data):
         values = sequences.values.reshape(-1, width)[sequences.rows(), 0]
         assert values.tolist() == list(range(count))
         assert sequences.lengths.tolist() == lengths
-        assert y[sequences.mask()].tolist() == list(range(count))
+        assert sequences.real_of(y).tolist() == list(range(count))
         back = np.array(sequences.shape_like_input(np.arange(count) + 1))
         np.testing.assert_array_equal(back, y + 1)
         if count:

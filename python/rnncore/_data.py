@@ -75,13 +75,20 @@ class Sequences:
         """Return the rows of all real steps: `values` itself where there is no padding."""
         return self.values if self.lengths.sum() == len(self.values) else self.values[self.rows()]
 
-    def mask(self) -> Mask:
-        """Return which steps of a padded array (n, `longest`) over these sequences are real."""
+    def real_of(self, padded: Array) -> Array:
+        """Return the real steps of an array (n, `longest`, ...) over these sequences.
+
+        A view of `padded` where there is no padding and its memory allows.
+        """
+        if (self.lengths == self.longest).all():
+            return padded.reshape(int(self.lengths.sum()), *padded.shape[2:])
         first = self.starts - self.offsets[:-1]
         if self.left:
             first = first + self.longest - self.sizes
         step = np.arange(self.longest)
-        return (step >= first[:, None]) & (step < (first + self.lengths)[:, None])
+        mask = (step >= first[:, None]) & (step < (first + self.lengths)[:, None])
+        found: Array = padded[mask]
+        return found
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return (sequence, step) of the real step at `position` among all real steps."""

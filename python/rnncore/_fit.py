@@ -126,7 +126,7 @@ class Fit:
                 self._problem.stratifies,
             )
         for part, name in ((data, "X"), (validation, "early_stopping" if kept else "eval_set")):
-            if part is not None and len(part.counted()) == 0:
+            if part is not None and not part.is_counted():
                 where = " in the part kept back" if kept and part is validation else ""
                 raise ValueError(
                     f"{name}: expected a target that weighs something{where}, got none"

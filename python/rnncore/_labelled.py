@@ -76,6 +76,12 @@ class Labelled:
             weights *= self.weights
         return replace(self, weights=fitting(weights, self.dtype))
 
+    def is_counted(self) -> bool:
+        """Return whether any target weighs something."""
+        if self.weights is None:
+            return bool(self.lengths.any()) if self.per_step else len(self) > 0
+        return len(self.counted()) > 0
+
     def counted(self) -> Indexes:
         """Return the rows of the targets that weigh something."""
         rows = np.arange(len(self))

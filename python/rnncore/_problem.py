@@ -128,7 +128,7 @@ class Problem:
                 )
             weights = read_sample_weight(sample_weight, sequences, True, names[1])
             data = Labelled.of_next_ids(sequences, weights, self.input.dtype)
-            if weights is not None and len(data.counted()) == 0:
+            if weights is not None and not data.is_counted():
                 raise ValueError(
                     f"{names[1]}: expected a weight above 0 for an id that follows another, "
                     "got zero everywhere"

@@ -172,7 +172,7 @@ def targets_by_kind(
     if given.ndim == 1 or (given.ndim == 2 and given.shape[1]):
         readings["sequence"] = given
     if given.ndim in (2, 3) and given.shape[1] == sequences.longest:
-        readings["step"] = given[sequences.mask()]
+        readings["step"] = sequences.real_of(given)
     return readings, given
 
 
