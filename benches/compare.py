@@ -8,8 +8,8 @@ reached and in which row, over all rows on the most threads. What was run whole 
 benches/results/, a file a machine. The exit status is 1 when a result is wrong: a goal that is not
 reached is no error.
 
-    python benches/compare.py                                  # all of it, about 20 minutes
-    python benches/compare.py --quick                          # some of each topic, 3 minutes
+    python benches/compare.py                                  # all of it
+    python benches/compare.py --quick                          # some of each topic, few samples
     python benches/compare.py --rows 4 6                       # what goals 4 and 6 need
     python benches/compare.py --rows 1 --cell LSTM --threads 2 --shape 64,100,128,256
     python benches/compare.py --torch-modules                  # rnncore.torch against torch.nn

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -57,3 +58,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the data sets of ../shared/data beside the checkout")
     return folder
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Collect the calls from torch that the kernels computed."""
+    from rnncore.torch import _autograd
+
+    made: list[Any] = []
+    kernels = _autograd.forward
+
+    def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
+        found = kernels(call, *args, **kwargs)
+        made.extend([] if found is None else [call])
+        return found
+
+    monkeypatch.setattr(_autograd, "forward", counted)
+    return made

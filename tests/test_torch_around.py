@@ -17,21 +17,6 @@ def a_seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The calls that the kernels computed."""
-    made = []
-    kernels = _autograd.forward
-
-    def counted(call, *args, **kwargs):
-        found = kernels(call, *args, **kwargs)
-        made.extend([] if found is None else [call])
-        return found
-
-    monkeypatch.setattr(_autograd, "forward", counted)
-    return made
-
-
 def step(module, x):
     """Outputs, and the gradients of every parameter by name."""
     output = module(x)[0]
