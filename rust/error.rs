@@ -68,8 +68,8 @@ pub enum Error {
     OutOfMemory {
         /// How many numbers were asked for.
         numbers: usize,
-        /// What they are: "weights", ...
-        what: &'static str,
+        /// What they are: "weights", "numbers of a model with hidden_size 1099511627776", ...
+        what: String,
     },
 
     /// What is called for belongs to the call that is under way on this thread.

@@ -15,7 +15,10 @@ pub(crate) fn reserve<E: Real>(numbers: usize, what: &'static str) -> Result<Vec
     let mut room = Vec::new();
     match room.try_reserve_exact(numbers) {
         Ok(()) => Ok(room),
-        Err(_) => Err(Error::OutOfMemory { numbers, what }),
+        Err(_) => Err(Error::OutOfMemory {
+            numbers,
+            what: what.into(),
+        }),
     }
 }
 

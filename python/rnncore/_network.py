@@ -55,16 +55,11 @@ def new_network(config: dict[str, Any]) -> _core.Network:
     """Build a network; its weights are still to be set."""
     try:
         return _core.Network(**config)
-    except (MemoryError, ValueError) as error:
-        reason = str(error)
-        if isinstance(error, ValueError):
-            if "addressed" not in reason:
-                raise
-            reason = "the weights do not fit into memory"
+    except MemoryError as error:
         sizes = f"hidden sizes {', '.join(map(str, config['hidden_sizes']))}"
         if config["vocabulary_size"] is not None:
             sizes += f", vocabulary_size {config['vocabulary_size']} (above every id in X)"
-        raise MemoryError(f"{reason}: {sizes}") from None
+        raise MemoryError(f"{error}: {sizes}") from None
 
 
 def initial_weights(

@@ -194,8 +194,8 @@ impl<E: Element> Network<E> {
     /// A network whose weights are all zero, for the current instruction set.
     ///
     /// # Errors
-    /// As [`Stack::new`]; also [`Error::Value`] naming what is out of its range, does not go
-    /// together or cannot be addressed, [`Error::OutOfMemory`] if there is no room for the weights.
+    /// As [`Stack::new`]; also [`Error::Value`] naming what is out of its range or does not go
+    /// together, [`Error::OutOfMemory`] if there is no room for the weights.
     pub fn new(config: NetworkConfig) -> Result<Self> {
         let isa = Isa::current()?;
         let vocabulary = match config.input {
@@ -211,9 +211,9 @@ impl<E: Element> Network<E> {
             Input::Embedding { .. } => config.stack.input_size,
             _ => 1,
         };
-        addressable("vocabulary_size", &[vocabulary, width])?;
+        addressable(("vocabulary_size", vocabulary), &[width])?;
         let last = config.stack.hidden_sizes.last().map_or(0, |&size| size);
-        addressable("n_outputs", &[config.n_outputs, 2, last])?;
+        addressable(("n_outputs", config.n_outputs), &[2, last])?;
         let stack = Stack::with_isa(config.stack.clone(), isa)?;
         let seen = stack.output_columns();
         let head = Linear::new(isa, seen, config.n_outputs);

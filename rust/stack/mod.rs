@@ -117,32 +117,28 @@ impl Config {
         // Four gates, two directions, and an input as wide as I and 2 H together at most.
         let widest = self.hidden_sizes.iter().max();
         let (hidden, layers) = (widest.map_or(0, |&size| size), self.num_layers());
-        addressable("hidden_size", &[8, hidden, hidden, 3, layers])?;
-        addressable("input_size", &[8, hidden, self.input_size, layers])
+        addressable(("hidden_size", hidden), &[8, hidden, 3, layers])?;
+        addressable(("input_size", self.input_size), &[8, hidden, layers])
     }
 }
 
-/// Whether a buffer of the product of `sizes` can be addressed, padded to whole registers.
+/// Whether a buffer of the product of an argument and `sizes` can be addressed, padded to whole
+/// registers.
 ///
 /// # Errors
-/// [`Error::Value`] naming `argument`.
-pub(crate) fn addressable(argument: &str, sizes: &[usize]) -> Result<()> {
+/// [`Error::OutOfMemory`] if they cannot.
+pub(crate) fn addressable((argument, value): (&str, usize), sizes: &[usize]) -> Result<()> {
     /// Bytes of a number, and a power of two to spare for padding and sums of buffers.
     const EACH: usize = 8 << 10;
-    let bytes = sizes
+    let numbers = sizes
         .iter()
-        .try_fold(EACH, |bytes, &size| bytes.checked_mul(size));
-    match bytes {
+        .fold(value, |product, &size| product.saturating_mul(size));
+    match numbers.checked_mul(EACH) {
         Some(bytes) if bytes <= isize::MAX as usize => Ok(()),
-        _ => Err(Error::value(
-            argument,
-            "a model whose weights can be addressed",
-            sizes
-                .iter()
-                .map(usize::to_string)
-                .collect::<Vec<_>>()
-                .join(" x "),
-        )),
+        _ => Err(Error::OutOfMemory {
+            numbers,
+            what: format!("numbers of a model with {argument} {value}"),
+        }),
     }
 }
 
@@ -213,8 +209,8 @@ impl<E: Element> Stack<E> {
     /// A stack for the current instruction set.
     ///
     /// # Errors
-    /// [`Error::Value`] for a size or probability out of range, [`Error::UnknownIsa`] if
-    /// `RNNCORE_ISA` names none that this CPU has.
+    /// [`Error::Value`] for a size or probability out of range, [`Error::OutOfMemory`] if no memory
+    /// could hold the weights, [`Error::UnknownIsa`] if `RNNCORE_ISA` names none that this CPU has.
     pub fn new(config: Config) -> Result<Self> {
         Self::with_isa(config, Isa::current()?)
     }
