@@ -2,7 +2,6 @@
 
 import copy
 import importlib
-import itertools
 import pickle
 
 import pytest
@@ -166,6 +165,7 @@ def test_tensors_that_are_not_contiguous(name, training):
 
 
 @all_modules
+@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # torch 2.4's own
 def test_copies_and_state_dicts(name):
     for sample, ours, theirs in samples(name, torch.float32, False):
         assert list(ours.state_dict()) == list(theirs.state_dict())
@@ -205,12 +205,30 @@ def check_inputs(module, sample):
 def test_gradcheck(name, training):
     for sample, ours, _ in samples(name, torch.float64, training):
         function, given = check_inputs(ours, sample)
-        assert gradcheck(function, given, fast_mode=True)
+        # As torch checks its own, many gradients at once too.
+        assert gradcheck(function, given, fast_mode=True, check_batched_grad=True)
+
+
+def in_one(function, given):
+    """The same function of one vector: one direction to go in, where each tensor would have one."""
+    sizes = [tensor.numel() for tensor in given]
+
+    def of_vector(vector):
+        parts = [
+            part.view(tensor.shape) for part, tensor in zip(vector.split(sizes), given, strict=True)
+        ]
+        return function(*parts)
+
+    return of_vector, torch.cat([tensor.detach().flatten() for tensor in given]).requires_grad_()
 
 
 @pytest.mark.slow
 @all_modules
-def test_gradgradcheck(name):
-    for sample, ours, _ in itertools.islice(samples(name, torch.float64, True), 4):
-        function, given = check_inputs(ours, sample)
-        assert gradgradcheck(function, given, fast_mode=True)
+@both_modes
+def test_gradgradcheck(name, training):
+    for sample, ours, _ in samples(name, torch.float64, training):
+        function, vector = in_one(*check_inputs(ours, sample))
+        # Closer than by default, so that each tensor's share in that direction counts.
+        assert gradgradcheck(
+            function, vector, fast_mode=True, check_batched_grad=True, atol=1e-7, rtol=1e-6
+        )

@@ -182,9 +182,10 @@ def as_record(tensor: Tensor) -> _core.Record | None:
 
 def _are_saved_tensors_hooked() -> bool:
     """Whether somebody puts away what is saved for backward, as activation checkpointing does."""
-    return _top_hooks is not None and _top_hooks(True) is not None
+    return _top_hooks is None or _top_hooks(True) is not None
 
 
+# Before torch 2.5 nobody can ask.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
