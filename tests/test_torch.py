@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import sys
 import weakref
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from torch.nn.utils.rnn import pack_sequence
 
 import rnncore.torch
-from rnncore.torch import GRU, LSTM, GRUCell, LSTMCell, RNNCell, _autograd, functional
+from rnncore.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, _autograd, functional
 
-LAYERS = [rnncore.torch.RNN, LSTM, GRU]
+LAYERS = [RNN, LSTM, GRU]
 CELLS = [RNNCell, LSTMCell, GRUCell]
 
 
@@ -391,54 +392,86 @@ def test_packed_weights_go_with_the_weights():
     assert len(_autograd._stacks) == before
 
 
-def test_what_is_not_read_is_refused():
-    layer = LSTM(3, 4)
-    stack = _autograd._core.Functional("lstm", 3, 4, 1, True, False, 0, "float32")
-    capsule = _autograd._to_capsule
-    weights = [capsule(weight) for weight in layer.parameters()]
-    x, h = torch.randn(5, 2, 3), torch.zeros(1, 2, 4)
+def by_capsules():
+    """The way into Rust of a torch that has no functions for C."""
+    kinds = [torch.Tensor, torch.nn.Parameter]
+    ways = torch.Tensor.is_neg, torch._C._to_dlpack, torch._C._from_dlpack
+    return _autograd._core.Exchange(None, kinds, *ways)
 
-    def forward(weights=weights, x=x, h=h, counts=None):
-        given = [None if t is None else capsule(t) for t in (x, h, h, counts)]
-        return stack.forward(weights, *given, False, True, 1)
+
+EXCHANGES = pytest.mark.parametrize("exchange", [_autograd._exchange, by_capsules()])
+
+
+@EXCHANGES
+def test_what_is_not_read_is_refused(exchange):
+    layer = LSTM(3, 4)
+    stack = _autograd._core.Functional(exchange, "lstm", 3, 4, 1, True, False, 0, "float32")
+    own = list(layer.parameters())
+    x, h = torch.randn(5, 2, 3), torch.zeros(1, 2, 4)
+    negated = torch._neg_view(x)
+
+    def forward(weights=own, x=x, h=h, counts=None, single=False):
+        return stack.forward(weights, x, h, h, counts, False, single, True, 1)
 
     outputs, record = forward()
+    same(outputs, [layer(x, (h, h))[0], *layer(x, (h, h))[1]], 0)
+    assert torch.equal(negated, -x)
     refused = [
-        forward(weights[:3]),
-        forward([*weights[:3], weights[0]]),
+        forward(own[:3]),
+        forward([*own[:3], own[0]]),
         forward(x=x.double()),
         forward(x=x[0]),
+        forward(x=x[0], h=h[0]),
         forward(x=x[..., :2]),
+        forward(x=negated),
+        forward(x=x.to_sparse()),
+        forward(x=x.to("meta")),
+        forward(x=x.numpy()),
+        forward(x=x.as_subclass(type("Own", (torch.Tensor,), {}))),
+        forward(single=True),
         forward(h=h[0]),
         forward(h=h.int()),
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 2])),
         forward(x=torch.randn(4, 3), counts=torch.tensor([3, 1])),
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 0, 1])),
-        record.backward(capsule(x[0]), None, None, [True] * 7, 1),
-        record.backward(None, capsule(h.double()), None, [True] * 7, 1),
+        record.backward(x[0], None, None, [True] * 7, 1),
+        record.backward(None, h.double(), None, [True] * 7, 1),
+        record.backward(torch._neg_view(outputs[0]), None, None, [True] * 7, 1),
     ]
     assert refused == [None] * len(refused)
     assert not record.is_used()
-    # A capsule that was taken over is empty.
-    output = _autograd._from_capsule(outputs[0])
+    assert record.backward(outputs[0], None, None, [True] * 7, 1) is not None
     assert record.backward(outputs[0], None, None, [True] * 7, 1) is None
-    assert record.backward(capsule(output), None, None, [True] * 7, 1) is not None
-    assert record.backward(capsule(output), None, None, [True] * 7, 1) is None
 
 
-def test_memory_comes_back():
+@EXCHANGES
+def test_tensors_go_in_and_out_without_a_copy(exchange):
+    layer = RNN(3, 4)
+    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 4, 1, True, False, 0, "float32")
+    x, h = torch.randn(5, 2, 3).transpose(0, 1).contiguous().transpose(0, 1), torch.zeros(1, 2, 4)
+    held = [x, h, *layer.parameters()]
+    before = [sys.getrefcount(tensor) for tensor in held]
+    (output, end), record = stack.forward(held[2:], x, h, None, None, False, False, True, 1)
+    gradients = record.backward(torch.ones_like(output), None, None, [True] * 7, 1)
+    assert [sys.getrefcount(tensor) for tensor in held] == before
+    # They are tensors like any other, and the last to go takes the memory with it.
+    del record
+    for tensor in (output, end, *(gradient for gradient in gradients if gradient is not None)):
+        assert tensor.is_contiguous()
+        assert not tensor.requires_grad
+        tensor.add_(1).resize_(0)
+
+
+@EXCHANGES
+def test_memory_comes_back(exchange):
     resource = pytest.importorskip("resource")
-    stack = _autograd._core.Functional("rnn_tanh", 1, 256, 1, False, False, 0, "float32")
-    capsule = _autograd._to_capsule
-    weights = [capsule(torch.zeros(256, 1)), capsule(torch.zeros(256, 256))]
-    x, h = capsule(torch.zeros(64, 64, 1)), capsule(torch.zeros(1, 64, 256))
+    stack = _autograd._core.Functional(exchange, "rnn_tanh", 1, 256, 1, False, False, 0, "float32")
+    weights = [torch.zeros(256, 1), torch.zeros(256, 256)]
+    x, h = torch.zeros(64, 64, 1), torch.zeros(1, 64, 256)
 
     def peak(calls):
         for _ in range(calls):
-            (output, _), _ = stack.forward(weights, x, h, None, None, False, False, 1)
-            _autograd._from_capsule(output)
-            # This output is nobody's.
-            stack.forward(weights, x, h, None, None, False, False, 1)
+            stack.forward(weights, x, h, None, None, False, False, False, 1)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before = peak(5)
@@ -457,8 +490,7 @@ def test_threads_are_torchs(threads, monkeypatch):
 
     layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
     layer(x)
-    call = _autograd._stacks[id(layer.weight_ih_l0)][1]
-    stack = _autograd._functional(call, list(layer.parameters()))
+    stack = _autograd._stacks[id(layer.weight_ih_l0)][3]
     monkeypatch.setattr(_autograd, "_functional", lambda *_: Spy())
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -9,6 +9,7 @@ from typing_extensions import CapsuleType, disjoint_base
 
 __all__ = [
     "Examples",
+    "Exchange",
     "Functional",
     "Network",
     "Optimizer",
@@ -24,6 +25,8 @@ __all__ = [
 
 _Array = NDArray[Any]
 _Lengths = NDArray[np.int64]
+# A tensor of the library that an `Exchange` is of.
+_Tensor = Any
 
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...
@@ -93,11 +96,25 @@ class Stack:
     def apply_gradients(self, grads: Mapping[str, _Array], optimizer: Optimizer) -> float: ...
 
 @final
+class Exchange:
+    """How a library's tensors go in and out; those of other types than `kinds` do not."""
+
+    def __new__(
+        cls,
+        api: CapsuleType | None,
+        kinds: Sequence[type[_Tensor]],
+        is_view: Callable[[_Tensor], bool],
+        to_capsule: Callable[[_Tensor], CapsuleType],
+        from_capsule: Callable[[CapsuleType], _Tensor],
+    ) -> Self: ...
+
+@final
 class Functional:
     """A stack that is given its weights at every call; `x` in packed order has two dimensions."""
 
     def __new__(
         cls,
+        exchange: Exchange,
         cell: str,
         input_size: int,
         hidden_size: int,
@@ -109,27 +126,28 @@ class Functional:
     ) -> Self: ...
     def forward(
         self,
-        weights: Sequence[CapsuleType],
-        x: CapsuleType,
-        h0: CapsuleType,
-        c0: CapsuleType | None,
-        batch_sizes: CapsuleType | None,
+        weights: Sequence[_Tensor],
+        x: _Tensor,
+        h0: _Tensor,
+        c0: _Tensor | None,
+        batch_sizes: _Tensor | None,
         batch_first: bool,
+        is_single: bool,
         keep: bool,
         n_threads: int,
-    ) -> tuple[list[CapsuleType], Record | None] | None: ...
+    ) -> tuple[tuple[_Tensor, ...], Record | None] | None: ...
 
 @final
 class Record:
     def is_used(self) -> bool: ...
     def backward(
         self,
-        d_output: CapsuleType | None,
-        d_h: CapsuleType | None,
-        d_c: CapsuleType | None,
+        d_output: _Tensor | None,
+        d_h: _Tensor | None,
+        d_c: _Tensor | None,
         needs: Sequence[bool],
         n_threads: int,
-    ) -> list[CapsuleType | None] | None: ...
+    ) -> list[_Tensor | None] | None: ...
 
 @final
 class Examples:

@@ -1,9 +1,11 @@
-//! Tensors in and out as DLPack's capsules, without a copy and without NumPy: a capsule costs a
-//! fraction of an array, which is what counts in a call of a few microseconds.
+//! Tensors in and out by DLPack, without a copy and without NumPy, which is what counts in a call of
+//! a few microseconds.
 //!
-//! The layout is that of DLPack before version 1 (`dlpack.h`), which every torch speaks.
+//! torch gives the functions of its exchange to extensions since 2.10 (`DLPackExchangeAPI` of
+//! `dlpack.h`, from DLPack 1.2 on). Before, tensors go through capsules, of the layout before
+//! DLPack 1, which every torch speaks.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -11,10 +13,13 @@ use std::sync::Arc;
 use ndarray::{ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCapsule, PyCapsuleMethods};
+use pyo3::types::{PyCapsule, PyCapsuleMethods, PyType};
 
 /// A capsule that nobody has taken over yet.
 const NAME: &CStr = c"dltensor";
+
+/// A capsule of the exchange's functions.
+const EXCHANGE: &CStr = c"dlpack_exchange_api";
 
 /// `kDLCPU`.
 const CPU: i32 = 1;
@@ -49,12 +54,231 @@ struct Tensor {
     byte_offset: u64,
 }
 
+/// `DLPackVersion`.
+#[repr(C)]
+struct Version {
+    major: u32,
+    minor: u32,
+}
+
 /// `DLManagedTensor`.
 #[repr(C)]
-struct Managed {
+struct Unversioned {
     tensor: Tensor,
     context: *mut c_void,
-    deleter: Option<unsafe extern "C" fn(*mut Managed)>,
+    deleter: Option<unsafe extern "C" fn(*mut Unversioned)>,
+}
+
+/// `DLManagedTensorVersioned`.
+#[repr(C)]
+struct Versioned {
+    version: Version,
+    context: *mut c_void,
+    deleter: Option<unsafe extern "C" fn(*mut Versioned)>,
+    flags: u64,
+    tensor: Tensor,
+}
+
+/// A tensor with what owns its memory.
+trait Managed: Sized {
+    fn new(tensor: Tensor, deleter: unsafe extern "C" fn(*mut Self)) -> Self;
+    fn parts(&mut self) -> (&mut Tensor, &mut *mut c_void);
+}
+
+impl Managed for Unversioned {
+    fn new(tensor: Tensor, deleter: unsafe extern "C" fn(*mut Self)) -> Self {
+        Unversioned {
+            tensor,
+            context: ptr::null_mut(),
+            deleter: Some(deleter),
+        }
+    }
+    fn parts(&mut self) -> (&mut Tensor, &mut *mut c_void) {
+        (&mut self.tensor, &mut self.context)
+    }
+}
+
+impl Managed for Versioned {
+    fn new(tensor: Tensor, deleter: unsafe extern "C" fn(*mut Self)) -> Self {
+        Versioned {
+            version: Version { major: 1, minor: 0 },
+            context: ptr::null_mut(),
+            deleter: Some(deleter),
+            flags: 0,
+            tensor,
+        }
+    }
+    fn parts(&mut self) -> (&mut Tensor, &mut *mut c_void) {
+        (&mut self.tensor, &mut self.context)
+    }
+}
+
+/// `DLPackExchangeAPI`, as far as it is used.
+#[repr(C)]
+struct Functions {
+    version: Version,
+    /// The functions of an older version, and one that makes tensors: pointers.
+    unused: [usize; 2],
+    /// The tensor of a Python object, to be deleted by whom it is given; -1 with an exception set.
+    from_python:
+        Option<unsafe extern "C" fn(from: *mut ffi::PyObject, to: *mut *mut Versioned) -> c_int>,
+    /// The Python object of a tensor, which it takes over; -1 with an exception set.
+    to_python:
+        Option<unsafe extern "C" fn(from: *mut Versioned, to: *mut *mut ffi::PyObject) -> c_int>,
+}
+
+/// How tensors of a library go in and out.
+#[pyclass(name = "Exchange", module = "rnncore._core", frozen)]
+pub(super) struct Exchange {
+    functions: Option<&'static Functions>,
+    kinds: Vec<Py<PyType>>,
+    is_view: Py<PyAny>,
+    to_capsule: Py<PyAny>,
+    from_capsule: Py<PyAny>,
+}
+
+#[pymethods]
+impl Exchange {
+    /// `api` is the library's `__dlpack_c_exchange_api__`, if it has one; `kinds` are the types whose
+    /// tensors hold numbers, unless `is_view` says of one that it holds others than it stands for.
+    #[new]
+    fn new(
+        api: Option<&Bound<'_, PyCapsule>>,
+        kinds: Vec<Py<PyType>>,
+        is_view: Py<PyAny>,
+        to_capsule: Py<PyAny>,
+        from_capsule: Py<PyAny>,
+    ) -> Self {
+        let functions = api.and_then(|api| {
+            let functions = api.pointer_checked(Some(EXCHANGE)).ok()?;
+            // SAFETY: a capsule of this name points to a `DLPackExchangeAPI`, which is there as long
+            // as the process; what is read first, the version, is the same in all of them.
+            let version = unsafe { functions.cast::<Version>().as_ref() };
+            // SAFETY: as above, and the fields are those of version 1.
+            (version.major == 1).then(|| unsafe { functions.cast::<Functions>().as_ref() })
+        });
+        Exchange {
+            functions: functions.filter(|f| f.from_python.is_some() && f.to_python.is_some()),
+            kinds,
+            is_view,
+            to_capsule,
+            from_capsule,
+        }
+    }
+}
+
+impl Exchange {
+    /// The tensor of an object; None unless it holds its own numbers in memory.
+    pub fn hold<'py>(&self, object: &Bound<'py, PyAny>) -> Option<Held<'py>> {
+        let (py, kind) = (object.py(), object.get_type());
+        if !self.kinds.iter().any(|known| known.is(&kind)) {
+            return None;
+        }
+        // An object for which this fails is none whose numbers can be read.
+        if self
+            .is_view
+            .bind(py)
+            .call1((object,))
+            .ok()?
+            .is_truthy()
+            .ok()?
+        {
+            return None;
+        }
+        let Some(from_python) = self.functions.and_then(|f| f.from_python) else {
+            let capsule = self.to_capsule.bind(py).call1((object,)).ok()?;
+            return Held::of_capsule(capsule.cast_into().ok()?);
+        };
+        let mut managed = ptr::null_mut();
+        // SAFETY: the object is of a type that the functions are of, and attached.
+        if unsafe { from_python(object.as_ptr(), &mut managed) } != 0 {
+            drop(PyErr::take(py));
+            return None;
+        }
+        NonNull::new(managed).map(Held::of_managed)
+    }
+}
+
+/// A tensor of Python's that lives at least as long as this.
+pub(super) struct Held<'py> {
+    tensor: NonNull<Tensor>,
+    #[expect(dead_code, reason = "dropped with the tensor")]
+    owner: Owner<'py>,
+}
+
+enum Owner<'py> {
+    Managed(NonNull<Versioned>),
+    #[expect(dead_code, reason = "kept alive")]
+    Capsule(Bound<'py, PyCapsule>),
+}
+
+impl Drop for Owner<'_> {
+    fn drop(&mut self) {
+        if let Owner::Managed(managed) = self {
+            // SAFETY: the tensor was given to us, and is deleted once, here.
+            unsafe {
+                if let Some(deleter) = managed.as_ref().deleter {
+                    deleter(managed.as_ptr());
+                }
+            }
+        }
+    }
+}
+
+impl<'py> Held<'py> {
+    fn of_managed(managed: NonNull<Versioned>) -> Self {
+        // SAFETY: the pointer is to a `DLManagedTensorVersioned`, within which the tensor lies.
+        let tensor = unsafe { NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor) };
+        Held {
+            tensor,
+            owner: Owner::Managed(managed),
+        }
+    }
+
+    fn of_capsule(capsule: Bound<'py, PyCapsule>) -> Option<Self> {
+        let managed = capsule
+            .pointer_checked(Some(NAME))
+            .ok()?
+            .cast::<Unversioned>();
+        // SAFETY: a capsule of this name holds a `DLManagedTensor`, within which the tensor lies.
+        let tensor = unsafe { NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor) };
+        Some(Held {
+            tensor,
+            owner: Owner::Capsule(capsule),
+        })
+    }
+
+    /// Its numbers; None unless they lie on the CPU, are of this type and aligned.
+    ///
+    /// Nobody may write to them meanwhile, as with a borrowed NumPy array.
+    pub fn view<T: Scalar>(&self) -> Option<ArrayViewD<'_, T>> {
+        // SAFETY: the tensor lives as long as its owner: a capsule that was made for us, so that
+        // nobody takes it over, or a managed tensor that is deleted when this is dropped.
+        let tensor = unsafe { self.tensor.as_ref() };
+        let dimensions = usize::try_from(tensor.dimensions).ok()?;
+        let sizes = |from: *mut i64| -> Option<Vec<usize>> {
+            if dimensions == 0 {
+                return Some(Vec::new());
+            }
+            if from.is_null() {
+                return None;
+            }
+            // SAFETY: `from` is not null, and DLPack has it point to as many numbers as dimensions.
+            let sizes = unsafe { slice::from_raw_parts(from, dimensions) };
+            sizes.iter().map(|&size| size.try_into().ok()).collect()
+        };
+        let (shape, strides) = (sizes(tensor.shape)?, sizes(tensor.strides)?);
+        let data = tensor.data.wrapping_byte_add(tensor.byte_offset as usize);
+        let data = data.cast::<T>();
+        let fits = tensor.device.kind == CPU && tensor.data_type == type_of::<T>();
+        if !fits || data.is_null() || !data.is_aligned() || shape.contains(&0) {
+            return None;
+        }
+        let shape = IxDyn(&shape).strides(IxDyn(&strides));
+        // SAFETY: the memory belongs to the capsule's tensor, of this type, shape and strides, which
+        // were checked to be no less than 0, at an address that was checked to be aligned.
+        Some(unsafe { ArrayView::from_shape_ptr(shape, data) })
+    }
 }
 
 /// What may lie in a tensor.
@@ -81,56 +305,23 @@ fn type_of<T: Scalar>() -> DataType {
     }
 }
 
-/// The tensor of a capsule; None unless it lies on the CPU, is of this type and aligned.
-///
-/// Nobody may write to it meanwhile, as with a borrowed NumPy array.
-pub(super) fn view<'a, T: Scalar>(capsule: &'a Bound<'_, PyCapsule>) -> Option<ArrayViewD<'a, T>> {
-    let managed = capsule.pointer_checked(Some(NAME)).ok()?;
-    // SAFETY: a capsule of this name holds a `DLManagedTensor`, which lives as long as the capsule,
-    // since nobody renames it while it is borrowed.
-    let tensor = &unsafe { managed.cast::<Managed>().as_ref() }.tensor;
-    let dimensions = usize::try_from(tensor.dimensions).ok()?;
-    let sizes = |from: *mut i64| -> Option<Vec<usize>> {
-        if dimensions == 0 {
-            return Some(Vec::new());
-        }
-        if from.is_null() {
-            return None;
-        }
-        // SAFETY: `from` is not null, and DLPack has it point to as many numbers as dimensions.
-        let sizes = unsafe { slice::from_raw_parts(from, dimensions) };
-        sizes.iter().map(|&size| size.try_into().ok()).collect()
-    };
-    let (shape, strides) = (sizes(tensor.shape)?, sizes(tensor.strides)?);
-    let data = tensor.data.wrapping_byte_add(tensor.byte_offset as usize);
-    let data = data.cast::<T>();
-    let fits = tensor.device.kind == CPU && tensor.data_type == type_of::<T>();
-    if !fits || data.is_null() || !data.is_aligned() || shape.contains(&0) {
-        return None;
-    }
-    let shape = IxDyn(&shape).strides(IxDyn(&strides));
-    // SAFETY: the memory belongs to the capsule's tensor, of this type, shape and strides, which
-    // were checked to be no less than 0, at an address that was checked to be aligned.
-    Some(unsafe { ArrayView::from_shape_ptr(shape, data) })
-}
-
-/// Numbers in several capsules' tensors, each a part of its own.
+/// Numbers in several tensors, each a part of its own.
 pub(super) struct Shared<T> {
     start: NonNull<T>,
     length: usize,
-    owner: Arc<Owner<T>>,
+    owner: Arc<Numbers<T>>,
 }
 
 /// Frees what it holds when the last tensor is gone.
-struct Owner<T>(#[expect(dead_code, reason = "kept alive")] Vec<T>);
+struct Numbers<T>(#[expect(dead_code, reason = "kept alive")] Vec<T>);
 
-/// A tensor that a capsule holds, and what it points to.
-struct Given<T> {
-    managed: Managed,
+/// A tensor for somebody else, and what it points to.
+struct Given<M, T> {
+    managed: M,
     shape: [i64; DIMENSIONS],
     strides: [i64; DIMENSIONS],
     #[expect(dead_code, reason = "kept alive")]
-    owner: Arc<Owner<T>>,
+    owner: Arc<Numbers<T>>,
 }
 
 impl<T: Scalar> Shared<T> {
@@ -140,7 +331,7 @@ impl<T: Scalar> Shared<T> {
         Shared {
             start,
             length: values.len(),
-            owner: Arc::new(Owner(values)),
+            owner: Arc::new(Numbers(values)),
         }
     }
 
@@ -152,9 +343,31 @@ impl<T: Scalar> Shared<T> {
     pub fn give<'py>(
         &self,
         py: Python<'py>,
+        exchange: &Exchange,
         offset: usize,
         shape: &[usize],
-    ) -> PyResult<Bound<'py, PyCapsule>> {
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let Some(to_python) = exchange.functions.and_then(|f| f.to_python) else {
+            let managed = self.managed::<Unversioned>(offset, shape).cast();
+            // SAFETY: the pointer is to a `DLManagedTensor`, as the name promises, that lives until
+            // its deleter is called, by `destroy` or by whoever has taken it over.
+            let capsule = unsafe {
+                PyCapsule::new_with_pointer_and_destructor(py, managed, NAME, Some(destroy))
+            }?;
+            return exchange.from_capsule.bind(py).call1((capsule,));
+        };
+        let managed = self.managed::<Versioned>(offset, shape);
+        let mut object = ptr::null_mut();
+        // SAFETY: the tensor lives until whoever has taken it over calls its deleter; attached.
+        if unsafe { to_python(managed.as_ptr(), &mut object) } != 0 {
+            return Err(PyErr::fetch(py));
+        }
+        // SAFETY: with success, the function gives an object that is ours.
+        unsafe { Bound::from_owned_ptr_or_err(py, object) }
+    }
+
+    /// The same as a tensor that lives until its deleter is called.
+    fn managed<M: Managed>(&self, offset: usize, shape: &[usize]) -> NonNull<M> {
         let count: usize = shape.iter().product();
         assert!(shape.len() <= DIMENSIONS && offset + count <= self.length);
         let (mut sizes, mut strides) = ([0; DIMENSIONS], [0; DIMENSIONS]);
@@ -163,45 +376,38 @@ impl<T: Scalar> Shared<T> {
             (sizes[axis], strides[axis]) = (size as i64, stride);
             stride *= size as i64;
         }
+        let tensor = Tensor {
+            // SAFETY: `offset` was checked to lie within the vector.
+            data: unsafe { self.start.add(offset) }.as_ptr().cast(),
+            device: Device { kind: CPU, id: 0 },
+            dimensions: shape.len() as i32,
+            data_type: type_of::<T>(),
+            shape: ptr::null_mut(),
+            strides: ptr::null_mut(),
+            byte_offset: 0,
+        };
         let given = Box::into_raw(Box::new(Given {
-            managed: Managed {
-                tensor: Tensor {
-                    // SAFETY: `offset` was checked to lie within the vector.
-                    data: unsafe { self.start.add(offset) }.as_ptr().cast(),
-                    device: Device { kind: CPU, id: 0 },
-                    dimensions: shape.len() as i32,
-                    data_type: type_of::<T>(),
-                    shape: ptr::null_mut(),
-                    strides: ptr::null_mut(),
-                    byte_offset: 0,
-                },
-                context: ptr::null_mut(),
-                deleter: Some(delete::<T>),
-            },
+            managed: M::new(tensor, delete::<M, T>),
             shape: sizes,
             strides,
             owner: Arc::clone(&self.owner),
         }));
         // SAFETY: `given` came from a box just now, and nobody else has it.
         unsafe {
-            (*given).managed.tensor.shape = (&raw mut (*given).shape).cast();
-            (*given).managed.tensor.strides = (&raw mut (*given).strides).cast();
-            (*given).managed.context = given.cast();
+            let (tensor, context) = (*given).managed.parts();
+            tensor.shape = (&raw mut (*given).shape).cast();
+            tensor.strides = (&raw mut (*given).strides).cast();
+            *context = given.cast();
         }
         // SAFETY: `given` came from a box, so it is not null, and `managed` lies within it.
-        let managed = unsafe { NonNull::new_unchecked(&raw mut (*given).managed) };
-        // SAFETY: the pointer is to a `DLManagedTensor`, as the name promises, that lives until its
-        // deleter is called, by `destroy` or by whoever has taken it over.
-        unsafe {
-            PyCapsule::new_with_pointer_and_destructor(py, managed.cast(), NAME, Some(destroy))
-        }
+        unsafe { NonNull::new_unchecked(&raw mut (*given).managed) }
     }
 }
 
-/// The deleter of what [`Shared::give`] made.
-unsafe extern "C" fn delete<T>(managed: *mut Managed) {
+/// The deleter of what [`Shared::managed`] made.
+unsafe extern "C" fn delete<M: Managed, T>(managed: *mut M) {
     // SAFETY: whoever owns a tensor calls its deleter, once; its context is the box that holds it.
-    drop(unsafe { Box::from_raw((*managed).context.cast::<Given<T>>()) });
+    drop(unsafe { Box::from_raw((*managed).parts().1.cast::<Given<M, T>>()) });
 }
 
 /// The destructor of a capsule: deletes the tensor unless somebody has taken it over, and the name
@@ -211,7 +417,7 @@ unsafe extern "C" fn destroy(capsule: *mut ffi::PyObject) {
     // `DLManagedTensor` that nobody has deleted.
     unsafe {
         if ffi::PyCapsule_IsValid(capsule, NAME.as_ptr()) == 1 {
-            let managed = ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast::<Managed>();
+            let managed = ffi::PyCapsule_GetPointer(capsule, NAME.as_ptr()).cast::<Unversioned>();
             if let Some(deleter) = (*managed).deleter {
                 deleter(managed);
             }

@@ -21,12 +21,18 @@ pub(super) enum Form {
 
 impl Form {
     /// The form of rows with this many dimensions.
-    pub fn of(dimensions: usize, has_counts: bool, batch_first: bool) -> Option<Self> {
+    pub fn of(
+        dimensions: usize,
+        has_counts: bool,
+        batch_first: bool,
+        is_single: bool,
+    ) -> Option<Self> {
         match (dimensions, has_counts) {
+            (2, false) if is_single => Some(Form::Single),
+            _ if is_single => None,
             (3, false) if batch_first => Some(Form::Sequences),
             (3, false) => Some(Form::Steps),
             (2, true) => Some(Form::Packed),
-            (2, false) => Some(Form::Single),
             _ => None,
         }
     }

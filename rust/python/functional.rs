@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::{ArrayView3, ArrayViewD, ArrayViewMut3, Ix1};
 use pyo3::prelude::*;
-use pyo3::types::PyCapsule;
+use pyo3::types::{PyList, PyTuple};
 
 use super::arrays::choose;
-use super::dlpack::{Scalar, Shared, view};
+use super::dlpack::{Exchange, Held, Scalar, Shared};
 use super::either::{Either, dispatch};
 use super::form::{Form, lengths_of};
 use crate::boundary::Rows;
@@ -39,6 +39,7 @@ type Left<E> = Mutex<Option<Kept<E>>>;
 #[pyclass(name = "Functional", module = "rnncore._core", frozen)]
 pub(super) struct PyFunctional {
     inner: Either<Slot<f32>, Slot<f64>>,
+    exchange: Py<Exchange>,
     config: Config,
     layout: Layout,
 }
@@ -47,6 +48,7 @@ pub(super) struct PyFunctional {
 #[pyclass(name = "Record", module = "rnncore._core", frozen)]
 pub(super) struct PyRecord {
     inner: Either<Left<f32>, Left<f64>>,
+    exchange: Py<Exchange>,
     form: Form,
 }
 
@@ -131,25 +133,23 @@ fn with_weights<E: Element + Scalar>(
     Ok(Arc::clone(&slot))
 }
 
-/// A tensor for Python.
-type Capsule<'py> = Bound<'py, PyCapsule>;
+/// What forward makes: the output, unless there is none but the states, and these.
+type Made<'py, E> = (Bound<'py, PyTuple>, Form, Option<Kept<E>>);
 
-/// Those that are needed.
-type Gradients<'py> = Vec<Option<Capsule<'py>>>;
+/// The tensors of a call.
+struct Tensors<'py> {
+    weights: Vec<Held<'py>>,
+    x: Held<'py>,
+    h0: Held<'py>,
+    c0: Option<Held<'py>>,
+    counts: Option<Held<'py>>,
+}
 
-/// The output, unless there is none but the states, and these.
-type Outputs<'py> = Vec<Capsule<'py>>;
-
-/// What forward makes.
-type Made<'py, E> = (Outputs<'py>, Form, Option<Kept<E>>);
-
-struct Arguments<'a, 'py> {
-    weights: &'a [Capsule<'py>],
-    x: &'a Capsule<'py>,
-    h0: &'a Capsule<'py>,
-    c0: Option<&'a Capsule<'py>>,
-    counts: Option<&'a Capsule<'py>>,
+/// The rest of a call.
+#[derive(Clone, Copy)]
+struct How {
     batch_first: bool,
+    is_single: bool,
     keep: bool,
     n_threads: usize,
 }
@@ -166,30 +166,32 @@ struct Given<'a, E> {
 }
 
 impl<'a, E: Element + Scalar> Given<'a, E> {
-    fn read(arguments: &Arguments<'a, '_>, config: &Config, layout: &Layout) -> Option<Self> {
+    fn read(
+        tensors: &'a Tensors<'_>,
+        how: How,
+        (config, layout): (&Config, &Layout),
+    ) -> Option<Self> {
         let entries = layout.entries();
-        let x = view::<E>(arguments.x)?;
-        let form = Form::of(x.ndim(), arguments.counts.is_some(), arguments.batch_first)?;
+        let x = tensors.x.view::<E>()?;
+        let packed = tensors.counts.is_some();
+        let form = Form::of(x.ndim(), packed, how.batch_first, how.is_single)?;
         let x = form.rows(x)?;
-        let h0 = form.state(view::<E>(arguments.h0)?)?;
-        let c0 = match arguments.c0 {
-            Some(c0) => Some(form.state(view::<E>(c0)?)?),
+        let h0 = form.state(tensors.h0.view::<E>()?)?;
+        let c0 = match &tensors.c0 {
+            Some(c0) => Some(form.state(c0.view::<E>()?)?),
             None => None,
         };
         let batch = h0.shape()[1];
-        let lengths = match arguments.counts {
+        let lengths = match &tensors.counts {
             Some(counts) => {
-                let counts = view::<i64>(counts)?.into_dimensionality::<Ix1>().ok()?;
+                let counts = counts.view::<i64>()?.into_dimensionality::<Ix1>().ok()?;
                 Some(lengths_of(&counts.to_vec(), batch, x.shape()[0])?)
             }
             None if form == Form::Single => Some(vec![1; batch]),
             None => None,
         };
-        let weights = arguments
-            .weights
-            .iter()
-            .map(view)
-            .collect::<Option<Vec<_>>>()?;
+        let weights = tensors.weights.iter().map(Held::view);
+        let weights = weights.collect::<Option<Vec<_>>>()?;
         let [hidden, memory] = config.states_shapes(batch);
         let fits = x.shape().last() == Some(&config.input_size)
             && (lengths.is_some() || x.shape()[1] == batch)
@@ -227,14 +229,15 @@ fn forward<'py, E: Element + Scalar>(
     py: Python<'py>,
     slot: &Slot<E>,
     (config, layout): (&Config, &Layout),
-    arguments: &Arguments<'_, 'py>,
+    (exchange, tensors): (&Exchange, &Tensors<'py>),
+    how: How,
 ) -> PyResult<Option<Made<'py, E>>> {
-    let Some(given) = Given::<E>::read(arguments, config, layout) else {
+    let Some(given) = Given::<E>::read(tensors, how, (config, layout)) else {
         return Ok(None);
     };
-    let &Arguments {
+    let How {
         keep, n_threads, ..
-    } = arguments;
+    } = how;
     let form = given.form;
     let mut shape = given.x.shape().to_vec();
     if form == Form::Sequences {
@@ -279,9 +282,10 @@ fn forward<'py, E: Element + Scalar>(
     ];
     for (values, shape) in parts {
         if let Some(values) = values {
-            outputs.push(Shared::new(values).give(py, 0, shape)?);
+            outputs.push(Shared::new(values).give(py, exchange, 0, shape)?);
         }
     }
+    let outputs = PyTuple::new(py, outputs)?;
     Ok(Some((outputs, form, keep.then_some((model, tape)))))
 }
 
@@ -295,22 +299,26 @@ type Last<'a, E> = (
 
 fn gradients<'a, E: Element + Scalar>(
     form: Form,
-    [dy, dh, dc]: [Option<&'a Capsule<'_>>; 3],
+    [dy, dh, dc]: &'a [Option<Held<'_>>; 3],
 ) -> Option<Last<'a, E>> {
-    let state = |gradient: Option<&'a Capsule<'_>>| {
-        gradient.map_or(Some(None), |g| form.state(view::<E>(g)?).map(Some))
+    let state = |gradient: &'a Option<Held<'_>>| match gradient {
+        Some(gradient) => Some(Some(form.state(gradient.view::<E>()?)?)),
+        None => Some(None),
     };
-    let rows = dy.map_or(Some(None), |dy| form.rows(view::<E>(dy)?).map(Some));
-    Some((rows?, state(dh)?, state(dc)?))
+    let rows = match dy {
+        Some(dy) => Some(form.rows(dy.view::<E>()?)?),
+        None => None,
+    };
+    Some((rows, state(dh)?, state(dc)?))
 }
 
 fn backward<'py, E: Element + Scalar>(
     py: Python<'py>,
     record: &Left<E>,
-    form: Form,
-    given: [Option<&Capsule<'py>>; 3],
+    (exchange, form): (&Exchange, Form),
+    given: &[Option<Held<'py>>; 3],
     (needs, n_threads): (&[bool], usize),
-) -> PyResult<Option<Gradients<'py>>> {
+) -> PyResult<Option<Bound<'py, PyList>>> {
     let Some((dy, dh, dc)) = gradients::<E>(form, given) else {
         return Ok(None);
     };
@@ -374,27 +382,28 @@ fn backward<'py, E: Element + Scalar>(
     ];
     for (values, need, shape) in inputs {
         gradients.push(match values.filter(|_| need) {
-            Some(values) => Some(Shared::new(values).give(py, 0, shape)?),
+            Some(values) => Some(Shared::new(values).give(py, exchange, 0, shape)?),
             None => None,
         });
     }
     let weights = Shared::new(weights);
     for (entry, &need) in model.layout().entries().iter().zip(need_weights) {
         gradients.push(match need {
-            true => Some(weights.give(py, entry.offset, &entry.shape)?),
+            true => Some(weights.give(py, exchange, entry.offset, &entry.shape)?),
             false => None,
         });
     }
-    Ok(Some(gradients))
+    Ok(Some(PyList::new(py, gradients)?))
 }
 
 #[pymethods]
 impl PyFunctional {
     #[new]
-    #[pyo3(signature = (cell, input_size, hidden_size, num_layers, bias, bidirectional, proj_size,
-        dtype))]
+    #[pyo3(signature = (exchange, cell, input_size, hidden_size, num_layers, bias, bidirectional,
+        proj_size, dtype))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn new(
+        exchange: Py<Exchange>,
         cell: &str,
         input_size: usize,
         hidden_size: usize,
@@ -426,51 +435,80 @@ impl PyFunctional {
         };
         Ok(PyFunctional {
             inner,
+            exchange,
             config,
             layout,
         })
     }
 
-    /// None if these are not what the stack computes: of its type and sizes, on the CPU.
-    #[pyo3(signature = (weights, x, h0, c0, batch_sizes, batch_first, keep, n_threads))]
+    /// The outputs, as a tuple, and a record to keep; None if these are not what the stack
+    /// computes: of its type and sizes, in memory on the CPU.
+    #[pyo3(signature = (weights, x, h0, c0, batch_sizes, batch_first, is_single, keep,
+        n_threads))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn forward<'py>(
         &self,
         py: Python<'py>,
-        weights: Vec<Capsule<'py>>,
-        x: &Capsule<'py>,
-        h0: &Capsule<'py>,
-        c0: Option<&Capsule<'py>>,
-        batch_sizes: Option<&Capsule<'py>>,
+        weights: Vec<Bound<'py, PyAny>>,
+        x: &Bound<'py, PyAny>,
+        h0: &Bound<'py, PyAny>,
+        c0: Option<&Bound<'py, PyAny>>,
+        batch_sizes: Option<&Bound<'py, PyAny>>,
         batch_first: bool,
+        is_single: bool,
         keep: bool,
         n_threads: usize,
-    ) -> PyResult<Option<(Outputs<'py>, Option<PyRecord>)>> {
-        let arguments = Arguments {
-            weights: &weights,
-            x,
-            h0,
-            c0,
-            counts: batch_sizes,
+    ) -> PyResult<Option<(Bound<'py, PyTuple>, Option<PyRecord>)>> {
+        let exchange = self.exchange.get();
+        let tensors = || {
+            Some(Tensors {
+                weights: weights
+                    .iter()
+                    .map(|weight| exchange.hold(weight))
+                    .collect::<Option<_>>()?,
+                x: exchange.hold(x)?,
+                h0: exchange.hold(h0)?,
+                c0: hold(exchange, c0)?,
+                counts: hold(exchange, batch_sizes)?,
+            })
+        };
+        let Some(tensors) = tensors() else {
+            return Ok(None);
+        };
+        let (stack, given) = ((&self.config, &self.layout), (exchange, &tensors));
+        let how = How {
             batch_first,
+            is_single,
             keep,
             n_threads,
         };
-        let stack = (&self.config, &self.layout);
+        let record = |inner, form| PyRecord {
+            inner,
+            exchange: self.exchange.clone_ref(py),
+            form,
+        };
         Ok(match &self.inner {
             Either::F32(slot) => {
-                forward(py, slot, stack, &arguments)?.map(|(outputs, form, kept)| {
+                forward(py, slot, stack, given, how)?.map(|(outputs, form, kept)| {
                     let inner = kept.map(|kept| Either::F32(Mutex::new(Some(kept))));
-                    (outputs, inner.map(|inner| PyRecord { inner, form }))
+                    (outputs, inner.map(|inner| record(inner, form)))
                 })
             }
             Either::F64(slot) => {
-                forward(py, slot, stack, &arguments)?.map(|(outputs, form, kept)| {
+                forward(py, slot, stack, given, how)?.map(|(outputs, form, kept)| {
                     let inner = kept.map(|kept| Either::F64(Mutex::new(Some(kept))));
-                    (outputs, inner.map(|inner| PyRecord { inner, form }))
+                    (outputs, inner.map(|inner| record(inner, form)))
                 })
             }
         })
+    }
+}
+
+/// The tensor of what may be there; None if it is there and cannot be read.
+fn hold<'py>(exchange: &Exchange, object: Option<&Bound<'py, PyAny>>) -> Option<Option<Held<'py>>> {
+    match object {
+        Some(object) => exchange.hold(object).map(Some),
+        None => Some(None),
     }
 }
 
@@ -487,14 +525,22 @@ impl PyRecord {
     fn backward<'py>(
         &self,
         py: Python<'py>,
-        d_output: Option<&Capsule<'py>>,
-        d_h: Option<&Capsule<'py>>,
-        d_c: Option<&Capsule<'py>>,
+        d_output: Option<&Bound<'py, PyAny>>,
+        d_h: Option<&Bound<'py, PyAny>>,
+        d_c: Option<&Bound<'py, PyAny>>,
         needs: Vec<bool>,
         n_threads: usize,
-    ) -> PyResult<Option<Gradients<'py>>> {
-        let given = [d_output, d_h, d_c];
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let exchange = self.exchange.get();
+        let (Some(dy), Some(dh), Some(dc)) = (
+            hold(exchange, d_output),
+            hold(exchange, d_h),
+            hold(exchange, d_c),
+        ) else {
+            return Ok(None);
+        };
+        let (to, given) = ((exchange, self.form), [dy, dh, dc]);
         let how = (&needs[..], n_threads);
-        dispatch!(self.inner, record => backward(py, record, self.form, given, how))
+        dispatch!(self.inner, record => backward(py, record, to, &given, how))
     }
 }

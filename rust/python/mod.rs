@@ -75,6 +75,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(available_isas, module)?)?;
     module.add_class::<stack::PyStack>()?;
     module.add_class::<stack::PyTape>()?;
+    module.add_class::<dlpack::Exchange>()?;
     module.add_class::<functional::PyFunctional>()?;
     module.add_class::<functional::PyRecord>()?;
     module.add_class::<optimizer::PyOptimizer>()?;

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,37 +19,32 @@ from torch.utils._device import DeviceContext
 
 from rnncore import _core
 
-if TYPE_CHECKING:
-    from typing_extensions import CapsuleType
-
 _DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
-# Tensors that hold their own numbers; a subclass may stand for something else.
-_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+# How tensors go into Rust and out. A subclass may stand for something else than numbers in memory,
+# and those of a negated view are not those in memory; torch's functions for C are there since 2.10.
+_exchange = _core.Exchange(
+    getattr(Tensor, "__dlpack_c_exchange_api__", None),
+    [Tensor, torch.nn.Parameter],
+    Tensor.is_neg,
+    torch._C._to_dlpack,
+    torch._C._from_dlpack,
+)
 
 # h, or (h, c).
 States = tuple[Tensor, ...]
 
 
 class Call(NamedTuple):
-    """What is called: all but the tensors."""
+    """What is called: all but the tensors, whose shapes say the rest."""
 
     cell: str
-    input_size: int
-    hidden_size: int
-    # 0 where h is no projection.
-    proj_size: int
     num_layers: int
     bias: bool
     bidirectional: bool
     batch_first: bool
     # Whether `x` is (B, I), one step, with states (B, H).
     single: bool
-
-    @property
-    def state_size(self) -> int:
-        """Columns of h."""
-        return self.proj_size or self.hidden_size
 
     def fits(self, x: Tensor, batch_sizes: Tensor | None, states: States) -> bool:
         """Whether there is something to compute, and states have its size."""
@@ -66,11 +61,11 @@ class Call(NamedTuple):
                 # How many rows are left at the first step only the numbers say.
                 batch = states[0].shape[1] if states[0].dim() == 3 else 0
             axes = (rows, batch)
-        widths = (self.state_size, self.hidden_size)[: 2 if self.cell == "lstm" else 1]
+        _, hidden_size, proj_size = sizes_of(x, states)
         return (
-            (not self.proj_size or (self.proj_size < self.hidden_size and not self.single))
-            and len(states) == len(widths)
-            and all(s.shape == (*axes, width) for s, width in zip(states, widths, strict=True))
+            (not proj_size or (proj_size < hidden_size and not self.single))
+            and len(states) == (2 if self.cell == "lstm" else 1)
+            and all(state.shape[:-1] == axes for state in states)
         )
 
     def through_torch(
@@ -93,66 +88,60 @@ class Call(NamedTuple):
         return tuple(found)
 
 
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 
 
-def find_weight_shapes(call: Call) -> list[tuple[int, ...]]:
-    """Shapes of the weights, in order."""
-    rows = _GATES[call.cell] * call.hidden_size
+def find_weight_shapes(call: Call, sizes: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    """Shapes of the weights, in order, for the sizes of `sizes_of`."""
+    input_size, hidden_size, proj_size = sizes
+    rows, state_size = GATES[call.cell] * hidden_size, proj_size or hidden_size
     directions = 2 if call.bidirectional else 1
     shapes = []
     for layer in range(call.num_layers):
-        width = call.state_size * directions if layer else call.input_size
-        of_direction: list[tuple[int, ...]] = [(rows, width), (rows, call.state_size)]
+        width = state_size * directions if layer else input_size
+        of_direction: list[tuple[int, ...]] = [(rows, width), (rows, state_size)]
         of_direction += [(rows,), (rows,)] if call.bias else []
-        of_direction += [(call.proj_size, call.hidden_size)] if call.proj_size else []
+        of_direction += [(proj_size, hidden_size)] if proj_size else []
         shapes += of_direction * directions
     return shapes
 
 
-def sizes_of(states: States) -> tuple[int, int]:
-    """Return `hidden_size` and `proj_size`, which torch tells by the columns of h and c."""
+def sizes_of(x: Tensor, states: States) -> tuple[int, int, int]:
+    """Return `input_size`, `hidden_size` and `proj_size`, which is 0 where h is no projection.
+
+    torch tells a projection by the columns of h and c, which each have one dimension or more.
+    """
     h, c = states[0].shape[-1], states[-1].shape[-1]
-    return c, 0 if h == c else h
+    return x.shape[-1], c, 0 if h == c else h
 
 
-# What `torch.utils.dlpack` calls in the end, some microseconds later.
-_to_capsule = torch._C._to_dlpack
-_from_capsule = torch._C._from_dlpack
+# What a call asks each time, without the way there.
+_interpreter = torch._C._functorch.peek_interpreter_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_tracing = torch._C._get_tracing_state
+_is_autocast = torch.is_autocast_enabled
 
 
-def _capsules(tensors: Sequence[Tensor]) -> list[CapsuleType] | None:
-    """Return what Rust reads; None unless all hold their own numbers in memory."""
-    for tensor in tensors:
-        # The numbers of a negated view are not those in memory.
-        if type(tensor) not in _PLAIN or tensor.is_neg():
-            return None
-    try:
-        return [_to_capsule(tensor) for tensor in tensors]
-    except (RuntimeError, ValueError, BufferError):
-        # Sparse and nested ones, one that stands for many, other devices.
-        return None
-
-
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether something besides autograd follows each operation here."""
     return (
         # Transforms of torch.func, among them vmap; forward-mode differentiation.
-        torch._C._functorch.peek_interpreter_stack() is not None
+        _interpreter() is not None
         or forward_ad._current_level >= 0
         # Modes that see each operation: fake tensors, tracing and counting. A default device is a
         # mode too, but of what makes tensors alone.
-        or torch._C._len_torch_dispatch_stack() > 0
-        or any(type(mode) is not DeviceContext for mode in _function_modes())
-        or torch._C._get_tracing_state() is not None
-        or torch.is_autocast_enabled("cpu")
+        or _dispatch_modes() > 0
+        or (_function_modes() > 0 and _is_function_mode_on())
+        or _tracing() is not None
+        or _is_autocast("cpu")
     )
 
 
-def _function_modes() -> list[Any]:
-    """Return the modes that see functions of torch."""
-    depth = torch._C._len_torch_function_stack()
-    return [torch._C._get_function_stack_at(i) for i in range(depth)] if depth else []
+def _is_function_mode_on() -> bool:
+    """Whether a mode sees functions of torch."""
+    modes = [torch._C._get_function_stack_at(i) for i in range(_function_modes())]
+    return any(type(mode) is not DeviceContext for mode in modes)
 
 
 class _Byte(np.ndarray):
@@ -202,11 +191,9 @@ def run(
     -------
     output, h, c : tensors, as torch's operation of the cell gives them
         Without `c` where the cell has none, and without `output` for a single step. None if the
-        kernels do not compute this, here and now: it is left to torch. So are errors, which torch
-        names.
+        kernels do not compute this: it is left to torch, as all is while `is_watched`. So are
+        errors, which torch names.
     """
-    if _is_watched():
-        return None
     h0, c0 = states if len(states) == 2 else (states[0], None)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
     found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
@@ -229,29 +216,20 @@ def forward(
     keep: bool,
 ) -> tuple[tuple[Tensor, ...], _core.Record | None] | None:
     """Compute what `run` says without autograd, and what backward needs if it is to be kept."""
-    tensors = [x, h0, *weights]
-    tensors += [] if c0 is None else [c0]
-    tensors += [] if batch_sizes is None else [batch_sizes]
-    capsules = _capsules(tensors)
-    functional = _functional(call, weights) if capsules else None
-    if capsules is None or functional is None:
+    functional = _functional(call, x, h0, c0, weights)
+    if functional is None:
         return None
-    counts = None if batch_sizes is None else capsules.pop()
-    memory = None if c0 is None else capsules.pop()
-    found = functional.forward(
-        capsules[2:],
-        capsules[0],
-        capsules[1],
-        memory,
-        counts,
+    return functional.forward(
+        weights,
+        x,
+        h0,
+        c0,
+        batch_sizes,
         call.batch_first,
+        call.single,
         keep,
         torch.get_num_threads(),
     )
-    if found is None:
-        return None
-    outputs, record = found
-    return tuple([_from_capsule(output) for output in outputs]), record
 
 
 # The stack that packed a model's weights last, by the id of the first weight, while that lives.
@@ -261,7 +239,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_stacks.clear)
 
 
-def _functional(call: Call, weights: Sequence[Tensor]) -> _core.Functional | None:
+def _functional(
+    call: Call, x: Tensor, h0: Tensor, c0: Tensor | None, weights: Sequence[Tensor]
+) -> _core.Functional | None:
     """Return the stack of these weights; None if they are not of one that there is."""
     weight = weights[0]
     key = id(weight)
@@ -270,20 +250,22 @@ def _functional(call: Call, weights: Sequence[Tensor]) -> _core.Functional | Non
         reference, known_call, dtype, functional = known
         if reference() is weight and known_call == call and dtype is weight.dtype:
             return functional
+    sizes = input_size, hidden_size, proj_size = sizes_of(x, (h0,) if c0 is None else (h0, c0))
     if (
         weight.dtype not in _DTYPES
-        or call.proj_size > call.hidden_size
-        or [weight.shape for weight in weights] != find_weight_shapes(call)
+        or proj_size > hidden_size
+        or [weight.shape for weight in weights] != find_weight_shapes(call, sizes)
     ):
         return None
     functional = _core.Functional(
+        _exchange,
         call.cell,
-        call.input_size,
-        call.hidden_size,
+        input_size,
+        hidden_size,
         call.num_layers,
         call.bias,
         call.bidirectional,
-        call.proj_size,
+        proj_size,
         _DTYPES[weight.dtype],
     )
 
@@ -346,26 +328,22 @@ def backward(
     -------
     gradients : one for each of `tensors`, None where there is none
     """
-    given = [gradient for gradient in gradients if gradient is not None]
-    if not given:
+    if all(gradient is None for gradient in gradients):
         return [None] * len(tensors)
-    # Not where gradients are differentiated themselves, or are no numbers in memory.
-    capsules = None if torch.is_grad_enabled() or _is_watched() else _capsules(given)
     found = None
-    if capsules:
+    # Not where gradients are differentiated themselves, or somebody sees each operation.
+    if not (torch.is_grad_enabled() or is_watched()):
         if record is None or record.is_used():
             x, h0, c0, *weights = tensors
             made = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
             record = made[1] if made else None
-        places = iter(capsules)
-        parts = [None if gradient is None else next(places) for gradient in gradients]
-        parts = [None, *parts] if call.single else parts
+        parts = [None, *gradients] if call.single else gradients
         d_output, d_h, d_c = parts if len(parts) == 3 else (*parts, None)
         if record is not None:
             found = record.backward(d_output, d_h, d_c, needs, torch.get_num_threads())
     if found is None:
         return _backward_through_torch(call, batch_sizes, tensors, needs, gradients)
-    return [None if capsule is None else _from_capsule(capsule) for capsule in found]
+    return found
 
 
 def _backward_through_torch(

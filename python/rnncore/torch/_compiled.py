@@ -26,6 +26,7 @@ from rnncore.torch._autograd import (
 
 _TYPES = (torch.float32, torch.float64)
 
+# What `Call` holds.
 _CALL = "str cell, int num_layers, bool bias, bool bidirectional, bool batch_first, bool single"
 _TENSORS = "Tensor x, Tensor? batch_sizes, Tensor h0, Tensor? c0, Tensor[] weights"
 
@@ -42,7 +43,9 @@ def _serves(
         or x.dtype not in _TYPES
     ):
         return False
-    shapes = find_weight_shapes(call)
+    if not (x.dim() and states and all(state.dim() for state in states)):
+        return False
+    shapes = find_weight_shapes(call, sizes_of(x, states))
     return (
         all(t.dtype is x.dtype and t.device.type == "cpu" for t in (x, *states, *weights))
         and call.fits(x, batch_sizes, states)
@@ -63,18 +66,8 @@ def run(
         return None
     h0, c0 = states if len(states) == 2 else (states[0], None)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-    found = torch.ops.rnncore.forward(x, batch_sizes, h0, c0, list(weights), *_settings(call), keep)
+    found = torch.ops.rnncore.forward(x, batch_sizes, h0, c0, list(weights), *call, keep)
     return tuple(found[1 if call.single else 0 : 3 if call.cell == "lstm" else 2])
-
-
-def _settings(call: Call) -> tuple[Any, ...]:
-    """Return the values of `_CALL`: what tensors do not say."""
-    return call.cell, call.num_layers, call.bias, call.bidirectional, call.batch_first, call.single
-
-
-def _call(x: Tensor, h0: Tensor, c0: Tensor | None, settings: Sequence[Any]) -> Call:
-    cell, *rest = settings
-    return Call(cell, x.shape[-1], *sizes_of((h0,) if c0 is None else (h0, c0)), *rest)
 
 
 def _forward(
@@ -86,7 +79,7 @@ def _forward(
     *rest: Any,
 ) -> tuple[Tensor, ...]:
     *settings, keep = rest
-    call = _call(x, h0, c0, settings)
+    call = Call(*settings)
     states = (h0,) if c0 is None else (h0, c0)
     found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
     if found is None:
@@ -107,14 +100,13 @@ def _forward_shapes(
     weights: Sequence[Tensor],
     *rest: Any,
 ) -> tuple[Tensor, ...]:
-    *settings, keep = rest
-    call = _call(x, h0, c0, settings)
-    width = call.state_size * (2 if call.bidirectional else 1)
+    call = Call(*rest[:-1])
+    width = h0.shape[-1] * (2 if call.bidirectional else 1)
     return (
         x.new_empty(0 if call.single else (*x.shape[:-1], width)),
         x.new_empty(h0.shape),
         x.new_empty(0 if c0 is None else c0.shape),
-        x.new_empty(int(keep), dtype=torch.uint8),
+        x.new_empty(int(rest[-1]), dtype=torch.uint8),
     )
 
 
@@ -128,7 +120,7 @@ def _backward(
     *rest: Any,
 ) -> list[Tensor]:
     *settings, d_output, d_h, d_c, needs = rest
-    call = _call(x, h0, c0, settings)
+    call = Call(*settings)
     gradients = [d_h, d_c] if call.single else [d_output, d_h, d_c]
     gradients = gradients if call.cell == "lstm" else gradients[:-1]
     tensors = [x, h0, c0, *weights]

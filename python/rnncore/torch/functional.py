@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rnncore.torch import _autograd, _compiled
-from rnncore.torch._autograd import Call, States, sizes_of
+from rnncore.torch._autograd import GATES, Call, States
 
 __all__ = [
     "gru",
@@ -36,7 +36,13 @@ __all__ = [
 ]
 
 _VF: Any = torch._VF
-_jit: Any = torch.jit
+
+# The calls of one step, by cell and bias.
+_STEPS = {
+    (cell, bias): Call(cell, 1, bias, False, False, True)
+    for cell in GATES
+    for bias in (True, False)
+}
 
 
 def lstm(x: Tensor, /, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -136,7 +142,8 @@ def rnn_relu_cell(x: Tensor, hx: Tensor, /, *weights: Tensor | None) -> Tensor:
 
 def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
     found = None
-    if len(args) == 8 and isinstance(x, Tensor) and x.dim():
+    run = _kernels()
+    if run is not None and len(args) == 8:
         # What follows the input of torch's two signatures is told by where the states stand.
         packed = isinstance(args[0 if cell == "lstm" else 1], Tensor)
         if packed:
@@ -145,17 +152,18 @@ def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
         else:
             hx, weights, bias, num_layers, dropout, train, bidirectional, batch_first = args
             batch_sizes = None
-        states = _states(cell, hx)
+        states = _states(cell, x, hx)
         if states:
-            sizes = x.shape[-1], *sizes_of(states)
-            call = Call(cell, *sizes, num_layers, bias, bidirectional, batch_first, False)
-            drops = train and dropout and num_layers > 1
-            compute = _with_dropout if drops else _run
-            found = compute(call, x, batch_sizes, states, weights, dropout)
+            call = Call(cell, num_layers, bias, bidirectional, batch_first, False)
+            if train and dropout and num_layers > 1:
+                found = _with_dropout(run, call, x, batch_sizes, states, weights, dropout)
+            else:
+                found = run(call, x, batch_sizes, states, weights)
     return getattr(_VF, cell)(x, *args) if found is None else found
 
 
 def _with_dropout(
+    run: Any,
     call: Call,
     x: Tensor,
     batch_sizes: Tensor | None,
@@ -171,10 +179,10 @@ def _with_dropout(
     for layer in range(call.num_layers):
         if layer:
             output = torch.dropout(output, dropout, True)
-        one = call._replace(input_size=output.shape[-1], num_layers=1, batch_first=False)
+        one = call._replace(num_layers=1, batch_first=False)
         its_states = tuple(state[layer * rows : (layer + 1) * rows] for state in states)
         its_weights = weights[layer * each : (layer + 1) * each]
-        found = _run(one, output, batch_sizes, its_states, its_weights)
+        found = run(one, output, batch_sizes, its_states, its_weights)
         if found is None and layer:
             found = one.through_torch(output, batch_sizes, its_states, its_weights)
         if found is None:
@@ -186,34 +194,34 @@ def _with_dropout(
 
 
 def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> Any:
-    states = _states(cell, hx)
-    given = [weight for weight in weights if weight is not None]
-    fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
-    if fits and states and isinstance(x, Tensor) and x.dim() == 2:
-        sizes = x.shape[-1], *sizes_of(states)
-        call = Call(cell, *sizes, 1, len(given) == 4, False, False, True)
-        found = _run(call, x, None, states, given)
-        if found is not None:
-            return found if cell == "lstm" else found[0]
+    run = _kernels()
+    if run is not None:
+        given = [weight for weight in weights if weight is not None]
+        states = _states(cell, x, hx)
+        fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
+        if fits and states:
+            found = run(_STEPS[cell, len(given) == 4], x, None, states, given)
+            if found is not None:
+                return found if cell == "lstm" else found[0]
     return getattr(_VF, f"{cell}_cell")(x, hx, *weights)
 
 
-def _run(call: Call, *given: Any) -> tuple[Tensor, ...] | None:
-    """Compute a call by our kernels; None if that is for torch to do."""
-    run = _compiled.run if torch.compiler.is_compiling() else _autograd.run
-    return run(call, *given[:4])
+def _kernels() -> Any:
+    """Return what computes a call by our kernels; None where all is for torch to do."""
+    if torch.compiler.is_compiling():
+        return _compiled.run
+    return None if _autograd.is_watched() else _autograd.run
 
 
-def _states(cell: str, hx: Any) -> States:
-    """Return the states, of one dimension or more, as a tuple; an empty one if they are not."""
-    if _jit.is_tracing():
-        # Sizes are tensors, and each comparison of them a warning.
-        return ()
+def _states(cell: str, x: Any, hx: Any) -> States:
+    """Return the states as a tuple; an empty one if a tensor is none or has no dimensions."""
     states = tuple(hx) if cell == "lstm" else (hx,)
-    fits = len(states) == (2 if cell == "lstm" else 1) and all(
-        isinstance(state, Tensor) and state.dim() for state in states
-    )
-    return states if fits else ()
+    if len(states) != (2 if cell == "lstm" else 1):
+        return ()
+    for tensor in (x, *states):
+        if not (isinstance(tensor, Tensor) and tensor.dim()):
+            return ()
+    return states
 
 
 def _compile_as_part(function: Any) -> None:
