@@ -15,6 +15,7 @@ import torch
 import rnncore
 from rnncore import nn, optim
 
+from .children import CHILD_DOES
 from .layers import ISAS, Call, assert_same_bits, build, every_cell, named, threads
 
 OURS = ["RNNCORE_NUM_THREADS", "RNNCORE_ISA", "OMP_NUM_THREADS"]
@@ -202,27 +203,7 @@ assert count() == before + 2, (before, count())
     run(code)
 
 
-FORK = (
-    WORK
-    + """
-import signal
-
-def child_does(job):
-    # A child that hangs is killed, which its exit status shows.
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        try:
-            job()
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == 0, status
-"""
-)
+FORK = WORK + CHILD_DOES
 
 
 def test_a_forked_child_computes():

@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import pack_sequence
 import rnncore.torch
 from rnncore.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, _autograd, functional
 
+from .torchs import parts, same, theirs
+
 LAYERS = [RNN, LSTM, GRU]
 CELLS = [RNNCell, LSTMCell, GRUCell]
 
@@ -20,20 +22,6 @@ CELLS = [RNNCell, LSTMCell, GRUCell]
 @pytest.fixture(autouse=True)
 def a_seed():
     torch.manual_seed(0)
-
-
-def theirs(module):
-    return rnncore.torch.revert(copy.deepcopy(module))
-
-
-def parts(value):
-    if isinstance(value, torch.Tensor):
-        return [value]
-    return [tensor for part in value if part is not None for tensor in parts(part)]
-
-
-def same(ours, expected, tolerance=1e-9):
-    torch.testing.assert_close(parts(ours), parts(expected), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("kind", LAYERS)
@@ -238,116 +226,6 @@ def test_errors_are_torchs(number):
             module(x, state)
         messages.append((type(caught.value), str(caught.value)))
     assert messages[0] == messages[1]
-
-
-# What is left to torch.
-
-
-def test_autocast_half_and_meta(calls):
-    layer, x = LSTM(3, 4), torch.randn(5, 2, 3)
-    with torch.autocast("cpu", torch.bfloat16):
-        same(layer(x), theirs(layer)(x), 0)
-    half = copy.deepcopy(layer).bfloat16()
-    same(half(x.bfloat16()), theirs(half)(x.bfloat16()), 0)
-    assert LSTM(3, 4, device="meta")(torch.empty(5, 2, 3, device="meta"))[0].is_meta
-    assert not calls
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_transforms(kind, calls):
-    layer = kind(3, 4, dtype=torch.float64)
-    x = torch.randn(5, 2, 3, dtype=torch.float64)
-    weights = dict(layer.named_parameters())
-
-    def loss(weights):
-        return torch.func.functional_call(layer, weights, (x,))[0].pow(2).sum()
-
-    found = torch.func.grad(loss)(weights)
-    assert not calls
-    expected = torch.autograd.grad(layer(x)[0].pow(2).sum(), list(weights.values()))
-    same(list(found.values()), expected)
-    assert len(calls) == 1
-
-
-def test_vmap_is_torchs(calls):
-    layer, x = GRU(3, 4), torch.randn(6, 5, 2, 3)
-    messages = []
-    for module in (layer, theirs(layer)):
-        # torch has none for recurrent operations.
-        with pytest.raises(RuntimeError) as caught:
-            torch.func.vmap(lambda x, run=module: run(x)[0])(x)
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-    assert not calls
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-def test_forward_mode(calls):
-    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    found = []
-    with torch.autograd.forward_ad.dual_level():
-        dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        for module in (layer, theirs(layer)):
-            found.append(list(torch.autograd.forward_ad.unpack_dual(module(dual)[0])))
-    same(*found)
-    assert not calls
-
-
-def test_gradients_of_many_at_once():
-    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    found = []
-    for module in (layer, theirs(layer)):
-        output = module(x)[0]
-        many = torch.eye(output.numel(), dtype=x.dtype).view(-1, *output.shape)
-        weights = list(module.parameters())
-        found.append(torch.autograd.grad(output, weights, many, is_grads_batched=True))
-    same(*found)
-
-
-def test_gradients_of_gradients():
-    layer = LSTM(3, 4, 2, dropout=0.5, dtype=torch.float64)
-    x = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
-    found = []
-    for module in (layer, theirs(layer)):
-        torch.manual_seed(1)
-        (dx,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
-        found.append(
-            torch.autograd.grad(dx.pow(2).sum(), [x, *module.parameters()], allow_unused=True)
-        )
-    same(*found)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
-@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
-def test_scripted_and_exported():
-    class Model(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = GRU(3, 4)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.layer(x)[0]
-
-    model, x = Model(), torch.randn(5, 2, 3)
-    expected = model(x)
-    same(torch.jit.script(copy.deepcopy(model))(x), expected, 1e-6)
-    same(torch.export.export(model, (x,)).module()(x), expected, 1e-6)
-
-
-@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # torch 2.4's own
-def test_checkpointing(calls):
-    layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
-    weights = list(layer.parameters())
-    expected = torch.autograd.grad(layer(x)[0].sum(), weights)
-    output, _ = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
-    # Nothing is kept until it is made anew, once.
-    assert output.grad_fn.record is None
-    assert not _autograd._bytes
-    same(torch.autograd.grad(output.sum(), weights), expected, 0)
-    assert len(calls) == 3
-    assert not _autograd._bytes
 
 
 # Around the modules.

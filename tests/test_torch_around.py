@@ -9,6 +9,9 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import rnncore.torch
 from rnncore.torch import GRU, LSTM, LSTMCell, _autograd, functional
 
+from .torchs import same, theirs
+
+LAYERS = ["RNN", "LSTM", "GRU"]
 DOUBLE = {"dtype": torch.float64}
 
 
@@ -25,8 +28,8 @@ def step(module, x):
     return output, dict(zip(names, gradients, strict=True))
 
 
-def compare(ours, theirs, x):
-    torch.testing.assert_close(step(ours, x), step(theirs, x), rtol=1e-9, atol=1e-9)
+def compare(ours, expected, x):
+    torch.testing.assert_close(step(ours, x), step(expected, x), rtol=1e-9, atol=1e-9)
 
 
 class Doubled(torch.nn.Module):
@@ -72,19 +75,20 @@ def test_computed_weights_leave_no_stacks():
     assert len(_autograd._stacks) <= before + 1
 
 
-def test_hooks_run(calls):
-    layer, seen = LSTM(3, 4), []
-    layer.register_forward_pre_hook(lambda module, inputs: seen.append("before"))
-    layer.register_forward_hook(lambda module, inputs, output: seen.append("after"))
-    layer.register_full_backward_hook(lambda module, *gradients: seen.append("back"))
-    layer.weight_hh_l0.register_hook(lambda gradient: seen.append("weight") or 2 * gradient)
-    x = torch.randn(5, 2, 3, requires_grad=True)
-    layer(x)[0].sum().backward()
-    assert sorted(seen) == ["after", "back", "before", "weight"]
-    plain = rnncore.torch.revert(LSTM(3, 4))
-    plain.load_state_dict(layer.state_dict())
-    plain(x)[0].sum().backward()
-    torch.testing.assert_close(layer.weight_hh_l0.grad, 2 * plain.weight_hh_l0.grad)
+@pytest.mark.parametrize("name", LAYERS)
+def test_hooks(name, calls):
+    layer = getattr(rnncore.torch, name)(3, 4)
+    x, found = torch.randn(5, 2, 3, requires_grad=True), []
+    for module in (layer, theirs(layer)):
+        seen = []
+        module.register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
+        module.register_forward_hook(lambda _, args, out, seen=seen: seen.append((args, out)))
+        module.register_full_backward_hook(lambda _, dx, dy, seen=seen: seen.append((dx, dy)))
+        module.weight_hh_l0.register_hook(lambda g, seen=seen: seen.append(g))
+        module(x)[0].sum().backward()
+        assert len(seen) == 3
+        found.append(seen)
+    same(*found, 1e-6)
     assert len(calls) == 1
 
 
@@ -100,13 +104,32 @@ def test_shared_and_moved(calls):
     assert len(calls) == 5
 
 
-def test_weights_of_the_call(calls):
-    layer, x = GRU(3, 4, **DOUBLE), torch.randn(5, 2, 3, **DOUBLE)
-    other = {name: 2 * weight.detach() for name, weight in layer.named_parameters()}
-    found = torch.func.functional_call(layer, other, (x,))
-    twin = copy.deepcopy(layer)
-    twin.load_state_dict(other)
-    torch.testing.assert_close(found, twin(x))
+@pytest.mark.parametrize("name", LAYERS)
+def test_flattened_parameters_stay(name):
+    layer = getattr(rnncore.torch, name)(3, 4, 2)
+    x = torch.randn(5, 2, 3)
+    before, parameters = layer(x)[0], list(layer.parameters())
+    layer.flatten_parameters()
+    assert all(a is b for a, b in zip(layer.parameters(), parameters, strict=True))
+    assert torch.equal(layer(x)[0], before)
+    # Weights of another type, and weights that were exchanged, are seen.
+    doubled = layer.double()
+    same(doubled(x.double())[0], theirs(doubled)(x.double())[0])
+    layer.weight_hh_l0 = torch.nn.Parameter(torch.zeros_like(layer.weight_hh_l0))
+    layer.flatten_parameters()
+    same(layer(x.double())[0], theirs(layer)(x.double())[0])
+
+
+def test_weights_given_from_outside(calls):
+    layer, x = LSTM(3, 4, 2, **DOUBLE), torch.randn(5, 2, 3, **DOUBLE)
+    weights = {k: torch.randn_like(v).requires_grad_() for k, v in layer.named_parameters()}
+    found = []
+    for module in (layer, theirs(layer)):
+        output = torch.func.functional_call(module, weights, (x,))[0]
+        found.append((output, torch.autograd.grad(output.sum(), list(weights.values()))))
+    same(*found)
+    # They did not stay.
+    same(layer(x), theirs(layer)(x))
     assert len(calls) == 2
 
 
@@ -153,7 +176,7 @@ def test_numbers_that_are_not_in_memory(calls):
     layer = GRU(3, 4, **DOUBLE)
     negated = torch.randn(5, 2, 3, dtype=torch.complex128).conj().imag
     assert negated.is_neg()
-    twin = rnncore.torch.revert(copy.deepcopy(layer))
+    twin = theirs(layer)
     torch.testing.assert_close(layer(negated), twin(negated))
     sparse = torch.randn(5, 3, **DOUBLE).to_sparse()
     messages = []
@@ -221,10 +244,9 @@ def test_a_default_device_does_not_keep_the_kernels_away(calls):
 def test_no_sequences(kind):
     # Batches may be empty, as the last of a loader with a sampler of its own.
     ours = getattr(rnncore.torch, kind)(3, 4, **DOUBLE)
-    theirs = rnncore.torch.revert(copy.deepcopy(ours))
     x = torch.zeros((0, 3) if "Cell" in kind else (5, 0, 3), requires_grad=True, **DOUBLE)
     found = []
-    for module in (ours, theirs):
+    for module in (ours, theirs(ours)):
         output = module(x)
         output = output[0] if isinstance(output, tuple) else output
         wanted = [x, *module.parameters()]

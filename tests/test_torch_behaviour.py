@@ -3,7 +3,6 @@
 Where torch has no words for a rule, its own module is asked beside ours.
 """
 
-import copy
 import functools
 import inspect
 import warnings
@@ -11,7 +10,6 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
 from torch.nn.utils.rnn import (
     PackedSequence,
     pack_padded_sequence,
@@ -21,6 +19,8 @@ from torch.nn.utils.rnn import (
 )
 
 import rnncore.torch
+
+from .torchs import same, theirs
 
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
@@ -49,10 +49,6 @@ def build(kind, layers=2, **options):
     return getattr(rnncore.torch, name)(3, 4, layers, **given, **options, dtype=torch.float64)
 
 
-def theirs(module):
-    return rnncore.torch.revert(copy.deepcopy(module))
-
-
 def random(*size):
     return torch.randn(*size, dtype=torch.float64)
 
@@ -72,10 +68,6 @@ def start(layer, batch):
     sizes = [layer.proj_size or layer.hidden_size]
     sizes += [layer.hidden_size] if isinstance(layer, nn.LSTM) else []
     return [random(rows, batch, size) for size in sizes]
-
-
-def same(ours, expected, tolerance=1e-9):
-    torch.testing.assert_close(ours, expected, rtol=tolerance, atol=tolerance)
 
 
 def outcome(work):
@@ -436,62 +428,6 @@ def test_calls(name):
     assert refused > 30
 
 
-# Around the parameters.
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_flattened_parameters_stay(name):
-    layer = getattr(rnncore.torch, name)(3, 4, 2)
-    x = torch.randn(5, 2, 3)
-    before, parameters = layer(x)[0], list(layer.parameters())
-    layer.flatten_parameters()
-    assert all(a is b for a, b in zip(layer.parameters(), parameters, strict=True))
-    assert torch.equal(layer(x)[0], before)
-    # Weights of another type, and weights that were exchanged, are seen.
-    doubled = layer.double()
-    same(doubled(x.double())[0], theirs(doubled)(x.double())[0])
-    layer.weight_hh_l0 = nn.Parameter(torch.zeros_like(layer.weight_hh_l0))
-    layer.flatten_parameters()
-    same(layer(x.double())[0], theirs(layer)(x.double())[0])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda layer: nn.utils.parametrizations.weight_norm(layer, "weight_hh_l0"),
-        lambda layer: nn.utils.parametrizations.orthogonal(layer, "weight_hh_l0"),
-        lambda layer: prune.l1_unstructured(layer, "weight_ih_l0", 0.5),
-    ],
-    ids=["weight norm", "orthogonal", "pruned"],
-)
-def test_weights_that_are_computed(change):
-    layer = rnncore.torch.RNN(4, 4, 2, dtype=torch.float64)
-    expected = nn.RNN(4, 4, 2, dtype=torch.float64)
-    expected.load_state_dict(layer.state_dict())
-    x, found = random(5, 2, 4), []
-    for module in (layer, expected):
-        change(module)
-        output = module(x)[0]
-        found.append((output, torch.autograd.grad(output.pow(2).sum(), list(module.parameters()))))
-    same(*found)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_hooks(name):
-    layer = getattr(rnncore.torch, name)(3, 4)
-    x, found = torch.randn(5, 2, 3, requires_grad=True), []
-    for module in (layer, theirs(layer)):
-        seen = []
-        module.register_forward_pre_hook(lambda _, args: (args[0] * 2, *args[1:]))
-        module.register_forward_hook(lambda _, args, out, seen=seen: seen.append((args, out)))
-        module.register_full_backward_hook(lambda _, dx, dy, seen=seen: seen.append((dx, dy)))
-        module.weight_hh_l0.register_hook(lambda g, seen=seen: seen.append(g))
-        module(x)[0].sum().backward()
-        assert len(seen) == 3
-        found.append(seen)
-    same(*found, 1e-6)
-
-
 @pytest.mark.parametrize("name", LAYERS + CELLS)
 def test_arguments_by_name(name):
     module = getattr(rnncore.torch, name)(3, 4)
@@ -501,15 +437,3 @@ def test_arguments_by_name(name):
     same(by_name, by_place, 0)
     if isinstance(end, tuple):
         same(module(x, list(end)), by_place, 0)
-
-
-def test_weights_given_from_outside():
-    layer, x = build("LSTM"), random(5, 2, 3)
-    weights = {k: random(*v.shape).requires_grad_() for k, v in layer.named_parameters()}
-    found = []
-    for module in (layer, theirs(layer)):
-        output = torch.func.functional_call(module, weights, (x,))[0]
-        found.append((output, torch.autograd.grad(output.sum(), list(weights.values()))))
-    same(*found)
-    # They did not stay.
-    same(layer(x), theirs(layer)(x))

@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
+from .children import CHILD_DOES
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system"),
 ]
 
-COMMON = """
-import os
-import signal
+COMMON = f"""
 import threading
 
 import numpy as np
@@ -31,22 +31,7 @@ import rnncore.torch
 
 torch.set_num_threads(2)
 rnncore.set_num_threads(2)
-
-def child_does(job):
-    # A child that hangs is killed, which its exit status shows.
-    child = os.fork()
-    if child == 0:
-        signal.alarm(60)
-        try:
-            torch.set_num_threads(1)  # torch's own threads do not come back after a fork
-            job()
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status == 0, status
+{CHILD_DOES}
 """
 
 
@@ -168,7 +153,7 @@ def a_child_trains():
         with torch.no_grad():
             torch.set_num_threads(2)  # ours do
             output = layer(x)[0].numpy()
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)  # torch's own do not come back after a fork
         assert (output == want.numpy()).all()
         torch.save(train(), "trained.pt")
 
@@ -188,6 +173,7 @@ def a_child_forked_amid_calls_of_a_layer_calls_it():
                 layer(x)
 
     def job():
+        torch.set_num_threads(1)  # torch's own do not come back after a fork
         with torch.no_grad():
             assert torch.equal(layer(x)[0], want)
 
