@@ -184,18 +184,24 @@ def test_a_record_that_is_not_found_is_made_again(monkeypatch, counts):
     assert counts["beside"] == 2
 
 
-def test_packed_rows(counts):
-    layer = LSTM(3, 4, dtype=torch.float64)
+# The compiler looks at outputs of a graph that was cut.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU])
+@pytest.mark.parametrize("has_state", [False, True], ids=["no state", "state"])
+def test_packed_rows(kind, has_state, counts):
+    layer = kind(3, 4, 2, bidirectional=True, dtype=torch.float64)
     packed = pack_sequence([torch.randn(n, 3, dtype=torch.float64) for n in (5, 3, 3)])
-    h, c = torch.randn(2, 1, 3, 4, dtype=torch.float64)
+    states = torch.randn(2, 4, 3, 4, dtype=torch.float64).unbind()
+    state = None if not has_state else states if kind is LSTM else states[0]
 
     def call(data, batch_sizes):
-        output, ends = layer(PackedSequence(data, batch_sizes), (h, c))
-        return output.data, *ends
+        output, end = layer(PackedSequence(data, batch_sizes), state)
+        return output.data, *(end if kind is LSTM else (end,))
 
     run, rest = compiled(call, fullgraph=False), packed.batch_sizes
     found = [outcome(f, list(layer.parameters()), packed.data, rest) for f in (run, call)]
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-9)
+    assert sum(counts.values()) == 2
 
 
 def test_beside_the_graph(counts):

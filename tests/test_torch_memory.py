@@ -1,0 +1,35 @@
+"""How much memory calls of torch modules take, in MB: padding takes none."""
+
+import pytest
+
+from .memory import grown
+
+# Threads and packed weights are there before anything is measured.
+BEGINNING = """
+import torch
+from torch.nn.utils.rnn import PackedSequence
+from rnncore.torch import GRU, LSTM, RNN
+
+torch.set_num_threads(2)
+
+def made(kind, *sizes, **options):
+    layer = kind(*sizes, **options)
+    layer(torch.randn(40, 16, sizes[0]))[0].sum().backward()
+    return layer
+"""
+
+
+@pytest.mark.slow
+def test_packed_sequences_are_not_padded():
+    # One sequence of 20,000 steps and 500 of one: 20,500 rows, and 10 million with padding, of
+    # which each column takes 40 MB. A row has 64 inputs, 64 outputs and some numbers of the gates.
+    before = """
+layers = [made(kind, 64, 64) for kind in (RNN, GRU, LSTM)]
+x = torch.randn(20_500, 64, requires_grad=True)
+packed = PackedSequence(x, torch.tensor([501] + [1] * 19_999))
+"""
+    code = """
+for layer in layers:
+    layer(packed)[0].data.sum().backward()
+"""
+    assert grown(BEGINNING + before, code) < 200
