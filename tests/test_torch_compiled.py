@@ -10,6 +10,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_sequence
 from rnncore.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, _autograd, _compiled
 
 pytest.importorskip("torch._dynamo")
+# What older compilers do not do.
+since_2_7 = pytest.mark.skipif(torch.__version__ < (2, 7), reason="an older compiler")
 # What the compiler says for itself is much.
 logging.getLogger("torch.__trace").propagate = False
 
@@ -204,6 +206,7 @@ def test_packed_rows(kind, has_state, counts):
     assert sum(counts.values()) == 2
 
 
+@since_2_7
 def test_beside_the_graph(counts):
     """Without the compiler's leave, modules run as they do without it."""
     model = torch.nn.ModuleList([LSTM(3, 3 + i) for i in range(9)])
@@ -221,7 +224,7 @@ def test_beside_the_graph(counts):
     assert counts == {"graph": 0, "beside": 18}
 
 
-def test_what_is_left_to_torch(counts):
+def test_autocast_is_left_to_torch(counts):
     model = model_of(GRU, dtype=torch.float32)
     x = torch.randn(5, 2, 3)
 
@@ -230,13 +233,17 @@ def test_what_is_left_to_torch(counts):
             return model(x)
 
     torch.testing.assert_close(compiled(halved)(x), halved(x))
-    layer = model.layer
+    assert counts["graph"] == 0
+
+
+@since_2_7
+def test_transforms_are_left_to_torch(counts):
+    layer, x = GRU(6, 4), torch.randn(5, 2, 6)
     weights = dict(layer.named_parameters())
-    inner = torch.randn(5, 2, 6)
 
     def gradients(weights):
         def loss(weights):
-            return torch.func.functional_call(layer, weights, (inner,))[0].pow(2).sum()
+            return torch.func.functional_call(layer, weights, (x,))[0].pow(2).sum()
 
         return torch.func.grad(loss)(weights)
 
@@ -245,6 +252,7 @@ def test_what_is_left_to_torch(counts):
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")
+@since_2_7
 def test_exports_do_not_need_us():
     model = model_of(LSTM, dtype=torch.float32)
     x = torch.randn(5, 2, 3)

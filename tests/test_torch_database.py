@@ -165,7 +165,9 @@ def test_tensors_that_are_not_contiguous(name, training):
 
 
 @all_modules
-@pytest.mark.filterwarnings("ignore:You are using `torch.load`:FutureWarning")  # torch 2.4's own
+@pytest.mark.filterwarnings(
+    "ignore:You are using `torch.load`:FutureWarning"
+)  # an older torch's own
 def test_copies_and_state_dicts(name):
     for sample, ours, theirs in samples(name, torch.float32, False):
         assert list(ours.state_dict()) == list(theirs.state_dict())

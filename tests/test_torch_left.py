@@ -180,7 +180,7 @@ def test_scripted_and_exported():
     same(torch.export.export(model, (x,)).module()(x), expected, 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # torch 2.4's own
+@pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # an older torch's own
 def test_checkpointing(calls):
     layer, x = GRU(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
     weights = list(layer.parameters())

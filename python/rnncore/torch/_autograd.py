@@ -174,7 +174,7 @@ def _are_saved_tensors_hooked() -> bool:
     return _top_hooks is None or _top_hooks(True) is not None
 
 
-# Before torch 2.5 nobody can ask.
+# An older torch cannot be asked.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 

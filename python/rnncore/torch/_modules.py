@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.modules import rnn
 from torch.nn.utils.parametrize import is_parametrized
 
 from rnncore._validate import describe
@@ -18,10 +20,16 @@ _Module = TypeVar("_Module", bound=nn.Module)
 def _with_kernels(module: type[nn.Module]) -> Callable[..., Any]:
     """Return torch's own ``forward``, checks and all, with our operations for ``_VF``."""
     forward: Any = module.forward
-    names = {**forward.__globals__, "_VF": functional}
     return FunctionType(
-        forward.__code__, names, forward.__name__, forward.__defaults__, forward.__closure__
+        forward.__code__, vars(_names), forward.__name__, forward.__defaults__, forward.__closure__
     )
+
+
+# What stands around torch's forwards, our operations for ``_VF``. As a module, since the compiler
+# looks for it by its name.
+_names = ModuleType("rnncore.torch._names")
+vars(_names).update(vars(rnn) | {"__name__": _names.__name__, "_VF": functional})
+sys.modules[_names.__name__] = _names
 
 
 class _Kernels:

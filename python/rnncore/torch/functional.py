@@ -179,7 +179,8 @@ def _with_dropout(
     for layer in range(call.num_layers):
         if layer:
             output = torch.dropout(output, dropout, True)
-        one = call._replace(num_layers=1, batch_first=False)
+        # Not by `_replace`, which an older compiler does not follow.
+        one = Call(call.cell, 1, call.bias, call.bidirectional, False, call.single)
         its_states = tuple(state[layer * rows : (layer + 1) * rows] for state in states)
         its_weights = weights[layer * each : (layer + 1) * each]
         found = run(one, output, batch_sizes, its_states, its_weights)
