@@ -1,6 +1,7 @@
 """The benchmark against other libraries: it notices a wrong result, and it runs."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -147,5 +148,21 @@ def test_a_wrong_module_of_ours_is_noticed(monkeypatch: pytest.MonkeyPatch):
         rows = [row for row in torch_modules.workloads(scope) if row.what["batch"] == 2]
         assert [row.what["pass"] for row in rows] == ["forward", "step"]
         assert [bool(row.wrong) for row in rows] == [convert is convert_badly] * 2
+    torch.set_num_threads(threads[0])
+    rnncore.set_num_threads(threads[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_module_is_timed_beside_itself():
+    torch = pytest.importorskip("torch")
+    import rnncore
+    from topics import Scope, torch_modules
+
+    threads = torch.get_num_threads(), rnncore.get_num_threads()
+    with torch._dynamo.config.patch(allow_rnn=False):
+        rows = list(torch_modules.workloads(Scope(1, True, ["GRU"], forms=["compiled"])))
+    assert [set(row.runs) for row in rows] == [{"rnncore", "torch", "compiled"}] * 2
+    assert not any(row.wrong for row in rows)
     torch.set_num_threads(threads[0])
     rnncore.set_num_threads(threads[1])

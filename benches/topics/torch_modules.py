@@ -10,6 +10,7 @@ values and the gradients are checked against torch's before anything is timed.
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -46,8 +47,8 @@ class Job:
     A module and what it is called on.
 
     `form` is "layer", "packed" (lengths uniform in 5..T), "loop" (the cell's module called step by
-    step), "model" (embedding, layer, head, cross entropy and SGD) or "overhead" (a layer beside
-    `rnncore.nn`'s).
+    step), "model" (embedding, layer, head, cross entropy and SGD), "overhead" (a layer beside
+    `rnncore.nn`'s) or "compiled" (a layer beside itself inside `torch.compile`).
     """
 
     form: str
@@ -80,6 +81,7 @@ class Job:
 
 def jobs(forms: Sequence[str], cells: Sequence[str], grid: Iterable[Shape]) -> Iterator[Job]:
     """Give the rows of the table, those of `grid` first."""
+    has_compiler = shutil.which("g++") is not None  # torch.compile builds C++
     layers = [Job("layer", cell, *shape) for shape in [*grid, ONE_STEP] for cell in cells]
     some = [Job("layer", cell, *shape) for shape in SOME_SHAPES for cell in cells]
     found = {
@@ -91,12 +93,13 @@ def jobs(forms: Sequence[str], cells: Sequence[str], grid: Iterable[Shape]) -> I
         "loop": [replace(job, form="loop") for job in some],
         "model": [replace(job, form="model") for job in some],
         "overhead": [Job("overhead", cell, *ONE_STEP) for cell in cells],
+        "compiled": [Job("compiled", cell, *ONE_STEP) for cell in cells if has_compiler],
     }
     for form in forms:
         yield from found[form]
 
 
-FORMS = ["layer", "float64", "stack", "proj", "packed", "loop", "model", "overhead"]
+FORMS = ["layer", "float64", "stack", "proj", "packed", "loop", "model", "overhead", "compiled"]
 
 
 class Subject:
@@ -154,6 +157,20 @@ class Subject:
         if train:
             found |= {f"gradient of {name}": leaf.grad for name, leaf in self.leaves.items()}
         return {name: tensor.detach().numpy() for name, tensor in found.items()}
+
+
+class Compiled(Subject):
+    """A layer as one operation of a compiled graph."""
+
+    def __init__(self, job: Job, module: nn.Module) -> None:
+        torch._dynamo.reset()  # how often it compiles is limited
+        torch._dynamo.config.allow_rnn = True
+        self.compiled = torch.compile(module, fullgraph=True)
+        super().__init__(job, module)
+
+    def run(self) -> tuple[Tensor, Any]:
+        found: tuple[Tensor, Any] = self.compiled(self.inputs["x"], self.state)
+        return found
 
 
 class Packed(Subject):
@@ -260,6 +277,8 @@ def workloads(scope: Scope) -> Iterator[Workload]:
         subject = SUBJECTS.get(job.form, Subject)
         ours = subject(job, rnncore.torch.convert(copy.deepcopy(theirs)))
         subjects = {"rnncore": ours, "torch": subject(job, theirs)}
+        if job.form == "compiled":
+            subjects["compiled"] = Compiled(job, ours.module)
         for name in ["step"] if job.form == "overhead" else ["forward", "step"]:
             results = {who: it.results(name == "step") for who, it in subjects.items()}
             runs = {who: getattr(it, name) for who, it in subjects.items()}
@@ -307,6 +326,12 @@ def summary(rows: Sequence[Row]) -> str:
             lines.append(
                 f"{row.what['cell']}: {1e3 * over:.0f} us over rnncore.nn, forward and backward; "
                 f"asked at most {1e3 * OVERHEAD_ASKED:.0f}: {verdict}"
+            )
+        if "compiled" in row.milliseconds:
+            over = row.milliseconds["compiled"] - row.milliseconds["rnncore"]
+            lines.append(
+                f"{row.what['cell']}: {1e3 * over:.0f} us more inside torch.compile, "
+                f"{row.what['pass']}"
             )
     return "\n".join(lines)
 

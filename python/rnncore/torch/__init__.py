@@ -19,8 +19,9 @@ ones: `revert` the model first.
 what stands around a layer is compiled, and the layer runs as without the compiler. After
 ``torch._dynamo.config.allow_rnn = True`` a model is one graph (``fullgraph=True``), in which a
 layer is one operation, ``rnncore::forward``, that the same kernels compute. Nothing is fused with
-it; a training step costs some 0.2 ms a layer more than outside of a graph, inference 0.05 ms; and
-torch unrolls the other recurrent layers of the process. Cells and `functional` need no setting.
+it; a training step costs some 0.2 ms a layer more than outside of a graph, inference 0.03 ms
+(``python benches/compare.py --torch-modules compiled`` prints both); and torch unrolls the other
+recurrent layers of the process. Cells and `functional` need no setting.
 
 A `Network` is a whole model: what an estimator's ``to_torch`` gives and its ``from_torch`` takes.
 
