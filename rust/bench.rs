@@ -8,7 +8,7 @@ use crate::buffer::{Arena, Buffer};
 use crate::cell::CellKind;
 use crate::layer::{BackwardPack, Descent, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::pass::{DirectionPass, LayerPass};
-use crate::sequence::{Element, Kernels};
+use crate::sequence::{Element, Kernels, Slice};
 use crate::simd::Isa;
 use crate::steps::Steps;
 
@@ -154,23 +154,25 @@ impl Layer {
             (trace, slots) = (pass.trace.take(), pass.slots.take());
         }
         let sweep = &self.pass.sweeps(&self.steps, (self.x.as_ptr(), None))[0];
-        let (rows, panels) = (0..self.steps.batch(), 0..g.panels());
+        // All rows, on the calling thread.
+        let slice = || Slice::new(0..self.steps.batch(), 1);
         // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
         // for it, and no other thread has them.
         unsafe {
             match kernel {
                 Kernel::PackForward | Kernel::PackBackward => {}
                 Kernel::Forward | Kernel::Inference => {
-                    self.kernels.forward(g, &self.forward, sweep, rows, panels);
+                    let slice = slice().looking_ahead(g, sweep, &self.arena);
+                    self.kernels.forward(g, &self.forward, sweep, &slice, 0);
                 }
                 Kernel::Chain => {
                     // Backward turns what forward kept into gradients, so that it needs it anew.
-                    self.kernels
-                        .forward(g, &self.forward, sweep, rows.clone(), panels);
+                    let ahead = slice().looking_ahead(g, sweep, &self.arena);
+                    self.kernels.forward(g, &self.forward, sweep, &ahead, 0);
                     self.carry.fill(0.0);
                     let descent = descent(&self.dy, &self.dh_last, &mut self.carry);
                     self.kernels
-                        .backward(g, &self.backward, sweep, &descent, rows);
+                        .backward(g, &self.backward, sweep, &descent, &slice(), 0);
                 }
                 Kernel::InputGradient => {
                     let (steps, dx) = (0..self.steps.longest(), self.dx.as_mut_ptr());

@@ -42,6 +42,25 @@ def test_threads_change_nothing(cell, dtype, isa):
                 assert_same_bits(call.run(layer), want)
 
 
+@every_isa
+@every_dtype
+@every_shape
+def test_threads_that_share_units_change_nothing(cell, dtype, isa):
+    """Few rows of a wide layer: threads take units of each step and wait for one another."""
+    rng = np.random.default_rng(0)
+    layer = build(cell, 40, 200, bidirectional=True, dtype=dtype, random_state=0, isa=isa)
+    for shape in [(1, 60, None), (2, 40, [17, 40]), (5, 30, [0, 30, 7, 30, 2])]:
+        call = Call(layer, rng, *shape)
+        with threads(1):
+            want = call.run(layer)
+            alone, _ = layer(call.x, whole(call.states), call.lengths)
+        for n in [2, 3, 7]:
+            with threads(n):
+                assert_same_bits(call.run(layer), want)
+                output, _ = layer(call.x, whole(call.states), call.lengths)
+                assert output.tobytes() == alone.tobytes()
+
+
 # What belongs to one sequence of a batch, by the axis that counts them.
 BY_SEQUENCE = ["output", "x", "h_n", "c_n", "h_0", "c_0"]
 

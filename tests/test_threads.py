@@ -20,7 +20,7 @@ from .layers import ISAS, Call, assert_same_bits, build, every_cell, named, thre
 
 OURS = ["RNNCORE_NUM_THREADS", "RNNCORE_ISA", "OMP_NUM_THREADS"]
 
-# A layer and a batch that are worth several threads.
+# Layers and batches that are worth several threads: by rows, and by the units of a lone sequence.
 WORK = """
 import os
 import numpy as np
@@ -28,11 +28,14 @@ import rnncore
 from rnncore import nn
 
 def work(seed=0):
-    layer = nn.LSTM(40, 70, 2, bidirectional=True, random_state=seed)
-    x = np.random.default_rng(seed).standard_normal((20, 37, 40)).astype("float32")
-    output, _, tape = layer.forward(x)
-    dx, _, grads = layer.backward(tape, output)
-    return b"".join(array.tobytes() for array in [output, dx, *grads.values()])
+    def through(layer, *shape):
+        x = np.random.default_rng(seed).standard_normal((*shape, 40)).astype("float32")
+        output, _, tape = layer.forward(x)
+        dx, _, grads = layer.backward(tape, output)
+        return b"".join(array.tobytes() for array in [output, dx, *grads.values()])
+
+    many = through(nn.LSTM(40, 70, 2, bidirectional=True, random_state=seed), 20, 37)
+    return many + through(nn.LSTM(40, 250, random_state=seed), 30, 1)
 """
 
 

@@ -91,14 +91,14 @@ impl<E> Product<E> {
         with_tile!(rows, panels, tile)
     }
 
-    /// The whole result for `rows` of `a` and all of `columns` column panels.
+    /// The result for `rows` of `a` and `columns`, which are column panels.
     ///
     /// # Safety
-    /// As [`Product::tile`], for every row in `rows` and `columns` column panels.
-    pub unsafe fn all<V: Vector<Element = E>>(self, rows: Range<usize>, columns: usize) {
+    /// As [`Product::tile`], for every row in `rows` and column panel in `columns`.
+    pub unsafe fn all<V: Vector<Element = E>>(self, rows: Range<usize>, columns: Range<usize>) {
         let (most, wide) = super::tile_shape(rows.len(), (1, 1), V::REGISTERS);
         let stride = self.panels * self.depth * V::LANES;
-        for (column, panels) in runs(0..columns, wide).flat_map(whole_tiles) {
+        for (column, panels) in runs(columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {
                 // SAFETY: the rows and column panels lie within what the caller vouches for.
                 unsafe {

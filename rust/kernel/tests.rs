@@ -370,7 +370,7 @@ fn products<V: Vector>(add: bool) {
                 ..case.of
             };
             // SAFETY: the case has these rows and columns.
-            unsafe { of.all::<V>(0..rows, columns) };
+            unsafe { of.all::<V>(0..rows, 0..columns) };
             case.check::<V>(&out, columns);
         }
     }

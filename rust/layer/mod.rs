@@ -88,6 +88,11 @@ impl Geometry {
         let (input, state) = (self.signature.input, self.signature.state);
         (self.input.extent() * input.gates.len() + self.width * state.gates.len()) * self.lanes
     }
+    /// Weights that take a step's state to the next one's.
+    pub fn state_weights(&self) -> usize {
+        let projection = if self.projects() { self.padded() } else { 0 };
+        self.width * (self.signature.state.gates.len() * self.padded() + projection)
+    }
 
     /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.
     pub fn spread<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {

@@ -196,7 +196,7 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
                     out_row: stride,
                     add: first > 0,
                 }
-                .all::<V>(0..rows, stride / V::LANES);
+                .all::<V>(0..rows, 0..stride / V::LANES);
             }
         }
     }

@@ -5,7 +5,8 @@
 //! number 0, idle workers take the next ones, and the caller takes whatever is still left when it
 //! is done with its own. So a call finishes however busy the workers are with the calls of other
 //! threads, and calls may nest. Jobs must not wait for one another: two numbers may run one after
-//! the other on the same thread.
+//! the other on the same thread. Where each step of a piece of work needs all of the one before, they
+//! share it as a [`Team`], of which as many members as there are do all that there is.
 //!
 //! Why not rayon: its workers do not come back after a `fork`, a caller from outside its pool
 //! sleeps while its tasks queue behind another caller's, and its wake-ups are slow for the small
@@ -30,10 +31,12 @@ mod items;
 mod openmp;
 mod pool;
 mod task;
+mod team;
 
 pub use flush::FlushDenormals;
 pub(crate) use items::for_each;
 pub use openmp::with_openmp;
+pub(crate) use team::{Member, Team};
 
 /// The environment variables that set the number of threads, the first that is set counting.
 const VARIABLES: [&str; 2] = ["RNNCORE_NUM_THREADS", "OMP_NUM_THREADS"];

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::ptr;
 
 use super::Sweep;
+use super::slice::Slice;
 use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Product, whole_tiles};
@@ -21,24 +22,17 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
     descent: &Descent<V::Element>,
-    rows: Range<usize>,
+    slice: &Slice<V::Element>,
+    own: usize,
 ) {
     const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
-    let steps = sweep.steps;
+    let (steps, rows) = (sweep.steps, &slice.rows);
+    let state_panels = g.state_padded() / V::LANES;
+    let mut member = slice.member(own);
     let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
-    if !descent.dh0.is_null() {
-        // What no step changes: the states of empty sequences.
-        for row in rows.clone().filter(|&row| steps.lengths()[row] == 0) {
-            // SAFETY: dh_last and dh0 have B rows of Wp numbers.
-            unsafe {
-                let (at, count) = (row * g.state_padded(), g.state_padded());
-                ptr::copy_nonoverlapping(descent.dh_last.add(at), descent.dh0.add(at), count);
-            }
-        }
-    }
     for visit in steps.walk(sweep.reverse).rev() {
-        let last = steps.count(visit.step).min(rows.end);
-        if last <= rows.start {
+        let last = steps.count(visit.step).clamp(rows.start, rows.end);
+        if last == rows.start {
             continue;
         }
         let within = |step: Option<usize>| {
@@ -53,58 +47,91 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
             going_on.max(started),
             last,
         ];
-        for cut in cuts.windows(2) {
-            let range = cut[0]..cut[1];
-            if range.is_empty() {
-                continue;
-            }
-            let after = visit.after.filter(|_| range.end <= going_on);
-            let before = visit.before.filter(|_| range.end <= started);
-            if g.projects() {
-                // SAFETY: as in `forward`; the slots of the step after hold gradients.
-                unsafe {
-                    state_gradient::<V, S>(
-                        g,
-                        pack,
-                        sweep,
-                        descent,
-                        (visit.step, after),
-                        range.clone(),
-                    );
-                }
-            }
-            let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
-            for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
-                for (row, count) in runs(range.clone(), most) {
-                    // SAFETY: as in `forward`.
+        let cuts = || {
+            let cuts = cuts.windows(2).map(|cut| cut[0]..cut[1]);
+            cuts.filter(|range| !range.is_empty()).map(|range| {
+                let after = visit.after.filter(|_| range.end <= going_on);
+                let before = visit.before.filter(|_| range.end <= started);
+                (range, before, after)
+            })
+        };
+        let mut goes_on = !g.projects()
+            || member.share(|part| {
+                let columns = slice.panels(state_panels, part);
+                for (range, _, after) in cuts() {
+                    let step = (visit.step, after);
+                    // SAFETY: as in `forward`; the slots of the step after hold gradients.
                     unsafe {
-                        backward_tile::<V, S>(
-                            pointwise,
-                            g,
-                            pack,
-                            sweep,
-                            descent,
-                            (visit.step, before, after),
-                            (panel, panels),
-                            (row, count),
-                            &mut scratch,
-                        );
+                        let columns = columns.clone();
+                        state_gradient::<V, S>(g, pack, sweep, descent, step, range, columns);
                     }
                 }
-            }
-        }
+            });
+        goes_on = goes_on
+            && member.share(|part| {
+                for (range, before, after) in cuts() {
+                    let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
+                    let panels = slice.panels(g.panels(), part);
+                    for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
+                        for (row, count) in runs(range.clone(), most) {
+                            // SAFETY: as in `forward`; all of the step after is done.
+                            unsafe {
+                                backward_tile::<V, S>(
+                                    pointwise,
+                                    g,
+                                    pack,
+                                    sweep,
+                                    descent,
+                                    (visit.step, before, after),
+                                    (panel, panels),
+                                    (row, count),
+                                    &mut scratch,
+                                );
+                            }
+                        }
+                    }
+                }
+            });
         if !descent.dh0.is_null() && started < last {
-            // SAFETY: the slots of this step hold gradients by now; dh0 has B rows of Wp.
-            unsafe { initial_gradient::<V, S>(g, pack, sweep, descent, visit.step, started..last) }
+            goes_on = goes_on
+                && member.share(|part| {
+                    let columns = slice.panels(state_panels, part);
+                    // SAFETY: the slots of this step hold gradients by now; dh0 has B rows of Wp.
+                    unsafe {
+                        let rows = started..last;
+                        initial_gradient::<V, S>(
+                            g, pack, sweep, descent, visit.step, rows, columns,
+                        );
+                    }
+                });
+        }
+        if !goes_on {
+            return;
         }
     }
+    if descent.dh0.is_null() {
+        return;
+    }
+    let _last = member.share(|part| {
+        let columns = slice.panels(state_panels, part);
+        // What no step changes: the states of empty sequences.
+        for row in rows.clone().filter(|&row| steps.lengths()[row] == 0) {
+            let at = row * g.state_padded() + columns.start * V::LANES;
+            let count = columns.len() * V::LANES;
+            // SAFETY: dh_last and dh0 have B rows of Wp numbers.
+            unsafe {
+                ptr::copy_nonoverlapping(descent.dh_last.add(at), descent.dh0.add(at), count);
+            }
+        }
+    });
 }
 
-/// The gradient of a projected state at a step, of rows that all go on to step `after` or end.
+/// Panels of the gradient of a projected state at a step, of rows that all go on to step `after`
+/// or end.
 ///
 /// # Safety
-/// As [`super::Kernels::backward`]; steps and rows are in range, and the slots of the step after
-/// hold gradients.
+/// As [`super::Kernels::backward`]; steps, rows and columns are in range, and the slots of the
+/// step after hold gradients.
 unsafe fn state_gradient<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
@@ -112,23 +139,26 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
     descent: &Descent<V::Element>,
     (step, after): (usize, Option<usize>),
     rows: Range<usize>,
+    columns: Range<usize>,
 ) {
     let width = g.state_padded();
     let offset = sweep.steps.offset(step);
+    let (first, count) = (columns.start * V::LANES, columns.len() * V::LANES);
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
         for row in rows.clone() {
-            let to = std::slice::from_raw_parts_mut(descent.dh.add((offset + row) * width), width);
+            let to = descent.dh.add((offset + row) * width + first);
+            let to = std::slice::from_raw_parts_mut(to, count);
             match after {
                 Some(_) => to.fill(V::Element::ZERO),
                 None => ptr::copy_nonoverlapping(
-                    descent.dh_last.add(row * width),
+                    descent.dh_last.add(row * width + first),
                     to.as_mut_ptr(),
-                    width,
+                    count,
                 ),
             }
             if !descent.dy.is_null() {
-                let above = descent.dy.add((offset + row) * sweep.y_stride);
+                let above = descent.dy.add((offset + row) * sweep.y_stride + first);
                 for (lane, to) in to.iter_mut().enumerate() {
                     *to += *above.add(lane);
                 }
@@ -141,7 +171,7 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
                 add: true,
                 ..to_state::<V, S>(g, pack, sweep, after, 0, 0)
             }
-            .all::<V>(rows, width / V::LANES);
+            .all::<V>(rows, columns);
         }
     }
 }
@@ -286,7 +316,8 @@ unsafe fn to_projected<V: Vector>(
     }
 }
 
-/// The gradient of the initial hidden state but for what is carried, for rows that start at `step`.
+/// Panels of the gradient of the initial hidden state but for what is carried, for rows that start
+/// at `step`.
 ///
 /// # Safety
 /// As [`super::Kernels::backward`]; `dh0` is not null and the step's slots hold gradients.
@@ -297,6 +328,7 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
     descent: &Descent<V::Element>,
     step: usize,
     rows: Range<usize>,
+    columns: Range<usize>,
 ) {
     // SAFETY: the caller vouches for dh0, which has B rows.
     unsafe {
@@ -305,7 +337,7 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
             out_row: g.state_padded(),
             ..to_state::<V, S>(g, pack, sweep, step, 0, 0)
         };
-        product.all::<V>(rows, g.state_padded() / V::LANES);
+        product.all::<V>(rows, columns);
     }
 }
 
@@ -352,7 +384,7 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
                     out_row: stride,
                     add,
                 }
-                .all::<V>(0..count * alone, wide);
+                .all::<V>(0..count * alone, 0..wide);
             }
             step += alone;
         }

@@ -3,48 +3,24 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::{CACHE, Sweep};
+use super::Sweep;
+use super::slice::{Slice, WORTHWHILE};
 use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::{Product, whole_tiles};
-use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
+use crate::kernel::{Grid, SCRATCH, Scratch, prefetch_run, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry};
 use crate::simd::{Real, Vector};
 
-/// Rows for which weights from beyond that cache are worth reading.
-const WORTHWHILE: usize = 256;
-
-/// Steps whose input is multiplied ahead of the time loop, at once; 0 where each step does its own.
-///
-/// The order of a sum is the same either way, and so are its bits. A step that does its own keeps
-/// the sums in registers, but reads all weights. When those do not stay in cache, or when a
-/// worker has one row only, multiplying ahead reads the input's weights once for many rows.
-fn steps_ahead<E>(g: &Geometry, longest: usize, rows: usize) -> usize {
-    let bytes = g.forward_panel() * g.panels() * size_of::<E>();
-    let few = rows == 1 || (bytes > CACHE && 2 * rows <= WORTHWHILE);
-    if few && longest > 1 && g.input.extent() > 0 {
-        (WORTHWHILE / rows.max(1)).min(if rows == 1 { 64 } else { longest })
-    } else {
-        0
-    }
-}
-
-/// Sums of bias and input, of the steps that were multiplied ahead.
-struct Ahead<E> {
-    /// The first of the steps.
-    first: usize,
-    /// `[step][panel][row][slots][L]`, where the pass keeps no slots to leave them in.
-    buffer: Vec<E>,
-}
-
-/// One worker's pass over its rows.
+/// One thread's pass over a slice.
 struct Worker<'a, 'b, V: Vector, S> {
     g: &'a Geometry,
     pack: &'a ForwardPack<V::Element>,
     pointwise: &'a Pointwise<V::Element>,
     sweep: &'a Sweep<'b, V::Element>,
-    rows: Range<usize>,
-    ahead: Option<Ahead<V::Element>>,
+    slice: &'a Slice<V::Element>,
+    /// The first of the steps that are multiplied ahead.
+    first_ahead: usize,
     scratch: Scratch<V::Element>,
     slots: PhantomData<S>,
 }
@@ -58,47 +34,38 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &ForwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
-    rows: Range<usize>,
-    panels: Range<usize>,
+    slice: &Slice<V::Element>,
+    own: usize,
 ) {
     const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
     let steps = sweep.steps;
-    let longest = steps.longest();
-    let ahead = match sweep.ids {
-        Some(_) => 0,
-        None => steps_ahead::<V::Element>(g, longest, rows.len()),
-    };
+    let (longest, ahead) = (steps.longest(), slice.ahead);
+    let mut member = slice.member(own);
     let mut worker = Worker::<V, S> {
         g,
         pack,
         pointwise,
         sweep,
-        ahead: (ahead > 0).then(|| {
-            let size = ahead * g.panels() * rows.len() * g.slot_row();
-            let size = if sweep.slots.is_null() { size } else { 0 };
-            Ahead {
-                first: 0,
-                buffer: vec![V::Element::ZERO; size],
-            }
-        }),
-        rows,
+        slice,
+        first_ahead: 0,
         scratch: Scratch([V::Element::ZERO; SCRATCH]),
         slots: PhantomData,
     };
     for (i, visit) in steps.walk(sweep.reverse).enumerate() {
-        if ahead > 0 && i % ahead == 0 {
+        let multiplied = (ahead > 0 && i % ahead == 0).then(|| {
             let end = (i + ahead).min(longest);
-            let range = if sweep.reverse {
+            if sweep.reverse {
                 longest - end..longest - i
             } else {
                 i..end
-            };
-            // SAFETY: passed on from the caller.
-            unsafe { worker.multiply_ahead(range) }
+            }
+        });
+        if let Some(range) = &multiplied {
+            worker.first_ahead = range.start;
         }
-        let rows = worker.rows.clone();
-        let last = steps.count(visit.step).min(rows.end);
-        if last <= rows.start {
+        let rows = slice.rows.clone();
+        let last = steps.count(visit.step).clamp(rows.start, rows.end);
+        if last == rows.start && multiplied.is_none() {
             continue;
         }
         // Rows that come from step `before`, then rows that start here.
@@ -106,22 +73,44 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
             .before
             .map_or(0, |before| steps.count(before))
             .clamp(rows.start, last);
-        for (range, before) in [(rows.start..started, visit.before), (started..last, None)] {
-            if range.is_empty() {
-                continue;
+        let goes_on = member.share(|part| {
+            let panels = slice.panels(g.panels(), part);
+            if let Some(range) = &multiplied {
+                // SAFETY: passed on from the caller.
+                unsafe { worker.multiply_ahead(range.clone(), panels.clone()) }
             }
-            let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
-            for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
-                for (row, count) in runs(range.clone(), most) {
-                    // SAFETY: rows and panels are within the batch and the layer, for which the
-                    // caller vouches that the buffers are sized.
-                    unsafe { worker.tile((visit.step, before), (panel, panels), (row, count)) }
+            for (range, before) in [(rows.start..started, visit.before), (started..last, None)] {
+                if range.is_empty() {
+                    continue;
+                }
+                if before.is_some() && slice.parts() > 1 {
+                    // The others' columns of the state are in their caches.
+                    // SAFETY: the step before has these rows.
+                    let h = unsafe { sweep.h_before(g, before, range.start) };
+                    for row in 0..range.len() {
+                        prefetch_run(h.at.wrapping_add(row * h.row), g.width);
+                    }
+                }
+                let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
+                for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
+                    for (row, count) in runs(range.clone(), most) {
+                        // SAFETY: rows and panels are within the batch and the layer, for which the
+                        // caller vouches that the buffers are sized.
+                        unsafe { worker.tile((visit.step, before), (panel, panels), (row, count)) }
+                    }
                 }
             }
-        }
-        if g.projects() {
-            // SAFETY: the rows are within the batch, and all their panels are there by now.
-            unsafe { worker.project(visit.step, rows.start..last) }
+        });
+        // With a projection, the state is there when all panels of what is projected are.
+        let goes_on = goes_on
+            && (!g.projects()
+                || member.share(|part| {
+                    let columns = slice.panels(g.state_padded() / V::LANES, part);
+                    // SAFETY: the rows are within the batch, and all their panels are there by now.
+                    unsafe { worker.project(visit.step, rows.start..last, columns) }
+                }));
+        if !goes_on {
+            return;
         }
     }
 }
@@ -130,26 +119,24 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
     /// Where the sums of a step that was multiplied ahead lie, from a row and panel on.
     ///
     /// # Safety
-    /// The step is one of them, and the row this worker's.
-    unsafe fn sums(&mut self, step: usize, panel: usize, row: usize) -> Grid<*mut V::Element> {
-        let (g, sweep) = (self.g, self.sweep);
-        match &mut self.ahead {
-            Some(ahead) if sweep.slots.is_null() => {
-                let rows = self.rows.len();
-                let at = ((step - ahead.first) * g.panels() + panel) * rows + row - self.rows.start;
-                Grid {
-                    // SAFETY: the buffer has the worker's rows of every step multiplied ahead.
-                    at: unsafe { ahead.buffer.as_mut_ptr().add(at * g.slot_row()) },
-                    row: g.slot_row(),
-                    panel: rows * g.slot_row(),
-                }
-            }
-            _ => Grid {
+    /// The step is one of them, and the row the slice's.
+    unsafe fn sums(&self, step: usize, panel: usize, row: usize) -> Grid<*mut V::Element> {
+        let (g, sweep, slice) = (self.g, self.sweep, self.slice);
+        if slice.sums.is_null() {
+            return Grid {
                 // SAFETY: the slots have this step, panel and row.
                 at: unsafe { sweep.slots.add(sweep.slot_index(g, step, panel, row)) },
                 row: g.slot_row(),
                 panel: sweep.steps.count(step) * g.slot_row(),
-            },
+            };
+        }
+        let rows = slice.rows.len();
+        let at = ((step - self.first_ahead) * g.panels() + panel) * rows + row - slice.rows.start;
+        Grid {
+            // SAFETY: the sums have the slice's rows of every step multiplied ahead.
+            at: unsafe { slice.sums.add(at * g.slot_row()) },
+            row: g.slot_row(),
+            panel: rows * g.slot_row(),
         }
     }
 
@@ -162,24 +149,21 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         }
     }
 
-    /// Sums of bias and input for some steps.
+    /// Sums of bias and input for some steps and panels.
     ///
     /// # Safety
-    /// As [`super::Kernels::forward`]; the steps are the batch's.
-    unsafe fn multiply_ahead(&mut self, range: Range<usize>) {
+    /// As [`super::Kernels::forward`]; the steps are the batch's, and those multiplied ahead now.
+    unsafe fn multiply_ahead(&self, range: Range<usize>, panels: Range<usize>) {
         let (g, sweep) = (self.g, self.sweep);
-        let steps = sweep.steps;
-        if let Some(ahead) = &mut self.ahead {
-            ahead.first = range.start;
-        }
+        let (steps, rows) = (sweep.steps, &self.slice.rows);
         let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
         let stride = g.input.stride();
-        let first = self.rows.start;
-        for (panel, panels) in runs(0..g.panels(), wide).flat_map(whole_tiles) {
+        let first = rows.start;
+        for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
             let mut step = range.start;
             while step < range.end {
                 let count = steps.count(step);
-                let active = count.min(self.rows.end).saturating_sub(first);
+                let active = count.min(rows.end).saturating_sub(first);
                 // Steps in which one row is ours lie evenly spaced: they are rows of one product.
                 let alone = (step..range.end)
                     .take_while(|&next| active == 1 && steps.count(next) == count)
@@ -256,7 +240,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 panel: g.slot_row(),
             };
             // The input's products are there already, looked up, or still to come.
-            let (start, done) = if self.ahead.is_some() {
+            let (start, done) = if self.slice.ahead > 0 {
                 (self.sums(step, panel, row).reading(), true)
             } else if let Some(ids) = sweep.ids {
                 V::invoke(LookUp {
@@ -323,11 +307,12 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         }
     }
 
-    /// The hidden state of some rows, from what the cell gave at a step: h' = W_hr m.
+    /// Panels of the hidden state of some rows, from what the cell gave at a step: h' = W_hr m.
     ///
     /// # Safety
-    /// As [`super::Kernels::forward`]; step and rows are in range, and their panels done.
-    unsafe fn project(&self, step: usize, rows: Range<usize>) {
+    /// As [`super::Kernels::forward`]; step, rows and columns are in range, and the cell's panels
+    /// done.
+    unsafe fn project(&self, step: usize, rows: Range<usize>, columns: Range<usize>) {
         let (g, sweep) = (self.g, self.sweep);
         // SAFETY: the caller vouches for the sizes of all buffers.
         unsafe {
@@ -343,7 +328,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 out_row: sweep.y_stride,
                 add: false,
             }
-            .all::<V>(rows, g.state_padded() / V::LANES);
+            .all::<V>(rows, columns);
         }
     }
 }

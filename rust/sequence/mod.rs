@@ -18,10 +18,12 @@ use crate::simd::{Isa, Real, Vector, portable};
 
 use backward::{backward, input_gradient};
 use forward::forward;
+pub(crate) use slice::Slice;
 use weights::weights;
 
 mod backward;
 mod forward;
+mod slice;
 mod weights;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{avx2, avx512};
@@ -30,30 +32,32 @@ use crate::simd::{avx2, avx512};
 ///
 /// # Safety
 /// Of every method: buffers have the sizes that [`Sweep`] and [`Descent`] state for `geometry`,
-/// whose lanes are [`Kernels::lanes`]; weights are packed for it; and no two calls that run at
-/// the same time share rows (passes over rows) or units (of weights).
+/// whose lanes are [`Kernels::lanes`]; weights are packed for it; a slice is of the batch, its team
+/// fresh and its calls all alike but for `own`; and no two other calls that run at the same time
+/// share rows (passes over rows) or units (of weights).
 pub(crate) trait Kernels<E: Real>: Sync {
     /// Numbers in a register.
     fn lanes(&self) -> usize;
 
-    /// All steps of some rows; of some panels where there is one step, and no projection.
+    /// All steps of a slice, as the member of its team whose part is `own`.
     unsafe fn forward(
         &self,
         geometry: &Geometry,
         pack: &ForwardPack<E>,
         sweep: &Sweep<E>,
-        rows: Range<usize>,
-        panels: Range<usize>,
+        slice: &Slice<E>,
+        own: usize,
     );
 
-    /// All steps of some rows in reverse: turns saved slots into their gradients.
+    /// All steps of a slice in reverse, likewise: turns saved slots into their gradients.
     unsafe fn backward(
         &self,
         geometry: &Geometry,
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
         descent: &Descent<E>,
-        rows: Range<usize>,
+        slice: &Slice<E>,
+        own: usize,
     );
 
     /// Gradient of the input for some steps, from the slots' gradients; added to `dx` if `add`.
@@ -246,11 +250,11 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         g: &Geometry,
         pack: &ForwardPack<E>,
         sweep: &Sweep<E>,
-        rows: Range<usize>,
-        panels: Range<usize>,
+        slice: &Slice<E>,
+        own: usize,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { forward::<V, S>(&self.pointwise, g, pack, sweep, rows, panels) }
+        unsafe { forward::<V, S>(&self.pointwise, g, pack, sweep, slice, own) }
     }
 
     unsafe fn backward(
@@ -259,10 +263,11 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
         descent: &Descent<E>,
-        rows: Range<usize>,
+        slice: &Slice<E>,
+        own: usize,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { backward::<V, S>(&self.pointwise, g, pack, sweep, descent, rows) }
+        unsafe { backward::<V, S>(&self.pointwise, g, pack, sweep, descent, slice, own) }
     }
 
     unsafe fn input_gradient(

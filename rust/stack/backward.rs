@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::ptr;
 
-use super::{Direction, Stack, row_items};
+use super::{Direction, Stack, cut, members};
 use crate::buffer::Buffer;
 use crate::cell::Carry;
 use crate::layer::{Descent, Geometry, WeightUnit};
@@ -137,17 +137,18 @@ impl<E: Element> Stack<E> {
                 .iter()
                 .map(|direction| direction.backward_pack(weights, &self.arena))
                 .collect();
-            let items = row_items(&steps, directions.len(), workers);
-            parallel::for_each(workers, items, |(d, rows)| {
+            let slices = cut(&steps, directions, workers);
+            parallel::for_each(workers, members(&slices), |(d, slice, own)| {
                 // SAFETY: the buffers were sized above or in `forward`, packs are this
-                // geometry's, and the items are disjoint in rows or direction.
+                // geometry's, and the slices are disjoint in rows or direction.
                 unsafe {
                     self.kernels.backward(
                         &directions[d].geometry,
                         packs[d],
                         &sweeps[d],
                         &descents[d],
-                        rows,
+                        slice,
+                        own,
                     );
                 }
             });

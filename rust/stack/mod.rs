@@ -1,19 +1,20 @@
 //! Layers and directions: a recurrent stack over batches in packed order.
 
 mod backward;
+mod cut;
 
 use std::ops::Range;
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use backward::{InputGradients, Want};
+use cut::{cut, members};
 
 use crate::buffer::Arena;
 use crate::cell::CellKind;
 use crate::dropout::{self, Drawn, Mask};
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
-use crate::kernel::runs;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::parallel;
 use crate::params::{Layout, reserve};
@@ -450,18 +451,19 @@ impl<E: Element> Stack<E> {
                 .iter()
                 .map(|direction| direction.forward_pack(weights, &self.arena))
                 .collect();
-            let items = forward_items(&steps, directions, workers);
-            parallel::for_each(workers, items, |(d, rows, panels)| {
-                // SAFETY: the buffers were sized above, packs are this geometry's, and the items
-                // are disjoint in rows, panels or direction.
+            let slices: Vec<_> = cut(&steps, directions, workers)
+                .into_iter()
+                .map(|(d, slice)| {
+                    let g = &directions[d].geometry;
+                    (d, slice.looking_ahead(g, &sweeps[d], &self.arena))
+                })
+                .collect();
+            parallel::for_each(workers, members(&slices), |(d, slice, own)| {
+                // SAFETY: the buffers were sized above, packs are this geometry's, and the slices
+                // are disjoint in rows or direction.
                 unsafe {
-                    self.kernels.forward(
-                        &directions[d].geometry,
-                        packs[d],
-                        &sweeps[d],
-                        rows,
-                        panels,
-                    )
+                    self.kernels
+                        .forward(&directions[d].geometry, packs[d], &sweeps[d], slice, own);
                 }
             });
             layers.push(pass);
@@ -484,40 +486,6 @@ impl<E: Element> Stack<E> {
         };
         dropout::apply(rows, self.layers[layer][0].geometry.input, steps, &mask);
     }
-}
-
-/// Directions times slices of rows, with all panels of units.
-///
-/// Where there is one step, nobody waits for a state: it is cut by its units, so that each thread
-/// reads the weights of its own.
-fn forward_items<E>(
-    steps: &Steps,
-    directions: &[Direction<E>],
-    workers: usize,
-) -> Vec<(usize, Range<usize>, Range<usize>)> {
-    let g = &directions[0].geometry;
-    let all = 0..g.panels();
-    if steps.longest() == 1 && !g.projects() {
-        let each = g.panels().div_ceil(workers.div_ceil(directions.len()));
-        return (0..directions.len())
-            .flat_map(|d| {
-                runs(all.clone(), each)
-                    .map(move |(first, count)| (d, 0..steps.batch(), first..first + count))
-            })
-            .collect();
-    }
-    let rows = row_items(steps, directions.len(), workers);
-    rows.into_iter()
-        .map(|(d, rows)| (d, rows, all.clone()))
-        .collect()
-}
-
-/// Directions times slices of rows.
-fn row_items(steps: &Steps, directions: usize, workers: usize) -> Vec<(usize, Range<usize>)> {
-    let slices = steps.slices(workers.div_ceil(directions));
-    (0..directions)
-        .flat_map(|d| slices.iter().map(move |rows| (d, rows.clone())))
-        .collect()
 }
 
 #[cfg(test)]

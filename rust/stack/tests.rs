@@ -208,11 +208,17 @@ fn layers_differ(config: Config, isa: Isa) {
 }
 
 #[test]
-fn threads_share_a_single_step_without_changing_a_bit() {
-    for cell in [CellKind::RNN_TANH, CellKind::Lstm, CellKind::Gru] {
+fn threads_share_units_without_changing_a_bit() {
+    for (cell, lengths) in [
+        (CellKind::RNN_TANH, [1, 0, 1]),
+        (CellKind::Lstm, [1, 0, 1]),
+        (CellKind::Gru, [1, 0, 1]),
+        (CellKind::RNN_TANH, [4, 0, 2]),
+        (CellKind::Gru, [4, 0, 2]),
+    ] {
         for &isa in Isa::available() {
             let stack = Stack::<f64>::with_isa(config(cell, 90, &[700]), isa).unwrap();
-            let (steps, columns) = (Steps::new(&[1, 0, 1]), stack.input_columns());
+            let (steps, columns) = (Steps::new(&lengths), stack.input_columns());
             let weights: Vec<f64> = (0..stack.layout().size())
                 .map(|i| (i as f64 * 0.37).sin() / 20.0)
                 .collect();
