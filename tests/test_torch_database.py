@@ -148,13 +148,14 @@ def test_errors(name, dtype):
 
 
 @all_modules
+@both_types
 @both_modes
-def test_tensors_that_are_not_contiguous(name, training):
+def test_tensors_that_are_not_contiguous(name, dtype, training):
     def scattered(tensor):
         wide = torch.repeat_interleave(tensor.detach(), 2, dim=-1)
         return wide[..., ::2].requires_grad_()
 
-    for sample, ours, _ in samples(name, torch.float64, training):
+    for sample, ours, _ in samples(name, dtype, training):
         found = []
         for change in (lambda t: t.clone().requires_grad_(), scattered):
             torch.manual_seed(3)

@@ -7,6 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils.rnn import PackedSequence, pack_sequence
 
+import rnncore.torch
 from rnncore.torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, _autograd
 
 from .torchs import parts, same, theirs
@@ -192,3 +193,18 @@ def test_checkpointing(calls):
     same(torch.autograd.grad(output.sum(), weights), expected, 0)
     assert len(calls) == 3
     assert not _autograd._bytes
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*deprecated:UserWarning")
+def test_what_goes_by_classes_wants_torchs():
+    model, x = torch.nn.Sequential(LSTM(3, 4)), torch.randn(5, 2, 3)
+    with pytest.raises(torch.fx.proxy.TraceError):
+        torch.fx.symbolic_trace(model)
+    quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.LSTM})
+    assert type(quantized[0]) is LSTM
+    expected = rnncore.torch.revert(model)(x)
+    same(torch.fx.symbolic_trace(model)(x), expected, 0)
+    if "fbgemm" in torch.backends.quantized.supported_engines:
+        quantized = torch.ao.quantization.quantize_dynamic(model, {torch.nn.LSTM})
+        assert type(quantized[0]) is torch.ao.nn.quantized.dynamic.LSTM

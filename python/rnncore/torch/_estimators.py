@@ -139,8 +139,8 @@ def read_network(network: object, kind: str) -> Found:
     """Read a network whose layers are all of a `kind`, "RNN", "LSTM" or "GRU"."""
     if not isinstance(network, Network):
         raise TypeError(
-            "network: expected a rnncore.torch.Network, which may stand around modules of torch, "
-            f"got {describe(network)}"
+            "network: expected a rnncore.torch.Network, as Network(rnn, head, embedding) makes of "
+            f"modules of torch, got {describe(network)}"
         )
     _layers.check_forward("network", network, Network)
     modules = network.layers()
