@@ -40,7 +40,7 @@ fn main() -> Result<()> {
         gru.update(|weights| {
             weights
                 .iter_mut()
-                .zip(&gradients.weights)
+                .zip(gradients.weights())
                 .for_each(|(w, g)| *w -= 0.02 * g);
             Ok(())
         })?;

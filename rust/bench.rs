@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
 use crate::cell::CellKind;
-use crate::layer::{BackwardPack, Descent, ForwardPack, Geometry, WeightGradients, Weights};
-use crate::pass::{DirectionPass, LayerPass};
+use crate::layer::{
+    BackwardPack, Descent, ForwardPack, Geometry, InputGradient, WeightGradients, Weights,
+};
+use crate::pass::{DirectionPass, Feed, LayerPass, View};
 use crate::sequence::{Element, Kernels, Slice};
 use crate::simd::Isa;
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// One layer of one direction, its batch, and all that its passes read and write; on one thread.
 pub struct Layer {
@@ -99,6 +101,7 @@ impl Layer {
         let pass = LayerPass {
             dropped: None,
             y: arena.zeros(rows * g.state_padded()),
+            y_strides: Strides::packed(g.state_padded()),
             directions: vec![direction],
         };
         Layer {
@@ -153,7 +156,8 @@ impl Layer {
             let pass = &mut self.pass.directions[0];
             (trace, slots) = (pass.trace.take(), pass.slots.take());
         }
-        let sweep = &self.pass.sweeps(&self.steps, (self.x.as_ptr(), None))[0];
+        let feed = Feed::Rows(View::packed(&self.x, g.input.stride()));
+        let sweep = &self.pass.sweeps(&self.steps, feed)[0];
         // All rows, on the calling thread.
         let slice = || Slice::new(0..self.steps.batch(), 1);
         // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
@@ -170,17 +174,24 @@ impl Layer {
                     let ahead = slice().looking_ahead(g, sweep, &self.arena);
                     self.kernels.forward(g, &self.forward, sweep, &ahead, 0);
                     self.carry.fill(0.0);
-                    let descent = descent(&self.dy, &self.dh_last, &mut self.carry);
+                    let descent =
+                        descent(&self.dy, g.state_padded(), &self.dh_last, &mut self.carry);
                     self.kernels
                         .backward(g, &self.backward, sweep, &descent, &slice(), 0);
                 }
                 Kernel::InputGradient => {
-                    let (steps, dx) = (0..self.steps.longest(), self.dx.as_mut_ptr());
+                    let (steps, width) = (0..self.steps.longest(), g.input.stride());
+                    let dx = InputGradient {
+                        at: self.dx.as_mut_ptr(),
+                        strides: Strides::packed(width),
+                        width,
+                    };
                     self.kernels
-                        .input_gradient(g, &self.backward, sweep, steps, dx, false);
+                        .input_gradient(g, &self.backward, sweep, steps, &dx, false);
                 }
                 Kernel::WeightGradient => {
-                    let descent = descent(&self.dy, &self.dh_last, &mut self.carry);
+                    let descent =
+                        descent(&self.dy, g.state_padded(), &self.dh_last, &mut self.carry);
                     let to = gradients(&mut self.gradients);
                     for unit in g.weight_units(1) {
                         self.kernels.weights(g, sweep, &descent, &unit, &to);
@@ -217,9 +228,10 @@ fn gradients(to: &mut [Vec<f32>]) -> WeightGradients<f32> {
     }
 }
 
-fn descent(dy: &[f32], dh_last: &[f32], carry: &mut [f32]) -> Descent<f32> {
+fn descent(dy: &[f32], stride: usize, dh_last: &[f32], carry: &mut [f32]) -> Descent<f32> {
     Descent {
         dy: dy.as_ptr(),
+        dy_strides: Strides::packed(stride),
         dh_last: dh_last.as_ptr(),
         carry: carry.as_mut_ptr(),
         dh0: std::ptr::null_mut(),

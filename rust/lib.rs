@@ -50,7 +50,7 @@
 //!
 //! let d_output = Array3::ones(output.dim());
 //! let gradients = gru.backward(&mut tape, Some(d_output.view().into()), None, None)?;
-//! assert_eq!(gradients.weights.len(), gru.layout().size());
+//! assert_eq!(gradients.weights().len(), gru.layout().size());
 //! # Ok::<(), rnncore::Error>(())
 //! ```
 

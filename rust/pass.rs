@@ -1,5 +1,6 @@
 //! What a pass over a batch keeps, and the states that it ends in.
 
+use std::marker::PhantomData;
 use std::ptr;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use crate::dropout::Drawn;
 use crate::kernel::pack::Columns;
 use crate::layer::{Geometry, Sweep};
 use crate::simd::Real;
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// A state inside: for each layer and direction, padded rows in the batch's order of rows, (B, Wp)
 /// of the hidden state or (B, Hp) of the memory, padding zero. See [`Sweep`] for the letters.
@@ -53,6 +54,7 @@ pub(crate) struct LayerPass<E> {
     pub dropped: Option<Buffer<E>>,
     /// Output, R rows with the directions' Wp side by side.
     pub y: Buffer<E>,
+    pub y_strides: Strides,
     pub directions: Vec<DirectionPass<E>>,
 }
 
@@ -65,27 +67,83 @@ pub(crate) enum Source<E> {
 }
 
 impl<E: Real> Source<E> {
-    /// The rows, or null.
-    pub fn rows(&self) -> *const E {
+    /// What it has for a stack whose input rows are `stride` wide.
+    pub fn feed(&self, stride: usize) -> Feed<'_, E> {
         match self {
-            Source::Rows(rows) => rows.as_ptr(),
-            Source::Ids(_) => ptr::null(),
+            Source::Rows(rows) => Feed::Rows(View::packed(rows, stride)),
+            Source::Ids(ids) => Feed::Ids(ids),
         }
     }
-    /// The columns, if that is what it has.
-    pub fn ids(&self) -> Option<&[u32]> {
-        match self {
-            Source::Rows(_) => None,
-            Source::Ids(ids) => Some(ids),
+}
+
+/// Rows that lie in somebody's memory, those of a step in the order of the batch inside.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a, E> {
+    at: *const E,
+    /// Numbers from `at` to the end of the last row.
+    reach: usize,
+    strides: Strides,
+    /// Rows may have others' numbers between them, so that this is no slice.
+    lends: PhantomData<&'a E>,
+}
+
+impl<'a, E> View<'a, E> {
+    /// Rows in packed order.
+    pub fn packed(rows: &'a [E], stride: usize) -> Self {
+        View {
+            at: rows.as_ptr(),
+            reach: rows.len(),
+            strides: Strides::packed(stride),
+            lends: PhantomData,
         }
     }
+
+    /// Rows that are `strides` apart.
+    ///
+    /// # Safety
+    /// While `'a` lasts, every row that the view [`covers`](View::covers) can be read there, if the
+    /// last of them ends before `reach`.
+    pub unsafe fn new(at: *const E, reach: usize, strides: Strides) -> Self {
+        View {
+            at,
+            reach,
+            strides,
+            lends: PhantomData,
+        }
+    }
+
+    /// Whether it has all rows of a batch, `width` wide.
+    pub fn covers(&self, steps: &Steps, width: usize) -> bool {
+        let end = |step: usize| {
+            let last = steps.count(step) - 1;
+            self.strides.at(steps, step, last) + width
+        };
+        width == 0 || (0..steps.longest()).all(|step| end(step) <= self.reach)
+    }
+
+    /// The first row.
+    pub fn at(&self) -> *const E {
+        self.at
+    }
+
+    /// How far apart rows lie.
+    pub fn strides(&self) -> Strides {
+        self.strides
+    }
+}
+
+/// What a layer is fed.
+#[derive(Clone, Copy)]
+pub(crate) enum Feed<'a, E> {
+    /// R rows.
+    Rows(View<'a, E>),
+    /// See [`Source::Ids`].
+    Ids(&'a [u32]),
 }
 
 /// A forward pass over a batch: its outputs, and what backward needs if that was asked for.
 pub(crate) struct Pass<E> {
     pub steps: Steps,
-    /// The first layer's input.
-    pub x: Source<E>,
     pub layers: Vec<LayerPass<E>>,
     /// Set if layers had dropout between them.
     pub drawn: Option<Drawn>,
@@ -137,19 +195,23 @@ impl<E: Real> DirectionPass<E> {
 }
 
 impl<E: Real> LayerPass<E> {
-    /// Numbers from a row of the output to the next.
-    pub fn stride(&self) -> usize {
-        let widths = self.directions.iter().map(|d| d.geometry.state_padded());
-        widths.sum()
+    /// The output as the input of the layer above.
+    pub fn feed(&self) -> Feed<'_, E> {
+        Feed::Rows(View {
+            at: self.y.as_ptr(),
+            reach: self.y.len(),
+            strides: self.y_strides,
+            lends: PhantomData,
+        })
     }
 
-    /// Places of the directions in the layer's buffers, for input rows at `x`, or `ids`.
-    pub fn sweeps<'a>(
-        &mut self,
-        steps: &'a Steps,
-        (x, ids): (*const E, Option<&'a [u32]>),
-    ) -> Vec<Sweep<'a, E>> {
-        let y_stride = self.stride();
+    /// Places of the directions in the layer's buffers, and of what the layer is fed.
+    pub fn sweeps<'a>(&mut self, steps: &'a Steps, feed: Feed<'a, E>) -> Vec<Sweep<'a, E>> {
+        let (x, x_strides, ids) = match feed {
+            Feed::Rows(rows) => (rows.at(), rows.strides(), None),
+            Feed::Ids(ids) => (ptr::null(), Strides::packed(0), Some(ids)),
+        };
+        let y_strides = self.y_strides;
         let mut y = self.y.as_mut_ptr();
         self.directions
             .iter_mut()
@@ -163,9 +225,10 @@ impl<E: Real> LayerPass<E> {
                     steps,
                     reverse: direction.reverse,
                     x,
+                    x_strides,
                     ids,
                     y,
-                    y_stride,
+                    y_strides,
                     m: pointer(&mut direction.m),
                     h0: direction.h0.as_ptr(),
                     h0_is_zero: direction.h0_is_zero,
@@ -181,7 +244,7 @@ impl<E: Real> LayerPass<E> {
 }
 
 impl<E: Real> Pass<E> {
-    /// The last layer's output, R rows.
+    /// The last layer's output, R rows in packed order where no other was asked for.
     pub fn output(&self) -> &[E] {
         self.layers.last().map_or(&[], |layer| &layer.y)
     }
@@ -201,11 +264,10 @@ impl<E: Real> Pass<E> {
         let layer = &self.layers[layer];
         let pass = &layer.directions[direction];
         let padded = pass.geometry.state_padded();
-        let y_stride = layer.stride();
         for (row, to) in to.chunks_mut(stride).enumerate().take(self.steps.batch()) {
             let from = match pass.last_step(self.steps.lengths()[row].min(most)) {
                 Some(step) => {
-                    let at = (self.steps.offset(step) + row) * y_stride + direction * padded;
+                    let at = layer.y_strides.at(&self.steps, step, row) + direction * padded;
                     &layer.y[at..at + padded]
                 }
                 None => &pass.h0[row * padded..][..padded],

@@ -32,6 +32,35 @@ pub struct Steps {
     cuts: Vec<usize>,
 }
 
+/// How far apart rows lie in memory, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Strides {
+    /// From a row of a step to the next.
+    pub row: usize,
+    /// From a step to the next; none where its rows follow those of the step before.
+    pub step: Option<usize>,
+}
+
+impl Strides {
+    /// Rows in packed order, one after another.
+    pub fn packed(row: usize) -> Self {
+        Strides { row, step: None }
+    }
+
+    /// Numbers before a row of a step.
+    pub fn at(self, steps: &Steps, step: usize, row: usize) -> usize {
+        match self.step {
+            Some(apart) => step * apart + row * self.row,
+            None => (steps.offset(step) + row) * self.row,
+        }
+    }
+
+    /// Numbers from a row of `step` to the same row of the step that follows.
+    pub fn to_next(self, steps: &Steps, step: usize) -> usize {
+        self.step.unwrap_or(steps.count(step) * self.row)
+    }
+}
+
 /// A step on the way through a sequence, in either direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Visit {
@@ -140,6 +169,16 @@ impl Steps {
     /// Packed index of the first row of `step`.
     pub fn offset(&self, step: usize) -> usize {
         self.offsets[step]
+    }
+
+    /// Whether every sequence is `total` steps long. Then they are in the order given.
+    pub(crate) fn are_full(&self, total: usize) -> bool {
+        self.rows() == total * self.batch()
+    }
+
+    /// Whether rows are sequences in the order given.
+    pub(crate) fn keep_order(&self) -> bool {
+        self.order.is_sorted()
     }
 
     /// The steps of each segment, from the first segment on; one at least.

@@ -335,7 +335,7 @@ fn nothing_may_come_in() {
                 .model
                 .backward(&mut tape, None, Some(on_hidden.view()), None)
                 .unwrap();
-            assert!(gradients.weights.iter().all(|&g| g == 0.0));
+            assert!(gradients.weights().iter().all(|&g| g == 0.0));
             let mut dx = Array3::from_elem(problem.x.dim(), f64::NAN);
             let mut dh0 = Array3::from_elem(problem.h0.dim(), f64::NAN);
             problem

@@ -152,7 +152,7 @@ impl Problem {
                     };
                     problem.model.update(change).unwrap();
                 });
-                close(&entry.name, gradients.weights[i], slope);
+                close(&entry.name, gradients.weights()[i], slope);
             }
         }
     }

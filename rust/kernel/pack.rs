@@ -25,6 +25,13 @@ impl Columns {
     pub fn extent(self) -> usize {
         (self.segments - 1) * self.padded + self.width
     }
+    /// The same columns with nothing between them.
+    pub fn unpadded(self) -> Self {
+        Columns {
+            padded: self.width,
+            ..self
+        }
+    }
     /// The numbers of padded rows, without the padding.
     pub fn unpad<E: Copy>(self, rows: &[E]) -> Vec<E> {
         let segments = rows.chunks_exact(self.padded);

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::{fits, prefetch_run, runs, with_tile};
-use crate::simd::{Op, Vector};
+use super::{SCRATCH, Scratch, fits, prefetch_run, runs, with_tile};
+use crate::simd::{Op, Real, Vector};
 
 /// out\[row\]\[column\] = sum over panels and k of a\[panel\]\[row\]\[k\] * w\[column panel\]\[panel\]\[k\].
 #[derive(Clone, Copy)]
@@ -70,7 +70,7 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Elemen
     }
 }
 
-impl<E> Product<E> {
+impl<E: Real> Product<E> {
     /// One tile.
     ///
     /// # Safety
@@ -91,24 +91,69 @@ impl<E> Product<E> {
         with_tile!(rows, panels, tile)
     }
 
+    /// One tile whose result is `width` wide, less than its column panels.
+    ///
+    /// # Safety
+    /// As [`Product::tile`]; but nothing is read or written beyond the width of the result's rows.
+    unsafe fn narrow<V: Vector<Element = E>>(self, rows: usize, panels: usize, width: usize) {
+        let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
+        let from = scratch.0.as_mut_ptr();
+        let from_row = panels * V::LANES;
+        // SAFETY: a tile's results fit the scratch, and the caller vouches for the rest.
+        unsafe {
+            Product {
+                out: from,
+                out_row: from_row,
+                add: false,
+                ..self
+            }
+            .tile::<V>(rows, panels);
+            for row in 0..rows {
+                for column in 0..width {
+                    let sum = *from.add(row * from_row + column);
+                    let to = self.out.add(row * self.out_row + column);
+                    *to = if self.add { *to + sum } else { sum };
+                }
+            }
+        }
+    }
+
     /// The result for `rows` of `a` and `columns`, which are column panels.
     ///
     /// # Safety
     /// As [`Product::tile`], for every row in `rows` and column panel in `columns`.
     pub unsafe fn all<V: Vector<Element = E>>(self, rows: Range<usize>, columns: Range<usize>) {
+        // SAFETY: passed on from the caller.
+        unsafe { self.within::<V>(rows, columns, usize::MAX) }
+    }
+
+    /// The same where rows of the result are `width` wide: the last column panel may be more.
+    ///
+    /// # Safety
+    /// As [`Product::all`]; but nothing is read or written beyond the width of the result's rows.
+    pub unsafe fn within<V: Vector<Element = E>>(
+        self,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        width: usize,
+    ) {
         let (most, wide) = super::tile_shape(rows.len(), (1, 1), V::REGISTERS);
         let stride = self.panels * self.depth * V::LANES;
         for (column, panels) in runs(columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {
                 // SAFETY: the rows and column panels lie within what the caller vouches for.
                 unsafe {
-                    Product {
+                    let tile = Product {
                         a: self.a.add(row * self.a_row),
                         weights: self.weights.add(column * stride),
                         out: self.out.add(row * self.out_row + column * V::LANES),
                         ..self
+                    };
+                    if (column + panels) * V::LANES <= width {
+                        tile.tile::<V>(count, panels);
+                    } else {
+                        tile.narrow::<V>(count, panels, width - column * V::LANES);
                     }
-                    .tile::<V>(count, panels);
                 }
             }
         }

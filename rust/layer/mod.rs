@@ -5,7 +5,7 @@ mod matrices;
 use crate::cell::{CellKind, Signature};
 use crate::kernel::pack::Columns;
 use crate::simd::Real;
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 pub(crate) use matrices::{
     BackwardPack, ForwardPack, Matrix, WeightGradients, WeightUnit, Weights,
@@ -117,18 +117,19 @@ impl Geometry {
 ///
 /// R is the batch's rows in packed order ([`Steps`]), B its sequences; Hp and Wp are the padded
 /// numbers of units and of the hidden state's columns. Rows of x, y, m and their gradients are padded
-/// to whole registers, padding zero.
+/// to whole registers, padding zero; forward alone reads no padding of x.
 pub(crate) struct Sweep<'a, E> {
     pub steps: &'a Steps,
     /// From the last step to the first.
     pub reverse: bool,
-    /// Input, R rows `geometry.input.stride()` apart; null where there are `ids`.
+    /// Input, R rows; null where there are `ids`.
     pub x: *const E,
+    pub x_strides: Strides,
     /// Instead of an input: the one column of each of the R rows that is 1, all others being 0.
     pub ids: Option<&'a [u32]>,
-    /// Output, R rows of Wp, `y_stride` apart.
+    /// Output, R rows of Wp.
     pub y: *mut E,
-    pub y_stride: usize,
+    pub y_strides: Strides,
     /// What the cell gives before it is projected, Hp wide: R rows where `slots` are kept, else B
     /// rows that each step overwrites; null without projection.
     pub m: *mut E,
@@ -149,8 +150,9 @@ unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
 
 /// What backward of a direction needs besides its [`Sweep`].
 pub(crate) struct Descent<E> {
-    /// Gradient of y, laid out as y; null means zero.
+    /// Gradient of y, R rows of Wp; null means zero.
     pub dy: *const E,
+    pub dy_strides: Strides,
     /// Gradient of the final hidden state, (B, Wp).
     pub dh_last: *const E,
     /// In: what comes elementwise to the final state (else zeros), as the memory's gradient; out:
@@ -164,6 +166,18 @@ pub(crate) struct Descent<E> {
 
 // SAFETY: workers of a pass take disjoint rows.
 unsafe impl<E: Sync> Sync for Descent<E> {}
+
+/// Where the gradient of a layer's input is written.
+pub(crate) struct InputGradient<E> {
+    /// The first of R rows.
+    pub at: *mut E,
+    pub strides: Strides,
+    /// Numbers of a row that are written: with its padding, or without.
+    pub width: usize,
+}
+
+// SAFETY: workers of a pass take disjoint steps.
+unsafe impl<E: Sync> Sync for InputGradient<E> {}
 
 #[cfg(test)]
 mod tests {

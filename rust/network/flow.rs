@@ -1,12 +1,13 @@
 //! How much of the loss comes back to each step.
 
+use super::pass::Run;
 use super::{Gradients, Keep, Network, Output, Span};
 use crate::buffer::Buffer;
 use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::params::reserve;
-use crate::pass::States;
+use crate::pass::{States, View};
 use crate::pool::Pool;
 use crate::sequence::Element;
 use crate::stack::Want;
@@ -149,9 +150,12 @@ impl<E: Element> Network<E> {
             };
             let weights = &self.weights[self.places.rnn.clone()];
             let kept = incoming.copied(arena);
-            let found =
-                self.stack
-                    .backward(weights, run.pass, Some(above), incoming, want, &mut scratch);
+            let Run { pass, x, .. } = run;
+            let feed = x.feed(self.stack.input_columns().stride());
+            let fed = (feed, Some(View::packed(&above, stride)));
+            let found = self
+                .stack
+                .backward(weights, pass, fed, incoming, want, &mut scratch);
             let square = |part: &[E], row: usize, width: usize| -> f64 {
                 let part = &part[row * width..][..width];
                 part.iter().map(|x| x.to_f64() * x.to_f64()).sum()
@@ -160,7 +164,8 @@ impl<E: Element> Network<E> {
             for row in 0..rows {
                 let mut sum = 0.0;
                 if let Some(hidden) = &kept.hidden {
-                    let parts = hidden[layer].iter().zip(&*found.outputs[layer]);
+                    let output = found.outputs.get(layer).unwrap_or(&above);
+                    let parts = hidden[layer].iter().zip(&**output);
                     let parts = parts.skip(row * width).take(width);
                     sum += parts
                         .map(|(a, b)| (a.to_f64() + b.to_f64()).powi(2))

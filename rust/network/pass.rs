@@ -8,11 +8,11 @@ use crate::data::Sequences;
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
 use crate::loss::Score;
-use crate::pass::{Pass, Source, StateRows, States};
+use crate::pass::{Pass, Source, StateRows, States, View};
 use crate::pool::Pool;
 use crate::sequence::Element;
 use crate::stack::Want;
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// Some steps of the sequences of a batch.
 #[derive(Clone, Debug)]
@@ -95,6 +95,8 @@ impl<'a> Span<'a> {
 /// Some steps on their way through the stack.
 pub(crate) struct Run<E> {
     pub pass: Pass<E>,
+    /// What the stack was fed.
+    pub x: Source<E>,
     /// What an embedding was read at, if it is trained.
     ids: Vec<u32>,
     drawn: Option<Drawn>,
@@ -235,8 +237,17 @@ impl<E: Element> Network<E> {
             self.drop_input(x, &steps, drawn);
         }
         let weights = &self.weights[self.places.rnn.clone()];
-        let pass = self.stack.forward(weights, steps, x, initial, keep, drawn);
-        Run { pass, ids, drawn }
+        let strides = Strides::packed(self.stack.output_columns().stride());
+        let feed = x.feed(self.stack.input_columns().stride());
+        let pass = self
+            .stack
+            .forward(weights, steps, feed, initial, keep, strides, drawn);
+        Run {
+            pass,
+            x,
+            ids,
+            drawn,
+        }
     }
 
     /// What the head sees of a run of a span, where each step has outputs.
@@ -360,13 +371,19 @@ impl<E: Element> Network<E> {
         goes_on: bool,
         gradients: &mut Gradients<E>,
     ) -> Option<States<E>> {
-        let Run { pass, ids, drawn } = run;
+        let Run {
+            pass,
+            x,
+            ids,
+            drawn,
+        } = run;
         let steps = pass.steps.clone();
         let is_first = gradients.is_first_of_rest();
         let is_trained = matches!(self.config.input, Input::Embedding { frozen: false, .. });
         let begins = span.steps.start == 0;
         let want = Want {
             input: is_trained,
+            input_strides: None,
             states: goes_on || (begins && self.config.learn_initial_state),
             apart: goes_on,
             outputs: false,
@@ -376,9 +393,12 @@ impl<E: Element> Network<E> {
         };
         let weights = &self.weights[self.places.rnn.clone()];
         let rnn = &mut gradients.total[self.places.rnn.clone()];
+        let feed = x.feed(self.stack.input_columns().stride());
+        let stride = self.stack.output_columns().stride();
+        let dy = slope.dy.as_ref().map(|dy| View::packed(dy, stride));
         let found = self
             .stack
-            .backward(weights, pass, slope.dy, slope.last, want, rnn);
+            .backward(weights, pass, (feed, dy), slope.last, want, rnn);
         let states = [
             (&self.places.hidden0, &found.dh0),
             (&self.places.memory0, &found.dmemory0),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Mutex;
 
-use ndarray::Ix3;
+use ndarray::{ArrayView, Dim, Dimension, IntoDimension, Ix3};
 use numpy::{
     PyArray, PyArray1, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
 };
@@ -14,6 +14,7 @@ use pyo3::types::{PyDict, PySlice};
 use super::data::Floats;
 use super::either::Either;
 use super::optimizer::States;
+use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::optim::State;
@@ -99,13 +100,44 @@ pub(super) fn optional<'py, E: Held>(
     array.map(|array| borrow(name, array)).transpose()
 }
 
-/// All parameters in order, as views of one array that takes `values` over.
+/// What an array's memory belongs to.
+#[pyclass(frozen)]
+struct Owner {
+    #[expect(dead_code, reason = "kept alive")]
+    numbers: Box<dyn Send + Sync>,
+}
+
+/// Numbers as an array of this shape, without a copy.
+///
+/// # Panics
+/// If there are not as many.
+pub(super) fn handed<'py, E: Held, const N: usize>(
+    py: Python<'py>,
+    mut numbers: Buffer<E>,
+    shape: [usize; N],
+) -> PyResult<Bound<'py, PyArray<E, Dim<[usize; N]>>>>
+where
+    Dim<[usize; N]>: Dimension,
+    [usize; N]: IntoDimension<Dim = Dim<[usize; N]>>,
+{
+    assert_eq!(numbers.len(), shape.iter().product::<usize>());
+    let at = numbers.as_mut_ptr();
+    let numbers = Box::new(numbers);
+    let owner = Bound::new(py, Owner { numbers })?.into_any();
+    // SAFETY: `at` is that of as many numbers as the shape has, which `owner` keeps in place while
+    // the array or a view of it lives, and nobody else can reach.
+    unsafe {
+        let view = ArrayView::from_shape_ptr(shape, at.cast_const());
+        Ok(PyArray::borrow_from_array(&view, owner))
+    }
+}
+
+/// All parameters in order, as views of one array.
 pub(super) fn to_list<'py, E: Held>(
     py: Python<'py>,
     layout: &Layout,
-    values: Vec<E>,
+    flat: &Bound<'py, PyArray1<E>>,
 ) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let flat = PyArray::from_vec(py, values);
     let part = |entry: &Entry| {
         let Range { start, end } = entry.range();
         let part = flat.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
@@ -119,10 +151,10 @@ pub(super) fn to_list<'py, E: Held>(
 pub(super) fn to_dict<'py, E: Held>(
     py: Python<'py>,
     layout: &Layout,
-    values: Vec<E>,
+    flat: &Bound<'py, PyArray1<E>>,
 ) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
-    let parts = to_list(py, layout, values)?;
+    let parts = to_list(py, layout, flat)?;
     for (entry, part) in layout.entries().iter().zip(parts) {
         dict.set_item(&entry.name, part)?;
     }

@@ -15,6 +15,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods, PyType};
 
+use crate::buffer::Buffer;
+use crate::simd::Real;
+
 /// A capsule that nobody has taken over yet.
 const NAME: &CStr = c"dltensor";
 
@@ -309,29 +312,29 @@ fn type_of<T: Scalar>() -> DataType {
 pub(super) struct Shared<T> {
     start: NonNull<T>,
     length: usize,
-    owner: Arc<Numbers<T>>,
+    owner: Arc<Numbers>,
 }
 
-/// Frees what it holds when the last tensor is gone.
-struct Numbers<T>(#[expect(dead_code, reason = "kept alive")] Vec<T>);
+/// What is freed when the last tensor is gone.
+type Numbers = dyn Send + Sync;
 
 /// A tensor for somebody else, and what it points to.
-struct Given<M, T> {
+struct Given<M> {
     managed: M,
     shape: [i64; DIMENSIONS],
     strides: [i64; DIMENSIONS],
     #[expect(dead_code, reason = "kept alive")]
-    owner: Arc<Numbers<T>>,
+    owner: Arc<Numbers>,
 }
 
-impl<T: Scalar> Shared<T> {
-    pub fn new(mut values: Vec<T>) -> Self {
-        // A vector's pointer is never null, and moving the vector does not move its numbers.
+impl<T: Real + Scalar> Shared<T> {
+    pub fn new(mut values: Buffer<T>) -> Self {
+        // A buffer's pointer is never null, and moving the buffer does not move its numbers.
         let start = NonNull::new(values.as_mut_ptr()).unwrap_or(NonNull::dangling());
         Shared {
             start,
             length: values.len(),
-            owner: Arc::new(Numbers(values)),
+            owner: Arc::new(values),
         }
     }
 
@@ -387,7 +390,7 @@ impl<T: Scalar> Shared<T> {
             byte_offset: 0,
         };
         let given = Box::into_raw(Box::new(Given {
-            managed: M::new(tensor, delete::<M, T>),
+            managed: M::new(tensor, delete::<M>),
             shape: sizes,
             strides,
             owner: Arc::clone(&self.owner),
@@ -405,9 +408,9 @@ impl<T: Scalar> Shared<T> {
 }
 
 /// The deleter of what [`Shared::managed`] made.
-unsafe extern "C" fn delete<M: Managed, T>(managed: *mut M) {
+unsafe extern "C" fn delete<M: Managed>(managed: *mut M) {
     // SAFETY: whoever owns a tensor calls its deleter, once; its context is the box that holds it.
-    drop(unsafe { Box::from_raw((*managed).parts().1.cast::<Given<M, T>>()) });
+    drop(unsafe { Box::from_raw((*managed).parts().1.cast::<Given<M>>()) });
 }
 
 /// The destructor of a capsule: deletes the tensor unless somebody has taken it over, and the name

@@ -1,9 +1,8 @@
 //! The forms that rows and states may have outside: torch's for layers, packed input and cells.
 
-use ndarray::{ArrayView3, ArrayViewD, ArrayViewMutD, Axis, Ix2, Ix3, IxDyn};
+use ndarray::{ArrayView3, ArrayViewD, Axis, Ix2, Ix3};
 
-use crate::boundary::{Rows, RowsMut};
-use crate::error::{Error, Result};
+use crate::boundary::{Axes, Rows};
 use crate::sequence::Element;
 
 /// How rows and states lie outside.
@@ -50,25 +49,13 @@ impl Form {
         })
     }
 
-    /// New rows of this shape, to be filled.
-    pub fn rows_mut<'a, E: Element>(
-        self,
-        shape: &[usize],
-        to: &'a mut [E],
-    ) -> Result<RowsMut<'a, E>> {
-        let array = ArrayViewMutD::from_shape(IxDyn(shape), to);
-        let rows = array.and_then(|array| {
-            Ok(match self {
-                Form::Steps => RowsMut::Padded(array.into_dimensionality::<Ix3>()?),
-                Form::Sequences => {
-                    let mut array = array.into_dimensionality::<Ix3>()?;
-                    array.swap_axes(0, 1);
-                    RowsMut::Padded(array)
-                }
-                Form::Packed | Form::Single => RowsMut::Packed(array.into_dimensionality::<Ix2>()?),
-            })
-        });
-        rows.map_err(|_| Error::shape("rows", "rows of this form", format!("{shape:?}")))
+    /// The axes of rows.
+    pub fn axes(self) -> Axes {
+        match self {
+            Form::Steps => Axes::Steps,
+            Form::Sequences => Axes::Sequences,
+            Form::Packed | Form::Single => Axes::Packed,
+        }
     }
 
     /// The sizes of a state outside, from those inside.

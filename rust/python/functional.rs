@@ -216,10 +216,6 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
     }
 }
 
-fn zeros<E: Element>(shape: &[usize]) -> Vec<E> {
-    vec![E::ZERO; shape.iter().product()]
-}
-
 fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewMut3<'_, E>> {
     ArrayViewMut3::from_shape(shape, to)
         .map_err(|_| Error::shape("state", format!("{shape:?}"), "another size"))
@@ -257,20 +253,18 @@ fn forward<'py, E: Element + Scalar>(
                 c0: given.c0,
                 lengths: given.lengths.as_deref(),
             };
-            let tape = model.forward(inputs, keep, None)?;
-            let mut output = None;
-            if form != Form::Single {
-                let mut rows = zeros(&shape);
-                model.output(&tape, form.rows_mut(&shape, &mut rows)?)?;
-                output = Some(rows);
-            }
-            let mut hidden = zeros(&states[0]);
-            let mut memory = has_memory.then(|| zeros(&states[1]));
+            let mut tape = model.forward_for(inputs, form.axes(), keep, None)?;
+            let mut hidden = model.room(states[0].iter().product());
+            let mut memory = has_memory.then(|| model.room(states[1].iter().product()));
             let to = match &mut memory {
                 Some(memory) => Some(state_mut(states[1], memory)?),
                 None => None,
             };
             model.states(&tape, state_mut(states[0], &mut hidden)?, to)?;
+            let output = match form {
+                Form::Single => None,
+                _ => Some(model.take_output(&mut tape)?),
+            };
             Result::Ok((model, tape, output, hidden, memory))
         })
     })?;
@@ -353,15 +347,12 @@ fn backward<'py, E: Element + Scalar>(
     let states = config.states_shapes(batch);
     let (dx, dh0, dc0, weights) = py.detach(|| {
         as_torch(n_threads, || {
-            let found = model.backward_for(&mut tape, dy, (dh, dc), want)?;
-            let mut dx = want.input.then(|| zeros(&input));
-            let mut dh0 = want.states.then(|| zeros(&states[0]));
+            let mut found = model.backward_for(&mut tape, dy, (dh, dc), want)?;
+            let dx = model.take_dx(&mut found)?;
+            let room = |shape: [usize; 3]| model.room(shape.iter().product());
+            let mut dh0 = want.states.then(|| room(states[0]));
             let has_memory = want.states && config.cell.signature().has_memory();
-            let mut dc0 = has_memory.then(|| zeros(&states[1]));
-            let rows = match &mut dx {
-                Some(dx) => Some(form.rows_mut(&input, dx)?),
-                None => None,
-            };
+            let mut dc0 = has_memory.then(|| room(states[1]));
             let hidden = match &mut dh0 {
                 Some(dh0) => Some(state_mut(states[0], dh0)?),
                 None => None,
@@ -370,8 +361,8 @@ fn backward<'py, E: Element + Scalar>(
                 Some(dc0) => Some(state_mut(states[1], dc0)?),
                 None => None,
             };
-            model.read_gradients(&found, rows, hidden, memory)?;
-            Result::Ok((dx, dh0, dc0, found.weights))
+            model.read_gradients(&found, None, hidden, memory)?;
+            Result::Ok((dx, dh0, dc0, found.take_weights()))
         })
     })?;
     let mut gradients = Vec::with_capacity(needs.len());

@@ -232,7 +232,7 @@ impl PyNetwork {
                 let model = model.read()?;
                 crate::Result::Ok((model.layout().clone(), model.weights().to_vec()))
             })?;
-            to_dict(py, &layout, weights)
+            to_dict(py, &layout, &PyArray::from_vec(py, weights))
         })
     }
 

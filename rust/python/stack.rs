@@ -3,14 +3,17 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ndarray::{Ix1, Ix3};
-use numpy::{PyArray3, PyArrayMethods, PyReadonlyArray};
+use numpy::{PyArray, PyArray3, PyArrayMethods, PyReadonlyArray};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::arrays::{Held, InnerTape, borrow, choose, from_dict, optional, shapes, to_dict};
+use super::arrays::{
+    Held, InnerTape, borrow, choose, from_dict, handed, optional, shapes, to_dict,
+};
 use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
+use crate::boundary::Axes;
 use crate::cell::CellKind;
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Recurrent};
@@ -29,14 +32,6 @@ pub(super) struct PyStack {
 pub(super) struct PyTape {
     inner: InnerTape,
     batch_first: bool,
-}
-
-/// An array for numbers that are written before anybody reads them. Zeros would be written twice, on
-/// one thread.
-fn empty<'py, E: Held>(py: Python<'py>, shape: [usize; 3]) -> Bound<'py, PyArray3<E>> {
-    // SAFETY: the callers hand it to one of `Recurrent`'s functions that write all of an array, and
-    // else drop it; until then every bit pattern is a number.
-    unsafe { PyArray3::<E>::new(py, shape, false) }
 }
 
 type Outputs<'py> = (
@@ -89,7 +84,8 @@ fn forward<'py, E: Held>(
         c0,
         lengths: lengths.as_deref(),
     };
-    let tape = py.detach(|| reading(model).forward(inputs, keep, seed))?;
+    let axes = axes_of(batch_first);
+    let mut tape = py.detach(|| reading(model).forward_for(inputs, axes, keep, seed))?;
 
     let (total, batch) = (tape.total(), tape.batch());
     let width = config.directions() * config.state_size(0);
@@ -99,31 +95,25 @@ fn forward<'py, E: Held>(
         [total, batch, width]
     };
     let [of_hidden, of_memory] = config.states_shapes(batch);
-    let output = empty::<E>(py, dims);
     let hidden = PyArray3::<E>::zeros(py, of_hidden, false);
     let memory = config
         .cell
         .signature()
         .has_memory()
         .then(|| PyArray3::<E>::zeros(py, of_memory, false));
-    {
-        let mut output = output.readwrite();
+    let output = {
         let mut hidden = hidden.readwrite();
         let mut memory = memory.as_ref().map(|memory| memory.readwrite());
-        let mut output = output.as_array_mut();
-        if batch_first {
-            output.swap_axes(0, 1);
-        }
         let hidden = hidden.as_array_mut();
         let memory = memory.as_mut().map(|memory| memory.as_array_mut());
         py.detach(|| {
             let model = reading(model);
-            model.output(&tape, output)?;
-            model.states(&tape, hidden, memory)
-        })?;
-    }
+            model.states(&tape, hidden, memory)?;
+            model.take_output(&mut tape)
+        })?
+    };
     Ok((
-        output.into_any(),
+        handed(py, output, dims)?.into_any(),
         hidden.into_any(),
         memory.map(Bound::into_any),
         keep.then(|| PyTape {
@@ -160,10 +150,12 @@ fn backward<'py, E: Held>(
         dh.as_ref().map(|dh| dh.as_array()),
         dc.as_ref().map(|dc| dc.as_array()),
     );
-    let (total, batch, found) = py.detach(|| {
+    let (total, batch, found, dx) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = reading(model).backward(&mut tape, dy.map(Into::into), dh, dc)?;
-        crate::Result::Ok((tape.total(), tape.batch(), found))
+        let model = reading(model);
+        let mut found = model.backward(&mut tape, dy.map(Into::into), dh, dc)?;
+        let dx = model.take_dx(&mut found)?;
+        crate::Result::Ok((tape.total(), tape.batch(), found, dx))
     })?;
     let dims = if batch_first {
         [batch, total, config.input_size]
@@ -171,7 +163,10 @@ fn backward<'py, E: Held>(
         [total, batch, config.input_size]
     };
     let [of_hidden, of_memory] = config.states_shapes(batch);
-    let dx = empty::<E>(py, dims);
+    let dx = match dx {
+        Some(dx) => handed(py, dx, dims)?.into_any(),
+        None => py.None().into_bound(py),
+    };
     let dh0 = PyArray3::<E>::zeros(py, of_hidden, false);
     let dc0 = config
         .cell
@@ -179,23 +174,28 @@ fn backward<'py, E: Held>(
         .has_memory()
         .then(|| PyArray3::<E>::zeros(py, of_memory, false));
     {
-        let mut dx = dx.readwrite();
         let mut dh0 = dh0.readwrite();
         let mut dc0 = dc0.as_ref().map(|dc0| dc0.readwrite());
-        let mut dx = dx.as_array_mut();
-        if batch_first {
-            dx.swap_axes(0, 1);
-        }
         let dh0 = dh0.as_array_mut();
         let dc0 = dc0.as_mut().map(|dc0| dc0.as_array_mut());
-        py.detach(|| reading(model).input_gradients(&found, dx, dh0, dc0))?;
+        py.detach(|| reading(model).read_gradients(&found, None, Some(dh0), dc0))?;
     }
+    let weights = found.take_weights();
+    let flat = [weights.len()];
     Ok((
-        dx.into_any(),
+        dx,
         dh0.into_any(),
         dc0.map(Bound::into_any),
-        to_dict(py, layout, found.weights)?,
+        to_dict(py, layout, &handed(py, weights, flat)?)?,
     ))
+}
+
+fn axes_of(batch_first: bool) -> Axes {
+    if batch_first {
+        Axes::Sequences
+    } else {
+        Axes::Steps
+    }
 }
 
 /// Locks for reading. To be called without the interpreter only: a thread that waits for the lock
@@ -297,7 +297,7 @@ impl PyStack {
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         dispatch!(self.inner, model => {
             let weights = py.detach(|| reading(model).weights().to_vec());
-            to_dict(py, &self.layout, weights)
+            to_dict(py, &self.layout, &PyArray::from_vec(py, weights))
         })
     }
 

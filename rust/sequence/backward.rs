@@ -9,7 +9,7 @@ use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
-use crate::layer::{BackwardPack, Descent, Geometry};
+use crate::layer::{BackwardPack, Descent, Geometry, InputGradient};
 use crate::simd::{Real, Vector};
 
 /// See [`super::Kernels::backward`].
@@ -158,7 +158,9 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
                 ),
             }
             if !descent.dy.is_null() {
-                let above = descent.dy.add((offset + row) * sweep.y_stride + first);
+                let above = descent
+                    .dy
+                    .add(descent.dy_strides.at(sweep.steps, step, row) + first);
                 for (lane, to) in to.iter_mut().enumerate() {
                     *to += *above.add(lane);
                 }
@@ -194,13 +196,18 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
 ) {
     let steps = sweep.steps;
     let column = panel * V::LANES;
-    let at = steps.offset(step) + row;
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
         // The gradient of what the cell gave is a product that goes through the scratch: with the
         // projection, or with the state's weights. Rows that end here were given it.
         let product = match after {
-            _ if g.projects() => Some(to_projected::<V>(g, pack, descent, at, panel)),
+            _ if g.projects() => Some(to_projected::<V>(
+                g,
+                pack,
+                descent,
+                steps.offset(step) + row,
+                panel,
+            )),
             Some(after) => Some(to_state::<V, S>(g, pack, sweep, after, row, panel)),
             None => None,
         };
@@ -219,8 +226,10 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
         };
         let h_before = sweep.h_before(g, before, row);
         let above = (!descent.dy.is_null() && !g.projects()).then(|| Grid {
-            at: descent.dy.add(at * sweep.y_stride + column),
-            row: sweep.y_stride,
+            at: descent
+                .dy
+                .add(descent.dy_strides.at(steps, step, row) + column),
+            row: descent.dy_strides.row,
             panel: V::LANES,
         });
         let tile = PointwiseBackward {
@@ -350,13 +359,12 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
     range: Range<usize>,
-    dx: *mut V::Element,
+    dx: &InputGradient<V::Element>,
     add: bool,
 ) {
     let steps = sweep.steps;
     let (first, slots) = S::INPUT;
-    let stride = g.input.stride();
-    let panels = stride / V::LANES;
+    let panels = dx.width.div_ceil(V::LANES);
     let depth = slots * V::LANES;
     for (column, wide) in runs(0..panels, 2) {
         let mut step = range.start;
@@ -365,6 +373,10 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
             // Steps of one row each lie evenly spaced: they are the rows of one product.
             let alone = if count == 1 { range.end - step } else { 1 };
             let a_row = if count == 1 { g.panels() } else { 1 } * g.slot_row();
+            let out_row = match count {
+                1 => dx.strides.to_next(steps, step),
+                _ => dx.strides.row,
+            };
             // SAFETY: slots, dx and the packed weights are sized as `Sweep` states.
             unsafe {
                 Product {
@@ -380,11 +392,15 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
                         .input
                         .as_ptr()
                         .add(column * g.panels() * depth * V::LANES),
-                    out: dx.add(steps.offset(step) * stride + column * V::LANES),
-                    out_row: stride,
+                    out: dx.at.add(dx.strides.at(steps, step, 0) + column * V::LANES),
+                    out_row,
                     add,
                 }
-                .all::<V>(0..count * alone, 0..wide);
+                .within::<V>(
+                    0..count * alone,
+                    0..wide,
+                    dx.width - column * V::LANES,
+                );
             }
             step += alone;
         }

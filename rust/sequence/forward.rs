@@ -157,7 +157,6 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (g, sweep) = (self.g, self.sweep);
         let (steps, rows) = (sweep.steps, &self.slice.rows);
         let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
-        let stride = g.input.stride();
         let first = rows.start;
         for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
             let mut step = range.start;
@@ -173,16 +172,16 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 unsafe {
                     if active > 0 {
                         let mut out = self.sums(step, panel, first);
-                        let mut x_row = stride;
+                        let mut x_row = sweep.x_strides.row;
                         if alone > 1 {
-                            x_row = count * stride;
+                            x_row = sweep.x_strides.to_next(steps, step);
                             out.row = self
                                 .sums(step + 1, panel, first)
                                 .at
                                 .offset_from_unsigned(out.at);
                         }
                         for (row, rows) in runs(0..active * alone, most) {
-                            let x = (steps.offset(step) + first) * stride + row * x_row;
+                            let x = sweep.x_strides.at(steps, step, first) + row * x_row;
                             Preactivation {
                                 start: self.bias(panel),
                                 x: Operand {
@@ -259,8 +258,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
             Preactivation {
                 start,
                 x: Operand {
-                    at: sweep.x.wrapping_add(at * g.input.stride()),
-                    stride: g.input.stride(),
+                    at: sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row)),
+                    stride: sweep.x_strides.row,
                     columns: if done { 0 } else { g.input.extent() },
                 },
                 h: Operand {
@@ -283,8 +282,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
             let out = match g.projects() {
                 true => sweep.projected(g, step, row),
                 false => Grid {
-                    at: sweep.y.add(at * sweep.y_stride),
-                    row: sweep.y_stride,
+                    at: sweep.y.add(sweep.y_strides.at(steps, step, row)),
+                    row: sweep.y_strides.row,
                     panel: V::LANES,
                 },
             };
@@ -324,8 +323,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 panels: g.panels(),
                 depth: V::LANES,
                 weights: self.pack.projection.as_ptr(),
-                out: sweep.y.add(sweep.steps.offset(step) * sweep.y_stride),
-                out_row: sweep.y_stride,
+                out: sweep.y.add(sweep.y_strides.at(sweep.steps, step, 0)),
+                out_row: sweep.y_strides.row,
                 add: false,
             }
             .all::<V>(rows, columns);

@@ -11,7 +11,7 @@ use crate::kernel::Grid;
 use crate::kernel::pointwise::Pointwise;
 use crate::kernel::preactivation::{Joint, Slots, Staggered};
 use crate::layer::{
-    BackwardPack, Descent, ForwardPack, Geometry, Sweep, WeightGradients, WeightUnit,
+    BackwardPack, Descent, ForwardPack, Geometry, InputGradient, Sweep, WeightGradients, WeightUnit,
 };
 use crate::linear::{Products, products};
 use crate::simd::{Isa, Real, Vector, portable};
@@ -67,7 +67,7 @@ pub(crate) trait Kernels<E: Real>: Sync {
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
         steps: Range<usize>,
-        dx: *mut E,
+        dx: &InputGradient<E>,
         add: bool,
     );
 
@@ -201,8 +201,8 @@ impl<E: Real> Sweep<'_, E> {
                 Some(step) => (
                     self.y
                         .cast_const()
-                        .add((self.steps.offset(step) + row) * self.y_stride),
-                    self.y_stride,
+                        .add(self.y_strides.at(self.steps, step, row)),
+                    self.y_strides.row,
                 ),
                 None => (self.h0.add(row * g.state_padded()), g.state_padded()),
             }
@@ -276,7 +276,7 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
         steps: Range<usize>,
-        dx: *mut E,
+        dx: &InputGradient<E>,
         add: bool,
     ) {
         // SAFETY: passed on from the caller.

@@ -236,10 +236,13 @@ unsafe fn gather<E: Real>(
                 let h = sweep.h_before(g, before, first);
                 (h.at, h.row)
             } else {
-                (
-                    sweep.x.wrapping_add(at * g.input.stride()),
-                    g.input.stride(),
-                )
+                let strides = sweep.x_strides;
+                let at = strides.at(steps, step, first);
+                let apart = match count {
+                    1 => strides.to_next(steps, step),
+                    _ => strides.row,
+                };
+                (sweep.x.wrapping_add(at), apart)
             };
             let slots = sweep.slots.add(sweep.slot_index(g, step, panel, first));
             let next = Piece {

@@ -6,17 +6,20 @@ use std::ptr;
 use super::{Direction, Stack, cut, members};
 use crate::buffer::Buffer;
 use crate::cell::Carry;
-use crate::layer::{Descent, Geometry, WeightUnit};
+use crate::layer::{Descent, Geometry, InputGradient, WeightUnit};
 use crate::parallel;
-use crate::pass::{Pass, StateRows, States};
+use crate::pass::{Feed, Pass, StateRows, States, View};
 use crate::sequence::Element;
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// Which gradients are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Want {
     /// The input's.
     pub input: bool,
+    /// How its rows are to lie, without padding and with nothing between; else they are padded and in
+    /// packed order.
+    pub input_strides: Option<Strides>,
     /// The initial states'.
     pub states: bool,
     /// Whether what a step carries to the one before stays apart from the rest of them, so that a
@@ -34,14 +37,14 @@ pub(crate) struct Want {
 
 /// Gradients of what went into a pass.
 pub(crate) struct InputGradients<E> {
-    /// Of x, R rows, if asked for.
+    /// Of x, R rows that lie as asked for, if asked for.
     pub dx: Option<Buffer<E>>,
     /// Of the initial hidden states, if asked for.
     pub dh0: StateRows<E>,
     /// Of the initial memories, if asked for: what the first step carries to the one before, which
     /// is unspecified for cells that carry nothing.
     pub dmemory0: StateRows<E>,
-    /// Of each layer's output, if asked for and if there is one of the last layer's.
+    /// Of each layer's output but the last one's, if asked for.
     pub outputs: Vec<Buffer<E>>,
 }
 
@@ -49,8 +52,9 @@ impl<E: Element> Stack<E> {
     /// Takes a kept pass back through all layers, and writes or adds the gradients of the
     /// weights if they are wanted.
     ///
-    /// `dy` is the gradient of the output, laid out like it, if there is any; `last` those of the
-    /// final states, for any cell with what the step after carried as the memory's.
+    /// `x` is what forward was fed. `dy` is the gradient of the output, R rows of its columns, if there
+    /// is any; `last` those of the final states, for any cell with what the step after carried as the
+    /// memory's.
     ///
     /// # Panics
     /// If a buffer's size is not that, or the pass was not kept.
@@ -58,7 +62,7 @@ impl<E: Element> Stack<E> {
         &self,
         weights: &[E],
         pass: Pass<E>,
-        dy: Option<Buffer<E>>,
+        (x, dy): (Feed<E>, Option<View<E>>),
         last: States<E>,
         want: Want,
         gradients: &mut [E],
@@ -67,7 +71,6 @@ impl<E: Element> Stack<E> {
         assert!(!want.weights || gradients.len() == self.layout.size());
         let Pass {
             steps,
-            x,
             mut layers,
             drawn,
         } = pass;
@@ -77,17 +80,30 @@ impl<E: Element> Stack<E> {
         let mut dh = last.hidden.map(|rows| rows.into_iter().rev());
         let mut dmemory = last.memory.map(|rows| rows.into_iter().rev());
         let (mut all_dh0, mut all_dmemory0) = (Vec::new(), Vec::new());
-        let mut dy = dy;
+        // Of the output of the layer that is next, from the layer above.
+        let mut above: Option<Buffer<E>> = None;
         let mut outputs = Vec::new();
+        if let Feed::Rows(x) = &x {
+            assert!(x.covers(&steps, self.input_columns().stride()));
+        }
         assert!(want.from_layer == 0 || !(want.input || want.states));
         for (layer, directions) in self.layers.iter().enumerate().skip(want.from_layer).rev() {
             let mut pass = layers.pop().expect("a pass has every layer");
             assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
-            let input = match (&pass.dropped, layers.last()) {
-                (Some(dropped), _) => (dropped.as_ptr(), None),
-                (None, Some(beneath)) => (beneath.y.as_ptr(), None),
-                (None, None) => (x.rows(), x.ids()),
+            let dropped = pass.dropped.take();
+            let feed = match (&dropped, layers.last()) {
+                (Some(dropped), Some(beneath)) => {
+                    Feed::Rows(View::packed(dropped, beneath.y_strides.row))
+                }
+                (None, Some(beneath)) => beneath.feed(),
+                (_, None) => x,
             };
+            let outputs_stride = self.layer_columns(layer).stride();
+            let dy = match &above {
+                Some(rows) => Some(View::packed(rows, outputs_stride)),
+                None => dy.filter(|_| layer + 1 == self.layers.len()),
+            };
+            assert!(dy.is_none_or(|dy| dy.covers(&steps, outputs_stride)));
             let (mut last, mut carry) = (Vec::new(), Vec::new());
             let (mut dh0, mut projected) = (Vec::new(), Vec::new());
             for direction in directions.iter().rev() {
@@ -112,14 +128,14 @@ impl<E: Element> Stack<E> {
             for list in [&mut last, &mut carry, &mut dh0] {
                 list.reverse();
             }
-            let sweeps = pass.sweeps(&steps, input);
+            let sweeps = pass.sweeps(&steps, feed);
             let descents: Vec<_> = (0..directions.len())
                 .map(|d| Descent {
-                    dy: dy.as_ref().map_or(ptr::null(), |dy| {
-                        assert_eq!(dy.len(), rows * self.layer_columns(layer).stride());
-                        dy.as_ptr()
+                    dy: dy.map_or(ptr::null(), |dy| {
+                        dy.at()
                             .wrapping_add(d * directions[d].geometry.state_padded())
                     }),
+                    dy_strides: dy.map_or(Strides::packed(0), |dy| dy.strides()),
                     dh_last: last[d].as_ptr(),
                     carry: carry[d].as_mut_ptr(),
                     dh0: if want.states {
@@ -154,9 +170,17 @@ impl<E: Element> Stack<E> {
             });
 
             let columns = directions[0].geometry.input;
-            let mut dx = (layer > want.from_layer || want.input)
-                .then(|| self.arena.take(rows * columns.stride()));
-            let to = Shared(dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()));
+            let (strides, width) = match want.input_strides.filter(|_| layer == 0) {
+                Some(strides) => (strides, columns.real()),
+                None => (Strides::packed(columns.stride()), columns.stride()),
+            };
+            let mut dx =
+                (layer > want.from_layer || want.input).then(|| self.arena.take(rows * width));
+            let to = InputGradient {
+                at: dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()),
+                strides,
+                width,
+            };
             let base = gradients.as_mut_ptr();
             let outs: Vec<_> = directions
                 .iter()
@@ -166,15 +190,15 @@ impl<E: Element> Stack<E> {
             parallel::for_each(workers, items, |item| match item {
                 Late::Input(range) => {
                     for (d, direction) in directions.iter().enumerate() {
-                        // SAFETY: dx has R rows; each item's steps are its own, and the second
-                        // direction adds to what the first one wrote.
+                        // SAFETY: dx has R rows of this width, with nothing between; each item's
+                        // steps are its own, and the second direction adds to what the first wrote.
                         unsafe {
                             self.kernels.input_gradient(
                                 &direction.geometry,
                                 packs[d],
                                 &sweeps[d],
                                 range.clone(),
-                                to.get(),
+                                &to,
                                 d > 0,
                             );
                         }
@@ -196,7 +220,7 @@ impl<E: Element> Stack<E> {
             if let (Some(drawn), Some(dx)) = (drawn.filter(|_| layer > 0), dx.as_mut()) {
                 self.drop_out(dx, &steps, drawn, layer);
             }
-            let above = std::mem::replace(&mut dy, dx);
+            let above = std::mem::replace(&mut above, dx);
             outputs.extend(above.filter(|_| want.outputs));
             let states = dh0.into_iter().zip(&carry).zip(directions).rev();
             for ((mut dh0, carry), Direction { geometry: g, .. }) in states {
@@ -215,23 +239,11 @@ impl<E: Element> Stack<E> {
         all_dmemory0.reverse();
         outputs.reverse();
         InputGradients {
-            dx: dy,
+            dx: above,
             dh0: all_dh0,
             dmemory0: all_dmemory0,
             outputs,
         }
-    }
-}
-
-/// A pointer that workers share.
-struct Shared<E>(*mut E);
-
-// SAFETY: its users write disjoint places, as they say where they use it.
-unsafe impl<E: Sync> Sync for Shared<E> {}
-
-impl<E> Shared<E> {
-    fn get(&self) -> *mut E {
-        self.0
     }
 }
 

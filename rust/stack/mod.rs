@@ -18,10 +18,10 @@ use crate::kernel::pack::Columns;
 use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
 use crate::parallel;
 use crate::params::{Layout, reserve};
-use crate::pass::{DirectionPass, LayerPass, Pass, Source, States};
+use crate::pass::{DirectionPass, Feed, LayerPass, Pass, States, View};
 use crate::sequence::{Element, Kernels};
 use crate::simd::{Isa, Real};
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// What a stack is made of. Sizes as in torch's modules.
 #[derive(Clone, Debug, PartialEq)]
@@ -368,26 +368,36 @@ impl<E: Element> Stack<E> {
 
     /// Runs a batch through all layers.
     ///
-    /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what backward needs.
-    /// `drawn` turns dropout between layers on.
+    /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what
+    /// backward needs besides `x`; without it no padding of `x` is read. `y_strides` are those of the
+    /// output's rows of [`Stack::output_columns`], of which there must be nothing between. `drawn` turns
+    /// dropout between layers on.
     ///
     /// # Panics
     /// If a buffer's size is not that.
+    #[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
     pub(crate) fn forward(
         &self,
         weights: &[E],
         steps: Steps,
-        x: Source<E>,
+        x: Feed<E>,
         initial: States<E>,
         keep: bool,
+        y_strides: Strides,
         drawn: Option<Drawn>,
     ) -> Pass<E> {
         assert_eq!(weights.len(), self.layout.size());
         match &x {
-            Source::Rows(rows) => {
-                assert_eq!(rows.len(), steps.rows() * self.input_columns().stride());
+            Feed::Rows(rows) => {
+                let columns = self.input_columns();
+                let width = if keep {
+                    columns.stride()
+                } else {
+                    columns.extent()
+                };
+                assert!(rows.covers(&steps, width));
             }
-            Source::Ids(ids) => {
+            Feed::Ids(ids) => {
                 let width = self.config.input_size;
                 assert_eq!(ids.len(), steps.rows());
                 assert!(ids.iter().all(|&id| (id as usize) < width));
@@ -434,18 +444,27 @@ impl<E: Element> Stack<E> {
                     }
                 })
                 .collect();
-            let y = self.arena.take(rows * self.layer_columns(layer).stride());
+            let stride = self.layer_columns(layer).stride();
+            let y = self.arena.take(rows * stride);
+            let is_last = layer + 1 == self.layers.len();
             let mut pass = LayerPass {
-                dropped,
+                dropped: None,
                 y,
+                y_strides: if is_last {
+                    y_strides
+                } else {
+                    Strides::packed(stride)
+                },
                 directions: passes,
             };
-            let input = match (&pass.dropped, layers.last()) {
-                (Some(dropped), _) => (dropped.as_ptr(), None),
-                (None, Some(beneath)) => (beneath.y.as_ptr(), None),
-                (None, None) => (x.rows(), x.ids()),
+            let feed = match (&dropped, layers.last()) {
+                (Some(dropped), Some(beneath)) => {
+                    Feed::Rows(View::packed(dropped, beneath.y_strides.row))
+                }
+                (None, Some(beneath)) => beneath.feed(),
+                (_, None) => x,
             };
-            let sweeps = pass.sweeps(&steps, input);
+            let sweeps = pass.sweeps(&steps, feed);
             let workers = self.workers(rows, &directions[0].geometry);
             let packs: Vec<_> = directions
                 .iter()
@@ -466,11 +485,11 @@ impl<E: Element> Stack<E> {
                         .forward(&directions[d].geometry, packs[d], &sweeps[d], slice, own);
                 }
             });
+            pass.dropped = dropped;
             layers.push(pass);
         }
         Pass {
             steps,
-            x,
             layers,
             drawn,
         }

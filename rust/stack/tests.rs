@@ -46,6 +46,7 @@ fn states(
 /// All gradients.
 const ALL: Want = Want {
     input: true,
+    input_strides: None,
     states: true,
     apart: false,
     outputs: false,
@@ -75,11 +76,6 @@ fn run(
     dy: impl FnOnce() -> Buffer<f64>,
     want: Want,
 ) -> Found {
-    let copy = |from: &[f64]| {
-        let mut to = stack.arena.take(from.len());
-        to.copy_from_slice(from);
-        to
-    };
     let given = |seed| States {
         hidden: Some(states(
             stack,
@@ -97,11 +93,14 @@ fn run(
         }),
     };
     let steps = Steps::new(&LENGTHS);
-    let x = Source::Rows(copy(x));
-    let pass = stack.forward(weights, steps, x, given(200), true, None);
+    let feed = Feed::Rows(View::packed(x, stack.input_columns().stride()));
+    let strides = Strides::packed(stack.output_columns().stride());
+    let pass = stack.forward(weights, steps, feed, given(200), true, strides, None);
     let output = pass.output().to_vec();
     let mut gradients = vec![f64::NAN; weights.len()];
-    let found = stack.backward(weights, pass, Some(dy()), given(500), want, &mut gradients);
+    let dy = dy();
+    let fed = (feed, Some(View::packed(&dy, strides.row)));
+    let found = stack.backward(weights, pass, fed, given(500), want, &mut gradients);
     padding_is_zero(&output, stack.output_columns());
     if let Some(dx) = &found.dx {
         padding_is_zero(dx, stack.input_columns());
@@ -224,9 +223,11 @@ fn threads_share_units_without_changing_a_bit() {
                 .collect();
             let of = |threads: usize| {
                 let run = || {
-                    let x = Source::Rows(rows(&stack, steps.rows(), columns, 1));
+                    let x = rows(&stack, steps.rows(), columns, 1);
+                    let x = Feed::Rows(View::packed(&x, columns.stride()));
                     let (steps, none) = (steps.clone(), States::none());
-                    let pass = stack.forward(&weights, steps, x, none, false, None);
+                    let strides = Strides::packed(stack.output_columns().stride());
+                    let pass = stack.forward(&weights, steps, x, none, false, strides, None);
                     Ok(pass.output().to_vec())
                 };
                 parallel::with_threads(threads, run).unwrap()

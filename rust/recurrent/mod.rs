@@ -1,18 +1,22 @@
 //! A recurrent stack with its weights, over ndarray views: the crate's layer for users.
 
+#[cfg(feature = "python")]
+mod handed;
+
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
-use crate::boundary::{Rows, RowsMut, gather, gather_state, scatter, scatter_state};
+use crate::boundary::{Axes, Lent, Rows, RowsMut, gather_state, gathered, scatter, scatter_state};
 use crate::buffer::Buffer;
 use crate::dropout::Drawn;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
 use crate::params::Layout;
-use crate::pass::{Pass, Source, StateRows, States};
+use crate::pass::{Feed, Pass, StateRows, States, View};
 use crate::sequence::Element;
+use crate::simd::Real;
 use crate::stack::{Config, InputGradients, Stack, Want};
-use crate::steps::Steps;
+use crate::steps::{Steps, Strides};
 
 /// A recurrent stack and its weights.
 pub struct Recurrent<E: 'static> {
@@ -40,9 +44,13 @@ pub struct Inputs<'a, E> {
 /// A pass over a batch, from which outputs are read and backward starts.
 pub struct Tape<E> {
     pass: Option<Pass<E>>,
+    /// A copy of what went in, in packed order, if the pass is kept: the caller may write to its own.
+    x: Option<Buffer<E>>,
     steps: Steps,
     /// T of the array that came in.
     total: usize,
+    /// Those of the caller's arrays.
+    axes: Axes,
     kept: bool,
     owner: Identity,
     version: u64,
@@ -51,9 +59,22 @@ pub struct Tape<E> {
 /// Gradients that backward found.
 pub struct Gradients<E> {
     inputs: InputGradients<E>,
+    /// How the rows of the input's gradient lie, and their columns.
+    dx_strides: Strides,
+    dx_columns: Columns,
     steps: Steps,
+    #[cfg(feature = "python")]
+    total: usize,
+    #[cfg(feature = "python")]
+    axes: Axes,
+    weights: Buffer<E>,
+}
+
+impl<E: Real> Gradients<E> {
     /// The gradients of all weights, in the order of [`Recurrent::layout`].
-    pub weights: Vec<E>,
+    pub fn weights(&self) -> &[E] {
+        &self.weights
+    }
 }
 
 fn shape_of(shape: &[usize]) -> String {
@@ -212,6 +233,21 @@ impl<E: Element> Recurrent<E> {
         keep: bool,
         dropout_seed: Option<u64>,
     ) -> Result<Tape<E>> {
+        let axes = match inputs.x {
+            Rows::Padded(_) => Axes::Steps,
+            Rows::Packed(_) => Axes::Packed,
+        };
+        self.forward_for(inputs, axes, keep, dropout_seed)
+    }
+
+    /// The same for a caller whose arrays of rows have these axes.
+    pub(crate) fn forward_for(
+        &self,
+        inputs: Inputs<E>,
+        axes: Axes,
+        keep: bool,
+        dropout_seed: Option<u64>,
+    ) -> Result<Tape<E>> {
         let (steps, total) = self.steps(&inputs)?;
         let batch = steps.batch();
         let has_memory = self.config().cell.signature().has_memory();
@@ -228,23 +264,39 @@ impl<E: Element> Recurrent<E> {
             expect_shape(name, state.shape(), &expected)?;
         }
         self.stack.check_room(steps.rows(), keep)?;
-        let columns = self.stack.input_columns();
-        let mut x = self.stack.arena().take(steps.rows() * columns.stride());
-        gather(inputs.x, &steps, columns, &mut x);
+        let (columns, arena) = (self.stack.input_columns(), self.stack.arena());
+        let kept = keep.then(|| gathered(inputs.x, &steps, columns, arena));
+        let lent;
+        let x = match &kept {
+            Some(x) => View::packed(x, columns.stride()),
+            None => {
+                lent = Lent::new(inputs.x, &steps, columns, false, arena);
+                lent.view()
+            }
+        };
+        // A pass that is not kept has no further use for its output.
+        let outputs = self.stack.output_columns();
+        let y_strides = axes
+            .strides(&steps, total, outputs.real())
+            .filter(|_| !keep && outputs.stride() == outputs.real())
+            .unwrap_or(Strides::packed(outputs.stride()));
         let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
         let weights = &self.weights;
         let pass = self.stack.forward(
             weights,
             steps.clone(),
-            Source::Rows(x),
+            Feed::Rows(x),
             initial,
             keep,
+            y_strides,
             dropout_seed.map(Drawn::new),
         );
         Ok(Tape {
             pass: Some(pass),
+            x: kept,
             steps,
             total,
+            axes,
             kept: keep,
             owner: self.id.clone(),
             version: self.version,
@@ -302,20 +354,42 @@ impl<E: Element> Recurrent<E> {
             }
         }
         let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
-        let dy = dy.map(|dy| {
-            let mut to = self.stack.arena().take(steps.rows() * outputs.stride());
-            gather(dy, steps, outputs, &mut to);
-            to
-        });
+        let arena = self.stack.arena();
+        let x = tape.x.take().ok_or(Error::TapeUsed)?;
+        let dy = dy.map(|dy| Lent::new(dy, steps, outputs, true, arena));
         let last = self.gather_both((dh, dc), steps);
         let wanted = if want.weights { self.weights.len() } else { 0 };
-        let mut weights = vec![E::ZERO; wanted];
+        let mut weights = arena.take(wanted);
+        if want.from_layer > 0 {
+            // Those of the layers beneath are not written.
+            weights.fill(E::ZERO);
+        }
+        let columns = self.stack.input_columns();
+        let there = tape.axes.strides(steps, tape.total, columns.real());
+        let (dx_strides, dx_columns) = match there {
+            Some(strides) => (strides, columns.unpadded()),
+            None => (Strides::packed(columns.stride()), columns),
+        };
+        let want = Want {
+            input_strides: there,
+            ..want
+        };
+        let fed = (
+            Feed::Rows(View::packed(&x, columns.stride())),
+            dy.as_ref().map(Lent::view),
+        );
         let inputs = self
             .stack
-            .backward(&self.weights, pass, dy, last, want, &mut weights);
+            .backward(&self.weights, pass, fed, last, want, &mut weights);
         Ok(Gradients {
             inputs,
+            dx_strides,
+            dx_columns,
             steps: steps.clone(),
+            #[cfg(feature = "python")]
+            total: tape.total,
+            #[cfg(feature = "python")]
+            axes: tape.axes,
             weights,
         })
     }
@@ -331,7 +405,8 @@ impl<E: Element> Recurrent<E> {
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let columns = self.stack.output_columns();
         self.expect_rows("output", tape, to.shape())?;
-        scatter(pass.output(), &tape.steps, columns, to);
+        let layer = pass.layers.last().ok_or(Error::TapeUsed)?;
+        scatter(&layer.y, layer.y_strides, &tape.steps, columns, to);
         Ok(())
     }
 
@@ -406,7 +481,7 @@ impl<E: Element> Recurrent<E> {
                 _ => expect_shape("dx", dx.shape(), &[steps.rows(), width])?,
             }
             if let Some(rows) = &inputs.dx {
-                scatter(rows, steps, self.stack.input_columns(), dx);
+                scatter(rows, gradients.dx_strides, steps, gradients.dx_columns, dx);
             }
         }
         let [hidden, memory] = self.config().states_shapes(steps.batch());
