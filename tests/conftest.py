@@ -75,3 +75,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(_autograd, "forward", counted)
     return made
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Keep torch's threads from waiting for work where ours want to do some."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    rnncore.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

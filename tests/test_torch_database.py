@@ -18,7 +18,10 @@ common_modules = importlib.import_module("torch.testing._internal.common_modules
 settings.register_profile("before", before)
 settings.load_profile("before")
 
-pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:LSTM with projections"),
+    pytest.mark.usefixtures("one_thread"),
+]
 NAMES = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")
 INFOS = {
     info.module_cls.__name__: info
@@ -28,15 +31,6 @@ INFOS = {
 both_types = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 both_modes = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 all_modules = pytest.mark.parametrize("name", NAMES)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Keep torch's threads from waiting for work where ours want to do some."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def samples(name, dtype, training, requires_grad=False):
