@@ -178,7 +178,7 @@ def test_scripted_and_exported():
     model, x = Model(), torch.randn(5, 2, 3)
     expected = model(x)
     same(torch.jit.script(copy.deepcopy(model))(x), expected, 1e-6)
-    same(torch.export.export(model, (x,)).module()(x), expected, 1e-6)
+    same(torch.export.export(model, (x,), strict=False).module()(x), expected, 1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.cpu.amp.autocast:FutureWarning")  # an older torch's own

@@ -1,4 +1,4 @@
-"""How much memory calls of torch modules take, in MB: padding takes none."""
+"""How much memory calls of torch modules take, in MB: no padding, no copies of input or output."""
 
 import pytest
 
@@ -33,3 +33,29 @@ for layer in layers:
     layer(packed)[0].data.sum().backward()
 """
     assert grown(BEGINNING + before, code) < 200
+
+
+@pytest.mark.slow
+def test_large_batches_are_read_where_they_lie():
+    before = """
+first, turned, other = made(LSTM, 512, 16), made(GRU, 512, 16, batch_first=True), made(RNN, 512, 16)
+x = torch.randn(64, 512, 512)  # 67 MB
+"""
+    code = """
+with torch.no_grad():
+    first(x), turned(x), other(x[:, ::2])
+"""
+    assert grown(BEGINNING + before, code) < 15
+
+
+@pytest.mark.slow
+def test_large_outputs_are_there_once():
+    before = """
+layer = made(LSTM, 16, 512)
+x = torch.randn(64, 512, 16)
+"""
+    code = """
+with torch.no_grad():
+    output, _ = layer(x)  # 67 MB
+"""
+    assert grown(BEGINNING + before, code) < 80

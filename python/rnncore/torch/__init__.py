@@ -14,7 +14,8 @@ types other than float32 and float64, autocast, forward-mode gradients, gradient
 transforms of ``torch.func``, tensors without numbers, and exported or scripted code.
 What goes by the exact class of a module has to see torch's, so `revert` the model first:
 ``torch.fx.symbolic_trace`` goes into modules that are not of ``torch.nn``, and fails in recurrent
-ones; ``quantize_dynamic`` passes them over.
+ones; so does ``torch.export`` of torch 2.5 with ``strict=True``; ``quantize_dynamic`` passes them
+over.
 
 ``torch.compile`` leaves recurrent layers out of its graphs unless it is told to take them: then
 what stands around a layer is compiled, and the layer runs as without the compiler. After
