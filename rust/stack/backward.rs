@@ -262,20 +262,52 @@ fn late_items<E>(
     (with_input, with_weights): (bool, bool),
 ) -> Vec<Late> {
     let mut items = Vec::new();
-    for (d, direction) in directions.iter().enumerate().filter(|_| with_weights) {
-        let units = direction.geometry.weight_units(workers);
-        items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
-    }
+    let rows = steps.rows();
     if with_input {
-        // Enough rows that a column panel's weights are read from memory once for many products.
+        // Enough rows that a column panel's weights are read from memory once for many products,
+        // but as many for every thread: these are the longest items, and so come first.
         const ROWS: usize = 256;
+        let each = rows.div_ceil(rows.div_ceil(ROWS).next_multiple_of(workers).max(1));
         let mut start = 0;
         for step in 0..steps.longest() {
-            if steps.offset(step + 1) - steps.offset(start) >= ROWS || step + 1 == steps.longest() {
+            if steps.offset(step + 1) - steps.offset(start) >= each || step + 1 == steps.longest() {
                 items.push(Late::Input(start..step + 1));
                 start = step + 1;
             }
         }
     }
+    for (d, direction) in directions.iter().enumerate().filter(|_| with_weights) {
+        let units = direction.geometry.weight_units(workers);
+        items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
+    }
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_input_gradient_is_cut_evenly_for_all_threads() {
+        for (lengths, workers, most) in [
+            (vec![50; 8], 2, 200),
+            (vec![50; 8], 16, 32),
+            (vec![100; 64], 2, 256),
+            (vec![3, 0, 1], 1, 4),
+            (vec![0], 4, 0),
+        ] {
+            let steps = Steps::new(&lengths);
+            let mut end = 0;
+            for item in late_items::<f32>(&steps, &[], workers, (true, true)) {
+                let Late::Input(range) = item else {
+                    unreachable!("there is no direction with weights");
+                };
+                assert_eq!(range.start, end);
+                end = range.end;
+                let rows = steps.rows_of(&range).len();
+                assert!(rows <= most, "{rows} rows of {}", steps.rows());
+            }
+            assert_eq!(end, steps.longest());
+        }
+    }
 }
