@@ -19,7 +19,8 @@ from torch.utils._device import DeviceContext
 
 from rnncore import _core
 
-_DTYPES = {torch.float32: "float32", torch.float64: "float64"}
+# What the kernels compute with, and how Rust calls it.
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 # How tensors go into Rust and out. A subclass may stand for something else than numbers in memory,
 # and those of a negated view are not those in memory; torch's functions for C are there since 2.10.
@@ -252,7 +253,7 @@ def _functional(
             return functional
     sizes = input_size, hidden_size, proj_size = sizes_of(x, (h0,) if c0 is None else (h0, c0))
     if (
-        weight.dtype not in _DTYPES
+        weight.dtype not in DTYPES
         or proj_size > hidden_size
         or [weight.shape for weight in weights] != find_weight_shapes(call, sizes)
     ):
@@ -266,7 +267,7 @@ def _functional(
         call.bias,
         call.bidirectional,
         proj_size,
-        _DTYPES[weight.dtype],
+        DTYPES[weight.dtype],
     )
 
     def forget(reference: weakref.ref[Tensor]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rnncore.torch._autograd import (
+    DTYPES,
     Call,
     States,
     as_record,
@@ -23,8 +24,6 @@ from rnncore.torch._autograd import (
     forward,
     sizes_of,
 )
-
-_TYPES = (torch.float32, torch.float64)
 
 # What `Call` holds.
 _CALL = "str cell, int num_layers, bool bias, bool bidirectional, bool batch_first, bool single"
@@ -40,7 +39,7 @@ def _serves(
         not torch.compiler.is_dynamo_compiling()
         or (exporting is not None and exporting())
         or torch.is_autocast_enabled("cpu")
-        or x.dtype not in _TYPES
+        or x.dtype not in DTYPES
     ):
         return False
     if not (x.dim() and states and all(state.dim() for state in states)):

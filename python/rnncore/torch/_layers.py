@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 
 from rnncore._recurrent import Recurrent
 from rnncore._validate import Array, describe
-from rnncore.torch import _modules
+from rnncore.torch import _autograd, _modules
 
 # What torch's constructors and ours have in common.
 FIELDS = (
@@ -29,8 +29,7 @@ FIELDS = (
 _OURS_ALONE = {"residual": False, "locked_dropout": False}
 _NONLINEARITIES = ("tanh", "relu")
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+DTYPES = {name: dtype for dtype, name in _autograd.DTYPES.items()}
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -112,13 +111,13 @@ def check_forward(name: str, module: nn.Module, *kinds: type[nn.Module]) -> None
 def dtype_of(name: str, tensors: Iterable[Tensor]) -> str:
     """Return the name of the one dtype that weights have."""
     found = {tensor.dtype for tensor in tensors}
-    if len(found) != 1 or not found <= _NAMES.keys():
+    if len(found) != 1 or not found <= _autograd.DTYPES.keys():
         listed = " and ".join(sorted(map(str, found)))
         raise TypeError(
             f"{name}: expected weights that are all torch.float32 or all torch.float64, "
             f"got {listed}"
         )
-    return _NAMES[found.pop()]
+    return _autograd.DTYPES[found.pop()]
 
 
 def array_of(name: str, tensor: Tensor) -> Array:
