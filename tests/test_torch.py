@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import pickle
 import sys
 import weakref
 
@@ -255,6 +256,13 @@ def test_saved_whole():
     torch.save(layer, file)
     file.seek(0)
     same(torch.load(file, weights_only=False)(x), layer(x), 0)
+
+
+def test_saved_whole_without_us():
+    model = torch.nn.Sequential(LSTM(3, 4), GRUCell(4, 5))
+    assert b"rnncore" in pickle.dumps(model)
+    rnncore.torch.revert(model)
+    assert b"rnncore" not in pickle.dumps(model)
 
 
 def test_packed_weights_go_with_the_weights():
