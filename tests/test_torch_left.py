@@ -47,8 +47,6 @@ def moves(kind, device):
 @pytest.mark.parametrize("kind", LAYERS + CELLS)
 def test_cuda(kind, calls):
     module, x = moves(kind, "cuda")
-    with torch.autocast("cuda"):
-        assert parts(module(x[0].cuda()))[0].is_cuda
     assert not calls
     # Home again the kernels compute.
     found = parts(module.cpu()(x[0]))[0]
@@ -112,6 +110,32 @@ def test_transforms(kind, calls):
     expected = torch.autograd.grad(layer(x)[0].pow(2).sum(), list(weights.values()))
     same(list(found.values()), expected)
     assert len(calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("kind", LAYERS + CELLS)
+def test_products_with_jacobians(kind, calls):
+    module = kind(3, 4, dtype=torch.float64)
+    x = torch.randn(5, 2, 3, dtype=torch.float64)
+    x = x[0] if kind in CELLS else x
+    found = []
+    for one in (module, theirs(module)):
+
+        def first(x, one=one):
+            output = one(x)
+            return output[0] if isinstance(output, tuple) else output
+
+        output, back = torch.func.vjp(first, x)
+        products = [torch.func.jvp(first, (x,), (x.sin(),)), back(output.cos())]
+        assert not calls
+        products.append(torch.autograd.functional.jacobian(first, x))
+        products.append(torch.autograd.functional.hvp(lambda x, f=first: f(x).sum(), x, x)[1])
+        found.append(products)
+        # Those were torch.autograd's, which are the kernels' as far as they go.
+        assert (one is module) == bool(calls)
+        calls.clear()
+    same(*found)
 
 
 def test_vmap_is_torchs(calls):
