@@ -120,6 +120,33 @@ def test_weights_written_before_backward_are_torchs_error():
         output.sum().backward()
 
 
+def test_an_input_written_before_backward_is_torchs_error():
+    # It is read where it lies, so that nothing else would tell.
+    layer, x = LSTM(16, 16), torch.randn(5, 2, 16)
+    output, _ = layer(x)
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize("size", [16, 5])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_input_of_any_layout_gives_the_same_gradients(size, *, batch_first):
+    layer = GRU(size, 16, batch_first=batch_first)
+    x = torch.randn(4, 3, size)
+    wide = torch.randn(4, 3, 2 * size)
+    layouts = [x.transpose(0, 1).contiguous().transpose(0, 1), wide[..., :size], wide[..., ::2]]
+    layouts += [x[:1, :1].expand(4, 3, size), x.permute(2, 0, 1).contiguous().permute(1, 2, 0)]
+    for laid in layouts:
+        found = []
+        for given in (laid, laid.clone(memory_format=torch.contiguous_format)):
+            given = given.detach().requires_grad_()
+            layer.zero_grad()
+            layer(given)[0].square().sum().backward()
+            found.append([given.grad, *(weight.grad for weight in layer.parameters())])
+        assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
 def test_a_record_keeps_its_weights():
     first, second = LSTM(3, 4, dtype=torch.float64), LSTM(3, 4, dtype=torch.float64)
     second.weight_ih_l0 = first.weight_ih_l0
@@ -320,14 +347,16 @@ def test_what_is_not_read_is_refused(exchange):
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 2])),
         forward(x=torch.randn(4, 3), counts=torch.tensor([3, 1])),
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 0, 1])),
-        record.backward(x[0], None, None, [True] * 7, 1),
-        record.backward(None, h.double(), None, [True] * 7, 1),
-        record.backward(torch._neg_view(outputs[0]), None, None, [True] * 7, 1),
+        record.backward(x, x[0], None, None, [True] * 7, 1),
+        record.backward(x[0], outputs[0], None, None, [True] * 7, 1),
+        record.backward(x.double(), outputs[0], None, None, [True] * 7, 1),
+        record.backward(x, None, h.double(), None, [True] * 7, 1),
+        record.backward(x, torch._neg_view(outputs[0]), None, None, [True] * 7, 1),
     ]
     assert refused == [None] * len(refused)
     assert not record.is_used()
-    assert record.backward(outputs[0], None, None, [True] * 7, 1) is not None
-    assert record.backward(outputs[0], None, None, [True] * 7, 1) is None
+    assert record.backward(x, outputs[0], None, None, [True] * 7, 1) is not None
+    assert record.backward(x, outputs[0], None, None, [True] * 7, 1) is None
 
 
 @EXCHANGES
@@ -338,7 +367,7 @@ def test_tensors_go_in_and_out_without_a_copy(exchange):
     held = [x, h, *layer.parameters()]
     before = [sys.getrefcount(tensor) for tensor in held]
     (output, end), record = stack.forward(held[2:], x, h, None, None, False, False, True, 1)
-    gradients = record.backward(torch.ones_like(output), None, None, [True] * 7, 1)
+    gradients = record.backward(x, torch.ones_like(output), None, None, [True] * 7, 1)
     assert [sys.getrefcount(tensor) for tensor in held] == before
     # They are tensors like any other, and the last to go takes the memory with it.
     del record

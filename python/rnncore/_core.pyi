@@ -142,6 +142,7 @@ class Record:
     def is_used(self) -> bool: ...
     def backward(
         self,
+        x: _Tensor,
         d_output: _Tensor | None,
         d_h: _Tensor | None,
         d_c: _Tensor | None,

@@ -22,7 +22,7 @@ use crate::cell::CellKind;
 use crate::error::{Error, Result};
 use crate::parallel::{self, with_openmp, with_threads};
 use crate::params::Layout;
-use crate::recurrent::{Inputs, Recurrent, Tape};
+use crate::recurrent::{Inputs, Keep, Recurrent, Tape};
 use crate::sequence::Element;
 use crate::stack::{Config, Want, uniform_sizes};
 
@@ -253,6 +253,8 @@ fn forward<'py, E: Element + Scalar>(
                 c0: given.c0,
                 lengths: given.lengths.as_deref(),
             };
+            // Backward gets x again from torch, which knows whether it was written meanwhile.
+            let keep = if keep { Keep::Rest } else { Keep::Nothing };
             let mut tape = model.forward_for(inputs, form.axes(), keep, None)?;
             let mut hidden = model.room(states[0].iter().product());
             let mut memory = has_memory.then(|| model.room(states[1].iter().product()));
@@ -283,9 +285,10 @@ fn forward<'py, E: Element + Scalar>(
     Ok(Some((outputs, form, keep.then_some((model, tape)))))
 }
 
-/// Gradients of the output and the final states, as far as there are any; None if one of them is
-/// not of the outputs' type and form.
+/// The input, and gradients of the output and the final states, as far as there are any; None if one
+/// of them is not of the stack's type and form.
 type Last<'a, E> = (
+    Rows<'a, E>,
     Option<Rows<'a, E>>,
     Option<ArrayView3<'a, E>>,
     Option<ArrayView3<'a, E>>,
@@ -293,8 +296,10 @@ type Last<'a, E> = (
 
 fn gradients<'a, E: Element + Scalar>(
     form: Form,
+    x: &'a Held<'_>,
     [dy, dh, dc]: &'a [Option<Held<'_>>; 3],
 ) -> Option<Last<'a, E>> {
+    let x = form.rows(x.view::<E>()?)?;
     let state = |gradient: &'a Option<Held<'_>>| match gradient {
         Some(gradient) => Some(Some(form.state(gradient.view::<E>()?)?)),
         None => Some(None),
@@ -303,17 +308,17 @@ fn gradients<'a, E: Element + Scalar>(
         Some(dy) => Some(form.rows(dy.view::<E>()?)?),
         None => None,
     };
-    Some((rows, state(dh)?, state(dc)?))
+    Some((x, rows, state(dh)?, state(dc)?))
 }
 
 fn backward<'py, E: Element + Scalar>(
     py: Python<'py>,
     record: &Left<E>,
     (exchange, form): (&Exchange, Form),
-    given: &[Option<Held<'py>>; 3],
+    (x, given): (&Held<'py>, &[Option<Held<'py>>; 3]),
     (needs, n_threads): (&[bool], usize),
 ) -> PyResult<Option<Bound<'py, PyList>>> {
-    let Some((dy, dh, dc)) = gradients::<E>(form, given) else {
+    let Some((x, dy, dh, dc)) = gradients::<E>(form, x, given) else {
         return Ok(None);
     };
     let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
@@ -347,7 +352,7 @@ fn backward<'py, E: Element + Scalar>(
     let states = config.states_shapes(batch);
     let (dx, dh0, dc0, weights) = py.detach(|| {
         as_torch(n_threads, || {
-            let mut found = model.backward_for(&mut tape, dy, (dh, dc), want)?;
+            let mut found = model.backward_for(&mut tape, (Some(x), dy), (dh, dc), want)?;
             let dx = model.take_dx(&mut found)?;
             let room = |shape: [usize; 3]| model.room(shape.iter().product());
             let mut dh0 = want.states.then(|| room(states[0]));
@@ -511,11 +516,13 @@ impl PyRecord {
     }
 
     /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether if
-    /// what is given is not of the outputs' type and form, or the record is used.
-    #[pyo3(signature = (d_output, d_h, d_c, needs, n_threads))]
+    /// what is given is not of the outputs' type and form, or the record is used. `x` is forward's.
+    #[pyo3(signature = (x, d_output, d_h, d_c, needs, n_threads))]
+    #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn backward<'py>(
         &self,
         py: Python<'py>,
+        x: &Bound<'py, PyAny>,
         d_output: Option<&Bound<'py, PyAny>>,
         d_h: Option<&Bound<'py, PyAny>>,
         d_c: Option<&Bound<'py, PyAny>>,
@@ -523,15 +530,17 @@ impl PyRecord {
         n_threads: usize,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
         let exchange = self.exchange.get();
-        let (Some(dy), Some(dh), Some(dc)) = (
+        let (Some(x), Some(dy), Some(dh), Some(dc)) = (
+            exchange.hold(x),
             hold(exchange, d_output),
             hold(exchange, d_h),
             hold(exchange, d_c),
         ) else {
             return Ok(None);
         };
-        let (to, given) = ((exchange, self.form), [dy, dh, dc]);
+        let (to, gradients) = ((exchange, self.form), [dy, dh, dc]);
+        let given = (&x, &gradients);
         let how = (&needs[..], n_threads);
-        dispatch!(self.inner, record => backward(py, record, to, &given, how))
+        dispatch!(self.inner, record => backward(py, record, to, given, how))
     }
 }

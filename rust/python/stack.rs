@@ -16,7 +16,7 @@ use super::optimizer::PyOptimizer;
 use crate::boundary::Axes;
 use crate::cell::CellKind;
 use crate::params::Layout;
-use crate::recurrent::{Inputs, Recurrent};
+use crate::recurrent::{Inputs, Keep, Recurrent};
 use crate::stack::{Config, uniform_sizes};
 
 /// A recurrent stack with its weights.
@@ -85,7 +85,8 @@ fn forward<'py, E: Held>(
         lengths: lengths.as_deref(),
     };
     let axes = axes_of(batch_first);
-    let mut tape = py.detach(|| reading(model).forward_for(inputs, axes, keep, seed))?;
+    let kept = if keep { Keep::All } else { Keep::Nothing };
+    let mut tape = py.detach(|| reading(model).forward_for(inputs, axes, kept, seed))?;
 
     let (total, batch) = (tape.total(), tape.batch());
     let width = config.directions() * config.state_size(0);

@@ -41,10 +41,20 @@ pub struct Inputs<'a, E> {
     pub lengths: Option<&'a [i64]>,
 }
 
+/// What a pass keeps for backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Nothing,
+    /// All but the input, which backward is given again.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "torch's alone"))]
+    Rest,
+    All,
+}
+
 /// A pass over a batch, from which outputs are read and backward starts.
 pub struct Tape<E> {
     pass: Option<Pass<E>>,
-    /// A copy of what went in, in packed order, if the pass is kept: the caller may write to its own.
+    /// A copy of what went in, in packed order, if it is kept: the caller may write to its own.
     x: Option<Buffer<E>>,
     steps: Steps,
     /// T of the array that came in.
@@ -90,6 +100,20 @@ fn expect_shape(argument: &str, actual: &[usize], expected: &[usize]) -> Result<
         return Ok(());
     }
     Err(Error::shape(argument, shape_of(expected), shape_of(actual)))
+}
+
+/// Checks the shape of rows that lie as those of the pass did.
+fn expect_rows<E>(
+    argument: &str,
+    tape: &Tape<E>,
+    actual: &[usize],
+    columns: Columns,
+) -> Result<()> {
+    let (steps, width) = (&tape.steps, columns.real());
+    match actual.len() {
+        2 => expect_shape(argument, actual, &[steps.rows(), width]),
+        _ => expect_shape(argument, actual, &[tape.total, steps.batch(), width]),
+    }
 }
 
 fn foreign(actual: &str) -> Error {
@@ -212,15 +236,6 @@ impl<E: Element> Recurrent<E> {
         Ok(found)
     }
 
-    /// Checks the shape of rows that lie as those of the pass did.
-    fn expect_rows(&self, argument: &str, tape: &Tape<E>, actual: &[usize]) -> Result<()> {
-        let width = self.stack.output_columns().real();
-        match actual.len() {
-            2 => expect_shape(argument, actual, &[tape.steps.rows(), width]),
-            _ => expect_shape(argument, actual, &[tape.total, tape.steps.batch(), width]),
-        }
-    }
-
     /// Runs a batch. With `keep`, the tape can go into [`Recurrent::backward`]; `dropout_seed` turns dropout
     /// between layers on.
     ///
@@ -237,6 +252,7 @@ impl<E: Element> Recurrent<E> {
             Rows::Padded(_) => Axes::Steps,
             Rows::Packed(_) => Axes::Packed,
         };
+        let keep = if keep { Keep::All } else { Keep::Nothing };
         self.forward_for(inputs, axes, keep, dropout_seed)
     }
 
@@ -245,7 +261,7 @@ impl<E: Element> Recurrent<E> {
         &self,
         inputs: Inputs<E>,
         axes: Axes,
-        keep: bool,
+        keep: Keep,
         dropout_seed: Option<u64>,
     ) -> Result<Tape<E>> {
         let (steps, total) = self.steps(&inputs)?;
@@ -263,11 +279,12 @@ impl<E: Element> Recurrent<E> {
             }
             expect_shape(name, state.shape(), &expected)?;
         }
-        self.stack.check_room(steps.rows(), keep)?;
+        let is_kept = keep != Keep::Nothing;
+        self.stack.check_room(steps.rows(), is_kept)?;
         let (columns, arena) = (self.stack.input_columns(), self.stack.arena());
-        let kept = keep.then(|| gathered(inputs.x, &steps, columns, arena));
+        let copied = (keep == Keep::All).then(|| gathered(inputs.x, &steps, columns, arena));
         let lent;
-        let x = match &kept {
+        let x = match &copied {
             Some(x) => View::packed(x, columns.stride()),
             None => {
                 lent = Lent::new(inputs.x, &steps, columns, false, arena);
@@ -278,7 +295,7 @@ impl<E: Element> Recurrent<E> {
         let outputs = self.stack.output_columns();
         let y_strides = axes
             .strides(&steps, total, outputs.real())
-            .filter(|_| !keep && outputs.stride() == outputs.real())
+            .filter(|_| !is_kept && outputs.stride() == outputs.real())
             .unwrap_or(Strides::packed(outputs.stride()));
         let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
         let weights = &self.weights;
@@ -287,17 +304,17 @@ impl<E: Element> Recurrent<E> {
             steps.clone(),
             Feed::Rows(x),
             initial,
-            keep,
+            is_kept,
             y_strides,
             dropout_seed.map(Drawn::new),
         );
         Ok(Tape {
             pass: Some(pass),
-            x: kept,
+            x: copied,
             steps,
             total,
             axes,
-            kept: keep,
+            kept: is_kept,
             owner: self.id.clone(),
             version: self.version,
         })
@@ -324,14 +341,15 @@ impl<E: Element> Recurrent<E> {
             weights: true,
             ..Want::default()
         };
-        self.backward_for(tape, dy, (dh, dc), want)
+        self.backward_for(tape, (None, dy), (dh, dc), want)
     }
 
-    /// The same for some of the gradients: others are left out, those of weights empty.
+    /// The same for some of the gradients: others are left out, those of weights empty. A tape that
+    /// did not keep the input is given it again.
     pub(crate) fn backward_for(
         &self,
         tape: &mut Tape<E>,
-        dy: Option<Rows<E>>,
+        (x, dy): (Option<Rows<E>>, Option<Rows<E>>),
         (dh, dc): (Option<ArrayView3<E>>, Option<ArrayView3<E>>),
         want: Want,
     ) -> Result<Gradients<E>> {
@@ -343,10 +361,16 @@ impl<E: Element> Recurrent<E> {
             return Err(foreign("one recorded before the weights changed"));
         }
         let steps = &tape.steps;
-        let outputs = self.stack.output_columns();
+        let (columns, outputs) = (self.stack.input_columns(), self.stack.output_columns());
         let [hidden, memory] = self.config().states_shapes(steps.batch());
         if let Some(dy) = &dy {
-            self.expect_rows("d_output", tape, dy.shape())?;
+            expect_rows("d_output", tape, dy.shape(), outputs)?;
+        }
+        if let Some(x) = &x {
+            expect_rows("x", tape, x.shape(), columns)?;
+        }
+        if x.is_none() && tape.x.is_none() && tape.pass.is_some() {
+            return Err(foreign("one without its input"));
         }
         for (name, state, expected) in [("d_h", dh, hidden), ("d_c", dc, memory)] {
             if let Some(state) = state {
@@ -355,7 +379,11 @@ impl<E: Element> Recurrent<E> {
         }
         let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
         let arena = self.stack.arena();
-        let x = tape.x.take().ok_or(Error::TapeUsed)?;
+        let x = match (tape.x.take(), x) {
+            (Some(x), _) => Lent::Copied(x, Strides::packed(columns.stride())),
+            (None, Some(x)) => Lent::new(x, steps, columns, true, arena),
+            (None, None) => return Err(Error::TapeUsed),
+        };
         let dy = dy.map(|dy| Lent::new(dy, steps, outputs, true, arena));
         let last = self.gather_both((dh, dc), steps);
         let wanted = if want.weights { self.weights.len() } else { 0 };
@@ -364,7 +392,6 @@ impl<E: Element> Recurrent<E> {
             // Those of the layers beneath are not written.
             weights.fill(E::ZERO);
         }
-        let columns = self.stack.input_columns();
         let there = tape.axes.strides(steps, tape.total, columns.real());
         let (dx_strides, dx_columns) = match there {
             Some(strides) => (strides, columns.unpadded()),
@@ -374,10 +401,7 @@ impl<E: Element> Recurrent<E> {
             input_strides: there,
             ..want
         };
-        let fed = (
-            Feed::Rows(View::packed(&x, columns.stride())),
-            dy.as_ref().map(Lent::view),
-        );
+        let fed = (Feed::Rows(x.view()), dy.as_ref().map(Lent::view));
         let inputs = self
             .stack
             .backward(&self.weights, pass, fed, last, want, &mut weights);
@@ -404,7 +428,7 @@ impl<E: Element> Recurrent<E> {
         self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let columns = self.stack.output_columns();
-        self.expect_rows("output", tape, to.shape())?;
+        expect_rows("output", tape, to.shape(), columns)?;
         let layer = pass.layers.last().ok_or(Error::TapeUsed)?;
         scatter(&layer.y, layer.y_strides, &tape.steps, columns, to);
         Ok(())

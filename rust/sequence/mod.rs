@@ -83,7 +83,8 @@ pub(crate) trait Kernels<E: Real>: Sync {
     );
 }
 
-/// Bytes that stay in a core's second-level cache.
+/// Bytes that are as good as in a core's second-level cache. Where that is 1 MiB, half of this measured
+/// 0 to 4 % more: reading a little beyond it hides behind the products.
 const CACHE: usize = 2 << 20;
 
 /// The passes of a cell, of which only the pointwise part is its own.

@@ -369,7 +369,7 @@ impl<E: Element> Stack<E> {
     /// Runs a batch through all layers.
     ///
     /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what
-    /// backward needs besides `x`; without it no padding of `x` is read. `y_strides` are those of the
+    /// backward needs besides `x`, of which no padding is read. `y_strides` are those of the
     /// output's rows of [`Stack::output_columns`], of which there must be nothing between. `drawn` turns
     /// dropout between layers on.
     ///
@@ -389,13 +389,7 @@ impl<E: Element> Stack<E> {
         assert_eq!(weights.len(), self.layout.size());
         match &x {
             Feed::Rows(rows) => {
-                let columns = self.input_columns();
-                let width = if keep {
-                    columns.stride()
-                } else {
-                    columns.extent()
-                };
-                assert!(rows.covers(&steps, width));
+                assert!(rows.covers(&steps, self.input_columns().extent()));
             }
             Feed::Ids(ids) => {
                 let width = self.config.input_size;

@@ -341,7 +341,7 @@ def backward(
         parts = [None, *gradients] if call.single else gradients
         d_output, d_h, d_c = parts if len(parts) == 3 else (*parts, None)
         if record is not None:
-            found = record.backward(d_output, d_h, d_c, needs, torch.get_num_threads())
+            found = record.backward(tensors[0], d_output, d_h, d_c, needs, torch.get_num_threads())
     if found is None:
         return _backward_through_torch(call, batch_sizes, tensors, needs, gradients)
     return found
