@@ -69,11 +69,30 @@ pub(crate) fn pack_forward<E: Real>(
     out: &mut [E],
 ) {
     const BLOCK: usize = 16;
+    let (transpose, to_row) = (E::transposer(lanes), gates.len() * lanes);
     for (g, gate) in gates.iter().enumerate() {
         let columns = gate.columns;
         for segment in 0..columns.segments {
             let base = segment * columns.padded;
-            for start in (0..columns.width).step_by(BLOCK) {
+            // Whole blocks, where registers have so many lanes; then what is left.
+            let blocks = match transpose {
+                Some(_) if first + lanes <= units => columns.width / lanes,
+                _ => 0,
+            };
+            let done = blocks * lanes;
+            if let (Some(transpose), 1..) = (transpose, blocks) {
+                let row = first * columns.real() + segment * columns.width;
+                let from = &gate.rows[row..][..(lanes - 1) * columns.real() + done];
+                let to = &mut out[base * to_row + g * lanes..][..(done - 1) * to_row + lanes];
+                for k in (0..done).step_by(lanes) {
+                    // SAFETY: `from` has the panel's rows up to column `done`, and `to` their places.
+                    unsafe {
+                        let (from, to) = (from.as_ptr().add(k), to.as_mut_ptr().add(k * to_row));
+                        transpose(from, columns.real(), to, to_row);
+                    }
+                }
+            }
+            for start in (done..columns.width).step_by(BLOCK) {
                 let block = start..(start + BLOCK).min(columns.width);
                 for lane in 0..lanes {
                     let unit = first + lane;
@@ -105,24 +124,31 @@ pub(crate) fn pack_backward<E: Real>(
     lanes: usize,
     out: &mut [E],
 ) {
+    const RUN: usize = 4;
     let mut rows = out.chunks_exact_mut(lanes);
     for panel in 0..units.div_ceil(lanes) {
         for gate in gates {
             for lane in 0..lanes {
                 let unit = panel * lanes + lane;
                 let to = rows.next().expect("the caller sized the panel");
-                to.fill(E::ZERO);
-                if unit >= units {
-                    continue;
-                }
                 let columns = gate.columns;
-                let row = &gate.rows[unit * columns.real()..][..columns.real()];
                 let position = column_panel * lanes;
                 let (segment, offset) = (position / columns.padded, position % columns.padded);
                 let count = columns.width.saturating_sub(offset).min(lanes);
-                if count > 0 {
-                    let from = segment * columns.width + offset;
-                    to[..count].copy_from_slice(&row[from..from + count]);
+                if unit >= units || count == 0 {
+                    to.fill(E::ZERO);
+                    continue;
+                }
+                let first = unit * columns.real() + segment * columns.width + offset;
+                let from = &gate.rows[first..][..count];
+                if count == lanes && lanes.is_multiple_of(RUN) {
+                    // Without a call for each line.
+                    for (to, from) in to.chunks_exact_mut(RUN).zip(from.chunks_exact(RUN)) {
+                        to.copy_from_slice(from);
+                    }
+                } else {
+                    to[..count].copy_from_slice(from);
+                    to[count..].fill(E::ZERO);
                 }
             }
         }

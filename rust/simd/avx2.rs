@@ -28,7 +28,8 @@ fn power_pd(n: __m256d) -> __m256d {
 
 macro_rules! functions {
     ($register:ident, $power:ident, $round:ident = $rounded:ident, $scale:ident = $mul:ident, $sub:ident, $half:ident,
-     $where_positive:ident = $compare:ident, $and:ident, $zero:ident) => {
+     $where_positive:ident = $compare:ident, $and:ident, $zero:ident,
+     $interleave:ident = $low:ident, $high:ident, $halves:ident) => {
         #[inline]
         #[target_feature(enable = "avx2")]
         fn $round(x: $register) -> $register {
@@ -48,6 +49,14 @@ macro_rules! functions {
         fn $where_positive(x: $register, condition: $register) -> $register {
             $and($compare::<_CMP_NLE_UQ>(condition, $zero()), x)
         }
+
+        #[inline]
+        #[target_feature(enable = "avx2")]
+        fn $interleave(a: $register, b: $register) -> [$register; 2] {
+            // Within each half of the registers.
+            let (low, high) = ($low(a, b), $high(a, b));
+            [$halves::<0x20>(low, high), $halves::<0x31>(low, high)]
+        }
     };
 }
 
@@ -60,7 +69,10 @@ functions!(
     _mm256_set1_ps,
     where_positive_ps = _mm256_cmp_ps,
     _mm256_and_ps,
-    _mm256_setzero_ps
+    _mm256_setzero_ps,
+    interleave_ps = _mm256_unpacklo_ps,
+    _mm256_unpackhi_ps,
+    _mm256_permute2f128_ps
 );
 functions!(
     __m256d,
@@ -71,7 +83,10 @@ functions!(
     _mm256_set1_pd,
     where_positive_pd = _mm256_cmp_pd,
     _mm256_and_pd,
-    _mm256_setzero_pd
+    _mm256_setzero_pd,
+    interleave_pd = _mm256_unpacklo_pd,
+    _mm256_unpackhi_pd,
+    _mm256_permute2f128_pd
 );
 
 x86_vector!(
@@ -91,7 +106,8 @@ x86_vector!(
     _mm256_max_ps,
     round_ps,
     scale_ps,
-    where_positive_ps
+    where_positive_ps,
+    interleave_ps
 );
 x86_vector!(
     "avx2,fma",
@@ -110,5 +126,6 @@ x86_vector!(
     _mm256_max_pd,
     round_pd,
     scale_pd,
-    where_positive_pd
+    where_positive_pd,
+    interleave_pd
 );

@@ -9,7 +9,8 @@ use super::{Op, Vector};
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 macro_rules! functions {
-    ($register:ident, $round:ident = $roundscale:ident, $where_positive:ident = $compare:ident, $select:ident, $zero:ident) => {
+    ($register:ident, $round:ident = $roundscale:ident, $where_positive:ident = $compare:ident, $select:ident, $zero:ident,
+     $interleave:ident = $permute:ident, $integer:ident) => {
         #[inline]
         #[target_feature(enable = "avx512f")]
         fn $round(x: $register) -> $register {
@@ -21,6 +22,25 @@ macro_rules! functions {
         fn $where_positive(x: $register, condition: $register) -> $register {
             $select($compare::<_CMP_NLE_UQ>(condition, $zero()), x)
         }
+
+        #[inline]
+        #[target_feature(enable = "avx512f")]
+        fn $interleave(a: $register, b: $register) -> [$register; 2] {
+            const LANES: usize = size_of::<$register>() / size_of::<$integer>();
+            // Lane i of `a` is i, of `b` i + LANES.
+            const PLACES: [[$integer; LANES]; 2] = {
+                let mut places = [[0; LANES]; 2];
+                let mut i = 0;
+                while i < 2 * LANES {
+                    places[i / LANES][i % LANES] = (i / 2 + i % 2 * LANES) as $integer;
+                    i += 1;
+                }
+                places
+            };
+            // SAFETY: the places of a half fill a register of integers.
+            let [first, second] = PLACES.map(|half| unsafe { std::mem::transmute(half) });
+            [$permute(a, first, b), $permute(a, second, b)]
+        }
     };
 }
 
@@ -29,14 +49,18 @@ functions!(
     round_ps = _mm512_roundscale_ps,
     where_positive_ps = _mm512_cmp_ps_mask,
     _mm512_maskz_mov_ps,
-    _mm512_setzero_ps
+    _mm512_setzero_ps,
+    interleave_ps = _mm512_permutex2var_ps,
+    i32
 );
 functions!(
     __m512d,
     round_pd = _mm512_roundscale_pd,
     where_positive_pd = _mm512_cmp_pd_mask,
     _mm512_maskz_mov_pd,
-    _mm512_setzero_pd
+    _mm512_setzero_pd,
+    interleave_pd = _mm512_permutex2var_pd,
+    i64
 );
 
 x86_vector!(
@@ -56,7 +80,8 @@ x86_vector!(
     _mm512_max_ps,
     round_ps,
     _mm512_scalef_ps,
-    where_positive_ps
+    where_positive_ps,
+    interleave_ps
 );
 x86_vector!(
     "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma",
@@ -75,5 +100,6 @@ x86_vector!(
     _mm512_max_pd,
     round_pd,
     _mm512_scalef_pd,
-    where_positive_pd
+    where_positive_pd,
+    interleave_pd
 );

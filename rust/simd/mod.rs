@@ -45,11 +45,14 @@ pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub(crate) mod transpose;
+
 use std::fmt::{Debug, Display};
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub};
 use std::sync::OnceLock;
 
 use crate::error::{Error, Result};
+use transpose::transpose;
 
 /// A scalar type that the crate computes in: `f32` or `f64`.
 pub trait Real:
@@ -96,6 +99,12 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// a * b + self, fused where the target does so in hardware.
     fn add_product(self, a: Self, b: Self) -> Self;
+    /// What transposes a block of `lanes` rows of `lanes` numbers: from an address with rows so many
+    /// numbers apart to another one. None if no registers have so many lanes here.
+    ///
+    /// # Safety
+    /// Of the function: so many rows may be read and written there.
+    fn transposer(lanes: usize) -> Option<unsafe fn(*const Self, usize, *mut Self, usize)>;
     /// The nearest integer, halves to even.
     fn round_even(self) -> Self;
     /// self * 2^n for an integer n; overflows to infinity, underflows to zero or a subnormal.
@@ -103,7 +112,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($t:ident, $bits:ident, $int:ident, $mantissa:literal, $bias:literal,
+    ($t:ident, $v512:ident, $v256:ident, $v128:ident, $bits:ident, $int:ident, $mantissa:literal, $bias:literal,
      $exp_max:literal, $high:expr, $low:literal, $tanh_max:literal, $polynomial:expr) => {
         impl Real for $t {
             const ZERO: Self = 0.0;
@@ -142,6 +151,17 @@ macro_rules! real {
                     a * b + self
                 }
             }
+            fn transposer(lanes: usize) -> Option<unsafe fn(*const $t, usize, *mut $t, usize)> {
+                let has = |isa| Isa::available().contains(&isa);
+                match lanes {
+                    #[cfg(target_arch = "x86_64")]
+                    <avx512::$v512>::LANES if has(Isa::Avx512) => Some(transpose::<avx512::$v512>),
+                    #[cfg(target_arch = "x86_64")]
+                    <avx2::$v256>::LANES if has(Isa::Avx2) => Some(transpose::<avx2::$v256>),
+                    <portable::$v128>::LANES => Some(transpose::<portable::$v128>),
+                    _ => None,
+                }
+            }
             #[inline(always)]
             fn round_even(self) -> Self {
                 // Adding and taking away 1.5 * 2^mantissa rounds in the current mode, to even;
@@ -164,6 +184,9 @@ macro_rules! real {
 // Minimax polynomial of Cephes' expf (Moshier, 1992): relative error of e^r under 2e-8.
 real!(
     f32,
+    F32x16,
+    F32x8,
+    F32x4,
     u32,
     i32,
     23,
@@ -185,6 +208,9 @@ real!(
 // Taylor's coefficients 1/13! ... 1/2!: the remainder r^14/14! is under 5e-18 for |r| <= ln(2)/2.
 real!(
     f64,
+    F64x8,
+    F64x4,
+    F64x2,
     u64,
     i64,
     52,
@@ -265,6 +291,8 @@ pub trait Vector: Copy + 'static {
     fn round(self) -> Self;
     /// self * 2^n for integers n; to infinity or zero where the result has no exponent.
     fn scale(self, n: Self) -> Self;
+    /// The lanes of `self` and `b` by turns: those of the first halves, then of the second.
+    fn interleave(self, b: Self) -> [Self; 2];
     /// The lanes of `self` where `condition` is positive or NaN, else 0.
     fn where_positive(self, condition: Self) -> Self;
 }

@@ -98,6 +98,16 @@ impl<E: Real, const N: usize> Vector for Lanes<E, N> {
         self.zip(n, Real::scale)
     }
     #[inline(always)]
+    fn interleave(self, b: Self) -> [Self; 2] {
+        let (mut first, mut second) = (self, self);
+        for i in 0..N {
+            let lane = if i % 2 == 0 { self } else { b };
+            first.0[i] = lane.0[i / 2];
+            second.0[i] = lane.0[(N + i) / 2];
+        }
+        [first, second]
+    }
+    #[inline(always)]
     fn where_positive(self, condition: Self) -> Self {
         self.zip(condition, |x, c| if c <= E::ZERO { E::ZERO } else { x })
     }

@@ -252,3 +252,27 @@ fn instruction_sets_by_name() {
         "{message}"
     );
 }
+
+fn transposed<V: Vector>() {
+    let (n, from_row, to_row) = (V::LANES, V::LANES + 3, 2 * V::LANES);
+    let from: Vec<V::Element> = (0..n * from_row)
+        .map(|i| V::Element::from_f64(i as f64))
+        .collect();
+    let nothing = V::Element::from_f64(-1.0);
+    let mut to = vec![nothing; n * to_row];
+    let transpose = V::Element::transposer(n).unwrap();
+    // SAFETY: there are LANES rows of these many numbers on both sides.
+    unsafe { transpose(from.as_ptr(), from_row, to.as_mut_ptr(), to_row) };
+    for (i, &found) in to.iter().enumerate() {
+        let (row, column) = (i / to_row, i % to_row);
+        let place = column * from_row + row;
+        assert_eq!(found, if column < n { from[place] } else { nothing });
+    }
+}
+
+#[test]
+fn blocks_are_transposed() {
+    on_every_isa!(f32: transposed());
+    on_every_isa!(f64: transposed());
+    assert!(f32::transposer(3).is_none());
+}

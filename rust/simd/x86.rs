@@ -1,13 +1,13 @@
 //! What the two instruction sets of x86-64 have in common, but for the names.
 
-/// Implements [`super::Vector`] for a register type from the intrinsics' names. `$round`, `$scale`
-/// and `$where_positive` are functions compiled for `$features`.
+/// Implements [`super::Vector`] for a register type from the intrinsics' names. `$round`, `$scale`,
+/// `$where_positive` and `$interleave` are functions compiled for `$features`.
 macro_rules! x86_vector {
     (
         $features:literal, $registers:literal, $name:ident($register:ident): $lanes:literal x $element:ident,
         $set1:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
         $fmadd:ident, $fnmadd:ident, $min:ident, $max:ident,
-        $round:ident, $scale:ident, $where_positive:ident
+        $round:ident, $scale:ident, $where_positive:ident, $interleave:ident
     ) => {
         #[doc = concat!(stringify!($lanes), " lanes of ", stringify!($element), ".")]
         #[derive(Clone, Copy)]
@@ -99,6 +99,11 @@ macro_rules! x86_vector {
             fn where_positive(self, condition: Self) -> Self {
                 // SAFETY: a vector exists, so its instruction set does.
                 unsafe { Self($where_positive(self.0, condition.0)) }
+            }
+            #[inline(always)]
+            fn interleave(self, b: Self) -> [Self; 2] {
+                // SAFETY: a vector exists, so its instruction set does.
+                unsafe { $interleave(self.0, b.0).map(Self) }
             }
         }
     };
