@@ -21,7 +21,7 @@ pub struct Layer {
     weights: Vec<Vec<f32>>,
     steps: Steps,
     arena: Arc<Arena>,
-    forward: ForwardPack<f32>,
+    forward: ForwardPack<'static, f32>,
     backward: BackwardPack<f32>,
     x: Buffer<f32>,
     dx: Buffer<f32>,

@@ -111,6 +111,23 @@ def test_weights_may_be_written_in_any_way(write):
     same(layer(x), theirs(layer)(x), 1e-6)
 
 
+@pytest.mark.parametrize("kind", LAYERS + CELLS)
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (16, 32), (37, 20), (40, 100)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_step_reads_weights_in_place_to_the_same_bits(kind, sizes, dtype):
+    options = {} if kind in CELLS else {"num_layers": 2, "bidirectional": True}
+    module = kind(*sizes, dtype=dtype, **options)
+    for batch in (1, 7):
+        x = torch.randn(batch, sizes[0], dtype=dtype)
+        x = x if kind in CELLS else x[None]
+        # What is kept for backward is computed with weights that were packed and compared.
+        expected = module(x)
+        with torch.no_grad():
+            same(module(x), expected, 0)
+            module.weight_hh.data.mul_(2) if kind in CELLS else module.weight_hh_l1.data.mul_(2)
+            same(module(x), theirs(module)(x), 1e-5)
+
+
 def test_weights_written_before_backward_are_torchs_error():
     layer = LSTM(3, 4)
     output, _ = layer(torch.randn(5, 2, 3))

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Geometry;
+use super::panels::{Panels, packers};
 use crate::buffer::{Arena, Buffer};
 use crate::cell::Feed;
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
@@ -77,11 +78,11 @@ impl MatrixShape {
     }
 }
 
-/// Weights packed for forward.
-pub(crate) struct ForwardPack<E> {
-    pub weights: Buffer<E>,
+/// Weights for forward.
+pub(crate) struct ForwardPack<'a, E> {
+    pub weights: Panels<'a, E>,
     pub bias: Buffer<E>,
-    /// From the cell's output to the hidden state; empty without projection.
+    /// From the cell's output to the hidden state, packed; empty without projection.
     pub projection: Buffer<E>,
 }
 
@@ -93,13 +94,6 @@ pub(crate) struct BackwardPack<E> {
     pub state: Buffer<E>,
     /// From the hidden state to the cell's output; empty without projection.
     pub projection: Buffer<E>,
-}
-
-/// How many threads the packing of so many numbers is worth.
-fn packers(numbers: usize) -> usize {
-    const WORTHWHILE: usize = 1 << 15;
-    let threads = parallel::num_threads().unwrap_or(1);
-    threads.min(1 + numbers / WORTHWHILE)
 }
 
 impl Geometry {
@@ -121,45 +115,43 @@ impl Geometry {
     }
 
     /// Packs for forward, bias summed by slot.
-    pub fn pack_forward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> ForwardPack<E> {
-        let (input, state) = (self.signature.input, self.signature.state);
+    pub fn pack_forward<E: Real>(
+        &self,
+        w: Weights<E>,
+        arena: &Arc<Arena>,
+    ) -> ForwardPack<'static, E> {
+        let weights = self.forward_panels(w, arena).packed(self.panels());
+        self.forward_with(weights, w, arena)
+    }
+
+    /// The same for weights that are read once: their panels are packed where they are used.
+    pub fn lend_forward<'a, E: Real>(
+        &self,
+        w: Weights<'a, E>,
+        arena: &Arc<Arena>,
+    ) -> ForwardPack<'a, E> {
+        self.forward_with(self.forward_panels(w, arena), w, arena)
+    }
+
+    fn forward_panels<'a, E: Real>(&self, w: Weights<'a, E>, arena: &Arc<Arena>) -> Panels<'a, E> {
         let input_rows = self.shape(Matrix::Input).gates(w.input);
         let state_rows = self.shape(Matrix::State).gates(w.state);
-        let mut weights = arena.take(self.forward_panel() * self.panels());
-        let mut bias = arena.zeros(self.slot_row() * self.panels());
-        if !self.signature.rests_at_zero {
-            // Beyond the last unit; the others' biases are set below.
-            let rest = E::from_f64(f64::NEG_INFINITY);
-            for (panel, bias) in bias.chunks_exact_mut(self.slot_row()).enumerate() {
-                let units = self.hidden - panel * self.lanes;
-                for slot in bias.chunks_exact_mut(self.lanes) {
-                    slot[units.min(self.lanes)..].fill(rest);
-                }
-            }
-        }
-        let split = self.input.extent() * input.gates.len() * self.lanes;
-        let panels = weights
-            .chunks_exact_mut(self.forward_panel())
-            .zip(bias.chunks_exact_mut(self.slot_row()))
-            .enumerate()
-            .collect();
-        let workers = packers(self.forward_panel() * self.panels());
-        parallel::for_each(workers, panels, |(panel, (out, bias))| {
-            let first = panel * self.lanes;
+        let split = self.input.extent() * input_rows.len() * self.lanes;
+        let (hidden, lanes) = (self.hidden, self.lanes);
+        Panels::new(self.forward_panel(), arena, move |panel, out| {
+            let units = (panel * lanes, hidden);
             let (of_input, of_state) = out.split_at_mut(split);
-            pack_forward(&input_rows, (first, self.hidden), self.lanes, of_input);
-            pack_forward(&state_rows, (first, self.hidden), self.lanes, of_state);
-            for (feed, from) in [(input, w.input_bias), (state, w.state_bias)] {
-                let Some(from) = from else { continue };
-                for (i, gate) in feed.gates.iter().enumerate() {
-                    let from = &from[gate * self.hidden..][..self.hidden][first..];
-                    let to = &mut bias[(feed.first + i) * self.lanes..][..self.lanes];
-                    for (to, &from) in to.iter_mut().zip(from) {
-                        *to += from;
-                    }
-                }
-            }
-        });
+            pack_forward(&input_rows, units, lanes, of_input);
+            pack_forward(&state_rows, units, lanes, of_state);
+        })
+    }
+
+    fn forward_with<'a, E: Real>(
+        &self,
+        weights: Panels<'a, E>,
+        w: Weights<E>,
+        arena: &Arc<Arena>,
+    ) -> ForwardPack<'a, E> {
         // A product reads its units by whole panels, the last one's padding too.
         let of = self.shape(Matrix::Projection);
         let rows = of.gates(w.projection);
@@ -173,9 +165,39 @@ impl Geometry {
         });
         ForwardPack {
             weights,
-            bias,
+            bias: self.bias(w, arena),
             projection,
         }
+    }
+
+    /// Biases by slot.
+    fn bias<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> Buffer<E> {
+        let mut bias = arena.zeros(self.slot_row() * self.panels());
+        let sources = [
+            (self.signature.input, w.input_bias),
+            (self.signature.state, w.state_bias),
+        ];
+        for (panel, bias) in bias.chunks_exact_mut(self.slot_row()).enumerate() {
+            let first = panel * self.lanes;
+            if !self.signature.rests_at_zero {
+                // Beyond the last unit; the others' biases are set below.
+                for slot in bias.chunks_exact_mut(self.lanes) {
+                    let units = (self.hidden - first).min(self.lanes);
+                    slot[units..].fill(E::from_f64(f64::NEG_INFINITY));
+                }
+            }
+            for (feed, from) in sources {
+                let Some(from) = from else { continue };
+                for (i, gate) in feed.gates.iter().enumerate() {
+                    let from = &from[gate * self.hidden..][..self.hidden][first..];
+                    let to = &mut bias[(feed.first + i) * self.lanes..][..self.lanes];
+                    for (to, &from) in to.iter_mut().zip(from) {
+                        *to += from;
+                    }
+                }
+            }
+        }
+        bias
     }
 
     /// Packs for backward.

@@ -1,6 +1,7 @@
 //! One direction of one layer: its geometry, its matrices, and where its buffers lie.
 
 mod matrices;
+mod panels;
 
 use crate::cell::{CellKind, Signature};
 use crate::kernel::pack::Columns;
@@ -10,6 +11,7 @@ use crate::steps::{Steps, Strides};
 pub(crate) use matrices::{
     BackwardPack, ForwardPack, Matrix, WeightGradients, WeightUnit, Weights,
 };
+pub(crate) use panels::Reader;
 
 /// Sizes of one direction of a layer, for one lane width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

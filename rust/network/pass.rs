@@ -11,7 +11,7 @@ use crate::loss::Score;
 use crate::pass::{Pass, Source, StateRows, States, View};
 use crate::pool::Pool;
 use crate::sequence::Element;
-use crate::stack::Want;
+use crate::stack::{Parameters, Want};
 use crate::steps::{Steps, Strides};
 
 /// Some steps of the sequences of a batch.
@@ -237,6 +237,7 @@ impl<E: Element> Network<E> {
             self.drop_input(x, &steps, drawn);
         }
         let weights = &self.weights[self.places.rnn.clone()];
+        let weights = Parameters::Own(weights);
         let strides = Strides::packed(self.stack.output_columns().stride());
         let feed = x.feed(self.stack.input_columns().stride());
         let pass = self

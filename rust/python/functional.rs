@@ -4,6 +4,9 @@
 //! have written them, and however, packs that are stale are never used, and packs that are not are
 //! never made anew. A record holds the weights that it was made with, so that other weights may be
 //! used before it goes back.
+//!
+//! A call of one step reads each weight once, which is what comparing them costs. Where nothing is
+//! kept for backward, it computes with the caller's own.
 
 use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +27,7 @@ use crate::parallel::{self, with_openmp, with_threads};
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Keep, Recurrent, Tape};
 use crate::sequence::Element;
-use crate::stack::{Config, Want, uniform_sizes};
+use crate::stack::{Config, Parameters, Want, uniform_sizes};
 
 /// A stack with the weights of the last call.
 type Slot<E> = Mutex<Arc<Recurrent<E>>>;
@@ -214,6 +217,14 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
             lengths,
         })
     }
+
+    /// How many steps there are.
+    fn steps(&self) -> Option<usize> {
+        match &self.lengths {
+            Some(lengths) => lengths.iter().max()?.to_owned().try_into().ok(),
+            None => Some(self.x.shape()[0]),
+        }
+    }
 }
 
 fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewMut3<'_, E>> {
@@ -246,7 +257,18 @@ fn forward<'py, E: Element + Scalar>(
     let has_memory = given.c0.is_some();
     let (model, tape, output, hidden, memory) = py.detach(|| {
         as_torch(n_threads, || {
-            let model = with_weights(slot, &given.weights)?;
+            let lent: Option<Vec<_>> = match given.steps() {
+                Some(1) if !keep => given.weights.iter().map(|w| w.as_slice()).collect(),
+                _ => None,
+            };
+            let model = match lent {
+                Some(_) => Arc::clone(&lock(slot)),
+                None => with_weights(slot, &given.weights)?,
+            };
+            let weights = match &lent {
+                Some(weights) => Parameters::Lent(weights),
+                None => model.own(),
+            };
             let inputs = Inputs {
                 x: given.x,
                 h0: Some(given.h0),
@@ -255,7 +277,7 @@ fn forward<'py, E: Element + Scalar>(
             };
             // Backward gets x again from torch, which knows whether it was written meanwhile.
             let keep = if keep { Keep::Rest } else { Keep::Nothing };
-            let mut tape = model.forward_for(inputs, form.axes(), keep, None)?;
+            let mut tape = model.forward_for(weights, inputs, form.axes(), keep, None)?;
             let mut hidden = model.room(states[0].iter().product());
             let mut memory = has_memory.then(|| model.room(states[1].iter().product()));
             let to = match &mut memory {

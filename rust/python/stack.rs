@@ -86,7 +86,10 @@ fn forward<'py, E: Held>(
     };
     let axes = axes_of(batch_first);
     let kept = if keep { Keep::All } else { Keep::Nothing };
-    let mut tape = py.detach(|| reading(model).forward_for(inputs, axes, kept, seed))?;
+    let mut tape = py.detach(|| {
+        let model = reading(model);
+        model.forward_for(model.own(), inputs, axes, kept, seed)
+    })?;
 
     let (total, batch) = (tape.total(), tape.batch());
     let width = config.directions() * config.state_size(0);

@@ -15,7 +15,7 @@ use crate::params::Layout;
 use crate::pass::{Feed, Pass, StateRows, States, View};
 use crate::sequence::Element;
 use crate::simd::Real;
-use crate::stack::{Config, InputGradients, Stack, Want};
+use crate::stack::{Config, InputGradients, Parameters, Stack, Want};
 use crate::steps::{Steps, Strides};
 
 /// A recurrent stack and its weights.
@@ -253,12 +253,19 @@ impl<E: Element> Recurrent<E> {
             Rows::Packed(_) => Axes::Packed,
         };
         let keep = if keep { Keep::All } else { Keep::Nothing };
-        self.forward_for(inputs, axes, keep, dropout_seed)
+        self.forward_for(self.own(), inputs, axes, keep, dropout_seed)
     }
 
-    /// The same for a caller whose arrays of rows have these axes.
+    /// The stack's own weights.
+    pub(crate) fn own(&self) -> Parameters<'_, E> {
+        Parameters::Own(&self.weights)
+    }
+
+    /// The same for a caller whose arrays of rows have these axes, with weights that may be others:
+    /// those have no backward.
     pub(crate) fn forward_for(
         &self,
+        weights: Parameters<E>,
         inputs: Inputs<E>,
         axes: Axes,
         keep: Keep,
@@ -298,7 +305,6 @@ impl<E: Element> Recurrent<E> {
             .filter(|_| !is_kept && outputs.stride() == outputs.real())
             .unwrap_or(Strides::packed(outputs.stride()));
         let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
-        let weights = &self.weights;
         let pass = self.stack.forward(
             weights,
             steps.clone(),

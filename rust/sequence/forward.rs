@@ -9,13 +9,14 @@ use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::{Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, prefetch_run, runs, tile_shape};
-use crate::layer::{ForwardPack, Geometry};
+use crate::layer::{ForwardPack, Geometry, Reader};
 use crate::simd::{Real, Vector};
 
 /// One thread's pass over a slice.
 struct Worker<'a, 'b, V: Vector, S> {
     g: &'a Geometry,
-    pack: &'a ForwardPack<V::Element>,
+    pack: &'a ForwardPack<'a, V::Element>,
+    weights: Reader<'a, V::Element>,
     pointwise: &'a Pointwise<V::Element>,
     sweep: &'a Sweep<'b, V::Element>,
     slice: &'a Slice<V::Element>,
@@ -44,6 +45,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
     let mut worker = Worker::<V, S> {
         g,
         pack,
+        weights: pack.weights.reader(),
         pointwise,
         sweep,
         slice,
@@ -92,6 +94,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     }
                 }
                 let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
+                let wide = worker.weights.at_once(wide);
                 for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
                     for (row, count) in runs(range.clone(), most) {
                         // SAFETY: rows and panels are within the batch and the layer, for which the
@@ -153,12 +156,13 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
     ///
     /// # Safety
     /// As [`super::Kernels::forward`]; the steps are the batch's, and those multiplied ahead now.
-    unsafe fn multiply_ahead(&self, range: Range<usize>, panels: Range<usize>) {
+    unsafe fn multiply_ahead(&mut self, range: Range<usize>, panels: Range<usize>) {
         let (g, sweep) = (self.g, self.sweep);
         let (steps, rows) = (sweep.steps, &self.slice.rows);
         let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
         let first = rows.start;
         for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
+            let weights = self.weights.get(panel, panels);
             let mut step = range.start;
             while step < range.end {
                 let count = steps.count(step);
@@ -194,7 +198,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                                     stride: 0,
                                     columns: 0,
                                 },
-                                weights: self.weights(panel),
+                                weights,
                                 panel: g.forward_panel(),
                                 skip: 0,
                                 out: Grid {
@@ -211,11 +215,6 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         }
     }
 
-    /// Packed weights from a panel on.
-    fn weights(&self, panel: usize) -> *const V::Element {
-        self.pack.weights[panel * self.g.forward_panel()..].as_ptr()
-    }
-
     /// A tile of a step: sums, then states.
     ///
     /// # Safety
@@ -229,6 +228,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (g, sweep) = (self.g, self.sweep);
         let steps = sweep.steps;
         let at = steps.offset(step) + row;
+        let weights = self.weights.get(panel, panels);
         // SAFETY: the caller vouches for the sizes of all buffers.
         unsafe {
             let h_before = sweep.h_before(g, before, row);
@@ -245,7 +245,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 V::invoke(LookUp {
                     ids: &ids[at..at + count],
                     panels,
-                    weights: self.weights(panel),
+                    weights,
                     panel: g.forward_panel(),
                     start: self.bias(panel),
                     out: sums,
@@ -267,7 +267,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                     stride: h_before.row,
                     columns: if known_zero { 0 } else { g.width },
                 },
-                weights: self.weights(panel),
+                weights,
                 panel: g.forward_panel(),
                 skip: if done { g.input.extent() } else { 0 },
                 out: sums,

@@ -143,21 +143,66 @@ pub(crate) fn addressable((argument, value): (&str, usize), sizes: &[usize]) -> 
     }
 }
 
+/// The weights of a pass.
+#[derive(Clone, Copy)]
+pub(crate) enum Parameters<'a, E> {
+    /// The stack's own, one flat buffer of [`Stack::layout`]: what is packed of them is kept until
+    /// [`Stack::weights_changed`].
+    Own(&'a [E]),
+    /// Somebody else's, each by itself in the layout's order: nothing of them is kept.
+    Lent(&'a [&'a [E]]),
+}
+
+impl<E> Parameters<'_, E> {
+    /// Whether they are all there.
+    fn fit(self, layout: &Layout) -> bool {
+        match self {
+            Parameters::Own(all) => all.len() == layout.size(),
+            Parameters::Lent(parts) => {
+                let sizes = layout.entries().iter().map(|entry| entry.range().len());
+                sizes.eq(parts.iter().map(|part| part.len()))
+            }
+        }
+    }
+}
+
+/// A pack that is kept, or one of a single pass.
+enum Packed<'a, P> {
+    Kept(&'a P),
+    Passing(P),
+}
+
+impl<P> std::ops::Deref for Packed<'_, P> {
+    type Target = P;
+    fn deref(&self) -> &P {
+        match self {
+            Packed::Kept(pack) => pack,
+            Packed::Passing(pack) => pack,
+        }
+    }
+}
+
 /// One direction of one layer.
-struct Direction<E> {
+struct Direction<E: 'static> {
     geometry: Geometry,
     /// Places of weight_ih, weight_hh, bias_ih, bias_hh and weight_hr in the flat buffer; absent ones
     /// empty.
     places: [Range<usize>; 5],
+    /// Their numbers in the layout.
+    entries: [usize; 5],
     reverse: bool,
     /// Packed copies, made when first needed and dropped when the weights change.
-    forward: OnceLock<ForwardPack<E>>,
+    forward: OnceLock<ForwardPack<'static, E>>,
     backward: OnceLock<BackwardPack<E>>,
 }
 
 impl<E: Real> Direction<E> {
-    fn weights<'a>(&self, all: &'a [E]) -> Weights<'a, E> {
-        let part = |i: usize| &all[self.places[i].clone()];
+    fn weights<'a>(&self, all: Parameters<'a, E>) -> Weights<'a, E> {
+        let part = |i: usize| match all {
+            Parameters::Own(all) => &all[self.places[i].clone()],
+            Parameters::Lent(_) if self.places[i].is_empty() => &[],
+            Parameters::Lent(parts) => parts[self.entries[i]],
+        };
         let bias = |i: usize| Some(part(i)).filter(|part| !part.is_empty());
         Weights {
             input: part(0),
@@ -184,14 +229,24 @@ impl<E: Real> Direction<E> {
         }
     }
 
-    fn forward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &ForwardPack<E> {
-        self.forward
-            .get_or_init(|| self.geometry.pack_forward(self.weights(weights), arena))
+    fn forward_pack<'a>(
+        &'a self,
+        all: Parameters<'a, E>,
+        arena: &Arc<Arena>,
+    ) -> Packed<'a, ForwardPack<'a, E>> {
+        let (g, weights) = (&self.geometry, self.weights(all));
+        match all {
+            Parameters::Own(_) => {
+                Packed::Kept(self.forward.get_or_init(|| g.pack_forward(weights, arena)))
+            }
+            Parameters::Lent(_) => Packed::Passing(g.lend_forward(weights, arena)),
+        }
     }
 
     fn backward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &BackwardPack<E> {
+        let weights = self.weights(Parameters::Own(weights));
         self.backward
-            .get_or_init(|| self.geometry.pack_backward(self.weights(weights), arena))
+            .get_or_init(|| self.geometry.pack_backward(weights, arena))
     }
 }
 
@@ -245,13 +300,13 @@ impl<E: Element> Stack<E> {
             for reverse in [false, true].into_iter().take(config.directions()) {
                 let suffix = format!("l{layer}{}", if reverse { "_reverse" } else { "" });
                 let mut push = |name: &str, shape: &[usize], present: bool| {
-                    let start = layout.size();
+                    let (start, entry) = (layout.size(), layout.entries().len());
                     if present {
                         layout.push(format!("{name}_{suffix}"), shape);
                     }
-                    start..layout.size()
+                    (start..layout.size(), entry)
                 };
-                let places = [
+                let parts = [
                     push("weight_ih", &[rows, input.real()], true),
                     push("weight_hh", &[rows, width], true),
                     push("bias_ih", &[rows], config.bias),
@@ -260,7 +315,8 @@ impl<E: Element> Stack<E> {
                 ];
                 directions.push(Direction {
                     geometry: Geometry::new(config.cell, input, (hidden, width), lanes),
-                    places,
+                    entries: parts.each_ref().map(|part| part.1),
+                    places: parts.map(|part| part.0),
                     reverse,
                     forward: OnceLock::new(),
                     backward: OnceLock::new(),
@@ -378,7 +434,7 @@ impl<E: Element> Stack<E> {
     #[expect(clippy::too_many_arguments, reason = "each is a thing of its own")]
     pub(crate) fn forward(
         &self,
-        weights: &[E],
+        weights: Parameters<E>,
         steps: Steps,
         x: Feed<E>,
         initial: States<E>,
@@ -386,7 +442,7 @@ impl<E: Element> Stack<E> {
         y_strides: Strides,
         drawn: Option<Drawn>,
     ) -> Pass<E> {
-        assert_eq!(weights.len(), self.layout.size());
+        assert!(weights.fit(&self.layout));
         match &x {
             Feed::Rows(rows) => {
                 assert!(rows.covers(&steps, self.input_columns().extent()));
@@ -475,8 +531,13 @@ impl<E: Element> Stack<E> {
                 // SAFETY: the buffers were sized above, packs are this geometry's, and the slices
                 // are disjoint in rows or direction.
                 unsafe {
-                    self.kernels
-                        .forward(&directions[d].geometry, packs[d], &sweeps[d], slice, own);
+                    self.kernels.forward(
+                        &directions[d].geometry,
+                        &packs[d],
+                        &sweeps[d],
+                        slice,
+                        own,
+                    );
                 }
             });
             pass.dropped = dropped;

@@ -95,7 +95,15 @@ fn run(
     let steps = Steps::new(&LENGTHS);
     let feed = Feed::Rows(View::packed(x, stack.input_columns().stride()));
     let strides = Strides::packed(stack.output_columns().stride());
-    let pass = stack.forward(weights, steps, feed, given(200), true, strides, None);
+    let pass = stack.forward(
+        Parameters::Own(weights),
+        steps,
+        feed,
+        given(200),
+        true,
+        strides,
+        None,
+    );
     let output = pass.output().to_vec();
     let mut gradients = vec![f64::NAN; weights.len()];
     let dy = dy();
@@ -227,7 +235,15 @@ fn threads_share_units_without_changing_a_bit() {
                     let x = Feed::Rows(View::packed(&x, columns.stride()));
                     let (steps, none) = (steps.clone(), States::none());
                     let strides = Strides::packed(stack.output_columns().stride());
-                    let pass = stack.forward(&weights, steps, x, none, false, strides, None);
+                    let pass = stack.forward(
+                        Parameters::Own(&weights),
+                        steps,
+                        x,
+                        none,
+                        false,
+                        strides,
+                        None,
+                    );
                     Ok(pass.output().to_vec())
                 };
                 parallel::with_threads(threads, run).unwrap()
