@@ -36,6 +36,7 @@ import record
 from peers import GATES, installed_peers
 from timing import available_cpus, circumstances, pin_to_cpus
 from topics import (
+    MODULE_FORMS,
     Scope,
     Topic,
     checkpointing,
@@ -243,8 +244,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--torch-modules",
         nargs="*",
+        choices=MODULE_FORMS,
         metavar="FORM",
-        help="rnncore.torch against torch.nn instead; all forms, or these",
+        help="rnncore.torch against torch.nn instead; all forms, or some of: "
+        + ", ".join(MODULE_FORMS),
     )
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="the default is 1 2")
     parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="print these records")

@@ -130,6 +130,16 @@ def test_a_row_for_each_pass_is_printed():
     assert "| inference against the best peer |" in done.stdout
 
 
+def test_a_misspelt_form_is_answered_by_the_forms(capsys: pytest.CaptureFixture[str]):
+    import compare
+
+    with pytest.raises(SystemExit):
+        compare.parse(["--torch-modules", "lop"])
+    assert "--torch-modules: invalid choice: 'lop' (choose from" in capsys.readouterr().err
+    assert compare.parse(["--torch-modules", "loop", "--threads", "1"]).torch_modules == ["loop"]
+    assert compare.parse(["--torch-modules", "--threads", "1"]).torch_modules == []
+
+
 def test_a_wrong_module_of_ours_is_noticed(monkeypatch: pytest.MonkeyPatch):
     torch = pytest.importorskip("torch")
     import rnncore.torch

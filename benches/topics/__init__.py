@@ -11,6 +11,19 @@ from workloads import Row, Workload, measure
 
 Shape = tuple[int, ...]
 
+# Of `torch_modules`: named here, where no import of torch is needed.
+MODULE_FORMS = [
+    "layer",
+    "float64",
+    "stack",
+    "proj",
+    "packed",
+    "loop",
+    "model",
+    "overhead",
+    "compiled",
+]
+
 
 @dataclass(frozen=True)
 class Scope:

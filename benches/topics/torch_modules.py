@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import rnncore
 import rnncore.torch
 from peers import GATES
-from topics import Scope, Shape, Topic, ms, ratio, times
+from topics import MODULE_FORMS, Scope, Shape, Topic, ms, ratio, times
 from topics.grid import SHAPES
 from workloads import Row, Workload, differences
 
@@ -97,9 +97,6 @@ def jobs(forms: Sequence[str], cells: Sequence[str], grid: Iterable[Shape]) -> I
     }
     for form in forms:
         yield from found[form]
-
-
-FORMS = ["layer", "float64", "stack", "proj", "packed", "loop", "model", "overhead", "compiled"]
 
 
 class Subject:
@@ -272,7 +269,7 @@ def workloads(scope: Scope) -> Iterator[Workload]:
     torch.set_num_threads(scope.threads)
     rnncore.set_num_threads(scope.threads)
     cells, grid = scope.of(list(GATES)), scope.shapes or SHAPES
-    for job in jobs(scope.forms or FORMS, cells, grid):
+    for job in jobs(scope.forms or MODULE_FORMS, cells, grid):
         theirs = torchs_module(job)
         subject = SUBJECTS.get(job.form, Subject)
         ours = subject(job, rnncore.torch.convert(copy.deepcopy(theirs)))
