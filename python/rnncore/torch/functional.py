@@ -199,8 +199,9 @@ def _cell(cell: str, x: Tensor, hx: Any, weights: tuple[Tensor | None, ...]) -> 
     if run is not None:
         given = [weight for weight in weights if weight is not None]
         states = _states(cell, x, hx)
-        fits = len(given) in (2, 4) and all(weight is not None for weight in weights[: len(given)])
-        if fits and states:
+        # Those that are missing are the last.
+        fits = len(given) == len(weights) or all(w is not None for w in weights[: len(given)])
+        if fits and states and len(given) in (2, 4):
             found = run(_STEPS[cell, len(given) == 4], x, None, states, given)
             if found is not None:
                 return found if cell == "lstm" else found[0]
