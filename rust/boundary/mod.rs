@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "python")]
 use ndarray::ShapeError;
 use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, s};
 
@@ -152,7 +151,10 @@ pub(crate) enum Axes {
     /// (T, B, C)
     Steps,
     /// (B, T, C)
-    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "Python's alone"))]
+    #[cfg_attr(
+        not(any(test, feature = "python")),
+        expect(dead_code, reason = "Python's alone")
+    )]
     Sequences,
     /// (R, C)
     Packed,
@@ -172,7 +174,6 @@ impl Axes {
     }
 
     /// Rows inside as such an array: these same ones if they lie so, else copied.
-    #[cfg(feature = "python")]
     pub fn hand_out<E: Real>(
         self,
         rows: Buffer<E>,
@@ -189,7 +190,6 @@ impl Axes {
     }
 
     /// The same, in any case a copy.
-    #[cfg(feature = "python")]
     pub fn copied<E: Real>(
         self,
         rows: &[E],

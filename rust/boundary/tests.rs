@@ -80,7 +80,6 @@ fn rows_are_read_where_they_lie() {
     assert!(is_there(x.slice(s![..0, .., ..]).into(), &[0, 0], 4, true));
 }
 
-#[cfg(feature = "python")]
 #[test]
 fn rows_that_lie_as_asked_for_are_handed_out_as_they_are() {
     let arena = Arc::<Arena>::default();

@@ -1,7 +1,11 @@
 //! A recurrent stack with its weights, over ndarray views: the crate's layer for users.
 
-#[cfg(feature = "python")]
+#[cfg_attr(
+    not(feature = "python"),
+    expect(dead_code, reason = "the bindings' alone")
+)]
 mod handed;
+mod tape;
 
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
 
@@ -12,11 +16,13 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
 use crate::params::Layout;
-use crate::pass::{Feed, Pass, StateRows, States, View};
+use crate::pass::{Feed, StateRows, States, View};
 use crate::sequence::Element;
-use crate::simd::Real;
-use crate::stack::{Config, InputGradients, Parameters, Stack, Want};
+use crate::stack::{Config, Parameters, Stack, Want};
 use crate::steps::{Steps, Strides};
+
+pub(crate) use tape::Keep;
+pub use tape::{Gradients, Inputs, Tape};
 
 /// A recurrent stack and its weights.
 pub struct Recurrent<E: 'static> {
@@ -24,67 +30,6 @@ pub struct Recurrent<E: 'static> {
     weights: Vec<E>,
     id: Identity,
     version: u64,
-}
-
-/// What goes into a pass. Letters: T steps, B sequences, I inputs, H hidden units, W columns of the
-/// hidden state ([`Config::state_size`]: H, or those of a projection), L layers, D directions.
-#[derive(Clone, Copy)]
-pub struct Inputs<'a, E> {
-    /// (T, B, I), or (R, I) in packed order
-    pub x: Rows<'a, E>,
-    /// Initial hidden state (L·D, B, W), or zeros.
-    pub h0: Option<ArrayView3<'a, E>>,
-    /// Initial memory (L·D, B, H) of a cell that has one, or zeros.
-    pub c0: Option<ArrayView3<'a, E>>,
-    /// Length of each sequence, 0 to T in any order; else all are T steps long. Packed rows need
-    /// the lengths, which descend.
-    pub lengths: Option<&'a [i64]>,
-}
-
-/// What a pass keeps for backward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Nothing,
-    /// All but the input, which backward is given again.
-    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "torch's alone"))]
-    Rest,
-    All,
-}
-
-/// A pass over a batch, from which outputs are read and backward starts.
-pub struct Tape<E> {
-    pass: Option<Pass<E>>,
-    /// A copy of what went in, in packed order, if it is kept: the caller may write to its own.
-    x: Option<Buffer<E>>,
-    steps: Steps,
-    /// T of the array that came in.
-    total: usize,
-    /// Those of the caller's arrays.
-    axes: Axes,
-    kept: bool,
-    owner: Identity,
-    version: u64,
-}
-
-/// Gradients that backward found.
-pub struct Gradients<E> {
-    inputs: InputGradients<E>,
-    /// How the rows of the input's gradient lie, and their columns.
-    dx_strides: Strides,
-    dx_columns: Columns,
-    steps: Steps,
-    #[cfg(feature = "python")]
-    total: usize,
-    #[cfg(feature = "python")]
-    axes: Axes,
-    weights: Buffer<E>,
-}
-
-impl<E: Real> Gradients<E> {
-    /// The gradients of all weights, in the order of [`Recurrent::layout`].
-    pub fn weights(&self) -> &[E] {
-        &self.weights
-    }
 }
 
 fn shape_of(shape: &[usize]) -> String {
@@ -416,9 +361,7 @@ impl<E: Element> Recurrent<E> {
             dx_strides,
             dx_columns,
             steps: steps.clone(),
-            #[cfg(feature = "python")]
             total: tape.total,
-            #[cfg(feature = "python")]
             axes: tape.axes,
             weights,
         })
@@ -533,20 +476,5 @@ impl<E: Element> Recurrent<E> {
             }
         }
         Ok(())
-    }
-}
-
-impl<E> Tape<E> {
-    /// Sequences, B.
-    pub fn batch(&self) -> usize {
-        self.steps.batch()
-    }
-    /// Steps of all sequences together, R.
-    pub fn rows(&self) -> usize {
-        self.steps.rows()
-    }
-    /// Steps of the array that came in, T.
-    pub fn total(&self) -> usize {
-        self.total
     }
 }

@@ -2,25 +2,26 @@
 
 mod backward;
 mod cut;
+mod direction;
 
-use std::ops::Range;
-use std::ptr;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use backward::{InputGradients, Want};
 use cut::{cut, members};
+use direction::Direction;
+pub(crate) use direction::Parameters;
 
 use crate::buffer::Arena;
 use crate::cell::CellKind;
 use crate::dropout::{self, Drawn, Mask};
 use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
-use crate::layer::{BackwardPack, ForwardPack, Geometry, WeightGradients, Weights};
+use crate::layer::Geometry;
 use crate::parallel;
 use crate::params::{Layout, reserve};
 use crate::pass::{DirectionPass, Feed, LayerPass, Pass, States, View};
 use crate::sequence::{Element, Kernels};
-use crate::simd::{Isa, Real};
+use crate::simd::Isa;
 use crate::steps::{Steps, Strides};
 
 /// What a stack is made of. Sizes as in torch's modules.
@@ -140,113 +141,6 @@ pub(crate) fn addressable((argument, value): (&str, usize), sizes: &[usize]) -> 
             numbers,
             what: format!("numbers of a model with {argument} {value}"),
         }),
-    }
-}
-
-/// The weights of a pass.
-#[derive(Clone, Copy)]
-pub(crate) enum Parameters<'a, E> {
-    /// The stack's own, one flat buffer of [`Stack::layout`]: what is packed of them is kept until
-    /// [`Stack::weights_changed`].
-    Own(&'a [E]),
-    /// Somebody else's, each by itself in the layout's order: nothing of them is kept.
-    Lent(&'a [&'a [E]]),
-}
-
-impl<E> Parameters<'_, E> {
-    /// Whether they are all there.
-    fn fit(self, layout: &Layout) -> bool {
-        match self {
-            Parameters::Own(all) => all.len() == layout.size(),
-            Parameters::Lent(parts) => {
-                let sizes = layout.entries().iter().map(|entry| entry.range().len());
-                sizes.eq(parts.iter().map(|part| part.len()))
-            }
-        }
-    }
-}
-
-/// A pack that is kept, or one of a single pass.
-enum Packed<'a, P> {
-    Kept(&'a P),
-    Passing(P),
-}
-
-impl<P> std::ops::Deref for Packed<'_, P> {
-    type Target = P;
-    fn deref(&self) -> &P {
-        match self {
-            Packed::Kept(pack) => pack,
-            Packed::Passing(pack) => pack,
-        }
-    }
-}
-
-/// One direction of one layer.
-struct Direction<E: 'static> {
-    geometry: Geometry,
-    /// Places of weight_ih, weight_hh, bias_ih, bias_hh and weight_hr in the flat buffer; absent ones
-    /// empty.
-    places: [Range<usize>; 5],
-    /// Their numbers in the layout.
-    entries: [usize; 5],
-    reverse: bool,
-    /// Packed copies, made when first needed and dropped when the weights change.
-    forward: OnceLock<ForwardPack<'static, E>>,
-    backward: OnceLock<BackwardPack<E>>,
-}
-
-impl<E: Real> Direction<E> {
-    fn weights<'a>(&self, all: Parameters<'a, E>) -> Weights<'a, E> {
-        let part = |i: usize| match all {
-            Parameters::Own(all) => &all[self.places[i].clone()],
-            Parameters::Lent(_) if self.places[i].is_empty() => &[],
-            Parameters::Lent(parts) => parts[self.entries[i]],
-        };
-        let bias = |i: usize| Some(part(i)).filter(|part| !part.is_empty());
-        Weights {
-            input: part(0),
-            state: part(1),
-            input_bias: bias(2),
-            state_bias: bias(3),
-            projection: part(4),
-        }
-    }
-
-    /// Places of the gradients in a flat buffer that starts at `base`.
-    fn gradients(&self, base: *mut E, add: bool) -> WeightGradients<E> {
-        let part = |i: usize| {
-            let place = &self.places[i];
-            (!place.is_empty()).then(|| base.wrapping_add(place.start))
-        };
-        WeightGradients {
-            input: part(0).unwrap_or(ptr::null_mut()),
-            state: part(1).unwrap_or(ptr::null_mut()),
-            input_bias: part(2),
-            state_bias: part(3),
-            projection: part(4).unwrap_or(ptr::null_mut()),
-            add,
-        }
-    }
-
-    fn forward_pack<'a>(
-        &'a self,
-        all: Parameters<'a, E>,
-        arena: &Arc<Arena>,
-    ) -> Packed<'a, ForwardPack<'a, E>> {
-        let (g, weights) = (&self.geometry, self.weights(all));
-        match all {
-            Parameters::Own(_) => {
-                Packed::Kept(self.forward.get_or_init(|| g.pack_forward(weights, arena)))
-            }
-            Parameters::Lent(_) => Packed::Passing(g.lend_forward(weights, arena)),
-        }
-    }
-
-    fn backward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &BackwardPack<E> {
-        let weights = self.weights(Parameters::Own(weights));
-        self.backward
-            .get_or_init(|| self.geometry.pack_backward(weights, arena))
     }
 }
 

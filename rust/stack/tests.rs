@@ -1,5 +1,7 @@
 //! A stack of layers of different sizes against the same layers run one after another.
 
+use std::ops::Range;
+
 use super::*;
 use crate::buffer::Buffer;
 
@@ -215,7 +217,7 @@ fn layers_differ(config: Config, isa: Isa) {
 }
 
 #[test]
-fn threads_share_units_without_changing_a_bit() {
+fn neither_threads_that_share_units_nor_lent_weights_change_a_bit() {
     for (cell, lengths) in [
         (CellKind::RNN_TANH, [1, 0, 1]),
         (CellKind::Lstm, [1, 0, 1]),
@@ -229,28 +231,25 @@ fn threads_share_units_without_changing_a_bit() {
             let weights: Vec<f64> = (0..stack.layout().size())
                 .map(|i| (i as f64 * 0.37).sin() / 20.0)
                 .collect();
-            let of = |threads: usize| {
+            let entries = stack.layout().entries().iter();
+            let parts: Vec<&[f64]> = entries.map(|entry| &weights[entry.range()]).collect();
+            let (own, lent) = (Parameters::Own(&weights), Parameters::Lent(&parts));
+            let of = |threads: usize, weights: Parameters<f64>| {
                 let run = || {
                     let x = rows(&stack, steps.rows(), columns, 1);
                     let x = Feed::Rows(View::packed(&x, columns.stride()));
                     let (steps, none) = (steps.clone(), States::none());
                     let strides = Strides::packed(stack.output_columns().stride());
-                    let pass = stack.forward(
-                        Parameters::Own(&weights),
-                        steps,
-                        x,
-                        none,
-                        false,
-                        strides,
-                        None,
-                    );
+                    let pass = stack.forward(weights, steps, x, none, false, strides, None);
                     Ok(pass.output().to_vec())
                 };
                 parallel::with_threads(threads, run).unwrap()
             };
-            let alone = of(1);
+            let alone = of(1, own);
             assert!(alone.iter().any(|&h| h != 0.0));
-            assert!(of(2) == alone && of(5) == alone, "{cell} by {isa:?}");
+            for (threads, weights) in [(2, own), (5, own), (1, lent), (2, lent)] {
+                assert!(of(threads, weights) == alone, "{cell} by {isa:?}");
+            }
         }
     }
 }
