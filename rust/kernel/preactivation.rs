@@ -61,13 +61,11 @@ pub(crate) struct Preactivation<E> {
     pub x: Operand<E>,
     /// Rows of the state before.
     pub h: Operand<E>,
-    /// Packed weights of the first panel.
+    /// Packed weights of the first panel, from those of the first column on.
     pub weights: *const E,
     /// Numbers from a panel's weights to the next one's.
     pub panel: usize,
-    /// The input's columns whose weights are passed over, as their products are in `start` already.
-    pub skip: usize,
-    /// What the sums start from: the bias, or sums of bias and input.
+    /// What the sums start from: the bias, or sums of it and of columns before these.
     pub start: Grid<*const E>,
     /// The sums.
     pub out: Grid<*mut E>,
@@ -135,8 +133,7 @@ impl<V: Vector, S: Slots, const ROWS: usize, const PANELS: usize> Op<V>
                 }
             }
             accumulate(&mut sums, of.x, of.weights, of.panel, S::INPUT);
-            let passed = of.skip + of.x.columns;
-            let state = of.weights.add(passed * S::INPUT.1 * V::LANES);
+            let state = of.weights.add(of.x.columns * S::INPUT.1 * V::LANES);
             accumulate(&mut sums, of.h, state, of.panel, S::STATE);
             for (r, sums) in sums.iter().enumerate() {
                 for (p, sums) in sums.iter().enumerate() {

@@ -135,16 +135,21 @@ fn packed_for_forward() {
                 .map(|rows| GateRows { rows, columns })
                 .collect();
             for first in (0..units).step_by(LANES) {
-                let mut out = vec![f64::NAN; columns.extent() * 2 * LANES];
-                pack_forward(&rows, (first, units), LANES, &mut out);
-                for (i, &found) in out.iter().enumerate() {
-                    let (k, gate, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
-                    let expected = if first + lane < units {
-                        at(&gates[gate], columns, first + lane, k)
-                    } else {
-                        0.0
-                    };
-                    assert_eq!(found, expected);
+                let extent = columns.extent();
+                let cut = extent / 3;
+                for positions in [0..extent, 0..cut, cut..extent, extent..extent] {
+                    let mut out = vec![f64::NAN; positions.len() * 2 * LANES];
+                    let units = (first, units);
+                    pack_forward(&rows, units, positions.clone(), LANES, &mut out);
+                    for (i, &found) in out.iter().enumerate() {
+                        let (k, gate, lane) = (i / (2 * LANES), i / LANES % 2, i % LANES);
+                        let expected = if first + lane < units.1 {
+                            at(&gates[gate], columns, first + lane, positions.start + k)
+                        } else {
+                            0.0
+                        };
+                        assert_eq!(found, expected);
+                    }
                 }
             }
         }
@@ -233,7 +238,6 @@ fn preactivations<V: Vector, S: Slots>(x_columns: usize, h_columns: usize) {
                 h: operand(&h, h_stride, h_columns),
                 weights: weights.as_ptr(),
                 panel,
-                skip: 0,
                 start: Grid {
                     at: bias.as_ptr(),
                     row: 0,
@@ -247,7 +251,7 @@ fn preactivations<V: Vector, S: Slots>(x_columns: usize, h_columns: usize) {
             };
             let state = Preactivation {
                 x: operand(&x, x_stride, 0),
-                skip: x_columns,
+                weights: weights[x_columns * S::INPUT.1 * V::LANES..].as_ptr(),
                 start: sums.reading(),
                 ..whole
             };

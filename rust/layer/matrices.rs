@@ -136,13 +136,16 @@ impl Geometry {
     fn forward_panels<'a, E: Real>(&self, w: Weights<'a, E>, arena: &Arc<Arena>) -> Panels<'a, E> {
         let input_rows = self.shape(Matrix::Input).gates(w.input);
         let state_rows = self.shape(Matrix::State).gates(w.state);
-        let split = self.input.extent() * input_rows.len() * self.lanes;
+        let columns = self.forward_columns();
+        let [(inputs, each), _] = columns;
         let (hidden, lanes) = (self.hidden, self.lanes);
-        Panels::new(self.forward_panel(), arena, move |panel, out| {
+        Panels::new(columns, arena, move |panel, columns, out| {
             let units = (panel * lanes, hidden);
-            let (of_input, of_state) = out.split_at_mut(split);
-            pack_forward(&input_rows, units, lanes, of_input);
-            pack_forward(&state_rows, units, lanes, of_state);
+            let of_input = columns.start.min(inputs)..columns.end.min(inputs);
+            let of_state = columns.start.max(inputs) - inputs..columns.end.max(inputs) - inputs;
+            let (to_input, to_state) = out.split_at_mut(of_input.len() * each);
+            pack_forward(&input_rows, units, of_input, lanes, to_input);
+            pack_forward(&state_rows, units, of_state, lanes, to_state);
         })
     }
 
@@ -161,7 +164,8 @@ impl Geometry {
         let panels = projection.chunks_exact_mut(size.max(1));
         let panels = panels.enumerate().collect();
         parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
-            pack_forward(&rows, (panel * self.lanes, of.units), self.lanes, out);
+            let units = (panel * self.lanes, of.units);
+            pack_forward(&rows, units, 0..of.columns.extent(), self.lanes, out);
         });
         ForwardPack {
             weights,

@@ -3,7 +3,7 @@
 mod matrices;
 mod panels;
 
-use crate::cell::{CellKind, Signature};
+use crate::cell::{CellKind, Feed, Signature};
 use crate::kernel::pack::Columns;
 use crate::simd::Real;
 use crate::steps::{Steps, Strides};
@@ -85,10 +85,20 @@ impl Geometry {
     pub fn units(&self) -> Columns {
         Self::columns(1, self.hidden, self.lanes)
     }
-    /// Numbers of a panel of weights packed for forward.
-    pub fn forward_panel(&self) -> usize {
+    /// The columns of a panel of weights packed for forward: how many are the input's and how many
+    /// the state's, each with its numbers.
+    pub fn forward_columns(&self) -> [(usize, usize); 2] {
+        let numbers = |feed: Feed| feed.gates.len() * self.lanes;
         let (input, state) = (self.signature.input, self.signature.state);
-        (self.input.extent() * input.gates.len() + self.width * state.gates.len()) * self.lanes
+        [
+            (self.input.extent(), numbers(input)),
+            (self.width, numbers(state)),
+        ]
+    }
+    /// Numbers of such a panel.
+    pub fn forward_panel(&self) -> usize {
+        let columns = self.forward_columns();
+        columns.iter().map(|(count, numbers)| count * numbers).sum()
     }
     /// Weights that take a step's state to the next one's.
     pub fn state_weights(&self) -> usize {

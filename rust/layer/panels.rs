@@ -1,5 +1,6 @@
-//! Panels of weights, packed all at once to be kept, or each where it is used.
+//! Panels of weights, packed all at once to be kept, or by parts where these are used.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
@@ -13,15 +14,33 @@ pub(super) fn packers(numbers: usize) -> usize {
     threads.min(1 + numbers / WORTHWHILE)
 }
 
-/// Writes a panel.
-type Pack<'a, E> = Box<dyn Fn(usize, &mut [E]) + Send + Sync + 'a>;
+/// Writes some columns of a panel.
+type Pack<'a, E> = Box<dyn Fn(usize, Range<usize>, &mut [E]) + Send + Sync + 'a>;
 
-/// Panels of a matrix's weights.
+/// Panels of a matrix's weights, column after column.
 pub(crate) struct Panels<'a, E> {
-    /// Numbers of a panel.
-    size: usize,
+    columns: Columns,
     arena: Arc<Arena>,
     from: From<'a, E>,
+}
+
+/// The columns of a panel: two kinds, how many there are of each, and the numbers of one.
+#[derive(Clone, Copy)]
+struct Columns([(usize, usize); 2]);
+
+impl Columns {
+    fn count(self) -> usize {
+        self.0[0].0 + self.0[1].0
+    }
+    /// Numbers of a panel before a column.
+    fn before(self, column: usize) -> usize {
+        let [(count, numbers), (_, others)] = self.0;
+        column.min(count) * numbers + column.saturating_sub(count) * others
+    }
+    /// Numbers of some columns.
+    fn numbers(self, columns: &Range<usize>) -> usize {
+        self.before(columns.end) - self.before(columns.start)
+    }
 }
 
 enum From<'a, E> {
@@ -33,14 +52,15 @@ enum From<'a, E> {
 }
 
 impl<'a, E: Real> Panels<'a, E> {
-    /// Panels of so many numbers that `pack` writes.
+    /// Panels whose columns are as [`Geometry::forward_columns`](super::Geometry::forward_columns)
+    /// says and `pack` writes.
     pub fn new(
-        size: usize,
+        columns: [(usize, usize); 2],
         arena: &Arc<Arena>,
-        pack: impl Fn(usize, &mut [E]) + Send + Sync + 'a,
+        pack: impl Fn(usize, Range<usize>, &mut [E]) + Send + Sync + 'a,
     ) -> Self {
         Panels {
-            size,
+            columns: Columns(columns),
             arena: Arc::clone(arena),
             from: From::Lent(Box::new(pack)),
         }
@@ -48,27 +68,32 @@ impl<'a, E: Real> Panels<'a, E> {
 
     /// The same with all of `count` panels packed.
     pub fn packed(self, count: usize) -> Panels<'static, E> {
-        let Panels { size, arena, from } = self;
-        let all = match from {
-            From::Packed(all) => all,
+        let Panels {
+            columns,
+            arena,
+            from,
+        } = self;
+        let (all, size) = (0..columns.count(), columns.before(columns.count()));
+        let packed = match from {
+            From::Packed(packed) => packed,
             From::Lent(pack) => {
-                let mut all = arena.take(size * count);
-                let workers = packers(all.len());
-                let panels = all.chunks_exact_mut(size.max(1)).enumerate().collect();
+                let mut packed = arena.take(size * count);
+                let workers = packers(packed.len());
+                let panels = packed.chunks_exact_mut(size.max(1)).enumerate().collect();
                 parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
-                    pack(panel, out);
+                    pack(panel, all.clone(), out);
                 });
-                all
+                packed
             }
         };
         Panels {
-            size,
+            columns,
             arena,
-            from: From::Packed(all),
+            from: From::Packed(packed),
         }
     }
 
-    /// To be asked by one thread for panel after panel.
+    /// To be asked by one thread for part after part.
     pub fn reader(&self) -> Reader<'_, E> {
         Reader {
             panels: self,
@@ -77,46 +102,80 @@ impl<'a, E: Real> Panels<'a, E> {
     }
 }
 
-/// Gives panels to one thread.
+/// Gives weights to one thread.
 pub(crate) struct Reader<'a, E> {
     panels: &'a Panels<'a, E>,
-    /// The panels packed last, of those that are lent: the first, their number, and they.
-    held: Option<(usize, usize, Buffer<E>)>,
+    /// What was packed last of weights that are lent, and what it is.
+    held: Option<(Part, Buffer<E>)>,
+}
+
+/// Some columns of some panels.
+#[derive(Clone, PartialEq, Eq)]
+struct Part {
+    first: usize,
+    count: usize,
+    columns: Range<usize>,
 }
 
 impl<E: Real> Reader<'_, E> {
-    /// How many panels of `wide` to ask for at once.
-    pub fn at_once(&self, wide: usize) -> usize {
+    /// How many panels, of `wide`, and how many of their columns to ask for at once, by whom does
+    /// so once or again and again.
+    pub fn at_once(&self, wide: usize, is_once: bool) -> (usize, usize) {
+        /// Bytes that go from the packing to whoever reads them through the nearest cache.
+        const NEAREST: usize = 32 << 10;
         /// Bytes that are packed and read again faster than they come from beyond.
         const NEAR: usize = 100 << 10;
-        match self.panels.from {
-            From::Packed(_) => wide,
-            From::Lent(_) => (NEAR / (self.panels.size * size_of::<E>()).max(1)).clamp(1, wide),
-        }
+        /// Columns of a row of the matrix: some lines of a cache, one after another.
+        const RUN: usize = 64;
+        let all = self.panels.columns.count();
+        let (columns, bytes) = match self.panels.from {
+            From::Packed(_) => return (wide, all),
+            From::Lent(_) if is_once => (RUN, NEAREST),
+            From::Lent(_) => (all, NEAR),
+        };
+        let numbers = self.panels.columns.before(all).div_ceil(all.max(1)) * columns;
+        let count = bytes / (numbers * size_of::<E>()).max(1);
+        (count.clamp(1, wide), columns)
     }
 
-    /// The weights of `count` panels, one after another, until the next call.
+    /// Weights of some columns of `count` panels, until the next call, and the numbers from one
+    /// panel's to the next one's.
     ///
     /// # Panics
     /// When there are fewer.
-    pub fn get(&mut self, first: usize, count: usize) -> *const E {
-        let size = self.panels.size;
+    pub fn get(
+        &mut self,
+        (first, count): (usize, usize),
+        columns: Range<usize>,
+    ) -> (*const E, usize) {
+        let of = self.panels.columns;
+        let numbers = of.numbers(&columns);
         let pack = match &self.panels.from {
-            From::Packed(all) => return all[first * size..][..count * size].as_ptr(),
+            From::Packed(all) => {
+                let size = of.before(of.count());
+                let part = &all[first * size + of.before(columns.start)..];
+                return (part[..(count - 1) * size + numbers].as_ptr(), size);
+            }
             From::Lent(pack) => pack,
         };
-        let room = match self.held.take() {
-            Some((panel, panels, room)) if panel == first && panels >= count => {
-                return self.held.insert((panel, panels, room)).2.as_ptr();
-            }
-            Some((_, _, room)) if room.len() >= count * size => Some(room),
-            _ => None,
+        let part = Part {
+            first,
+            count,
+            columns,
         };
-        let mut room = room.unwrap_or_else(|| self.panels.arena.take(count * size));
-        let panels = room.chunks_exact_mut(size.max(1)).take(count);
-        for (i, out) in panels.enumerate() {
-            pack(first + i, out);
-        }
-        self.held.insert((first, count, room)).2.as_ptr()
+        let room = match self.held.take() {
+            Some((held, room)) if held == part => room,
+            held => {
+                let room = held.map(|(_, room)| room);
+                let room = room.filter(|room| room.len() >= count * numbers);
+                let mut room = room.unwrap_or_else(|| self.panels.arena.take(count * numbers));
+                let panels = room.chunks_exact_mut(numbers.max(1)).take(count);
+                for (i, out) in panels.enumerate() {
+                    pack(first + i, part.columns.clone(), out);
+                }
+                room
+            }
+        };
+        (self.held.insert((part, room)).1.as_ptr(), numbers)
     }
 }

@@ -155,7 +155,6 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
                         h: Operand { columns: 0, ..x },
                         weights: pack.weights[panel * shape.forward_panel()..].as_ptr(),
                         panel: shape.forward_panel(),
-                        skip: 0,
                         start: Grid {
                             at: pack.bias[panel * V::LANES..].as_ptr(),
                             row: 0,
@@ -311,10 +310,11 @@ impl<E: Element> Linear<E> {
         self.forward.get_or_init(|| {
             let Shape { outputs, lanes, .. } = self.shape;
             let (gate, size) = (self.gate(weights), self.shape.forward_panel());
+            let all = 0..self.shape.columns.extent();
             let mut packed = arena.take(self.shape.panels() * size);
             let parts = packed.chunks_exact_mut(size).enumerate().collect();
             parallel::for_each(self.workers(1), parts, |(panel, out)| {
-                pack_forward(&[gate], (panel * lanes, outputs), lanes, out);
+                pack_forward(&[gate], (panel * lanes, outputs), all.clone(), lanes, out);
             });
             let mut bias = arena.zeros(self.shape.panels() * lanes);
             bias[..outputs].copy_from_slice(&weights[gate.rows.len()..]);

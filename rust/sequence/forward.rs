@@ -17,6 +17,8 @@ struct Worker<'a, 'b, V: Vector, S> {
     g: &'a Geometry,
     pack: &'a ForwardPack<'a, V::Element>,
     weights: Reader<'a, V::Element>,
+    /// Columns of the weights whose products are added at once.
+    columns: usize,
     pointwise: &'a Pointwise<V::Element>,
     sweep: &'a Sweep<'b, V::Element>,
     slice: &'a Slice<V::Element>,
@@ -46,6 +48,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
         g,
         pack,
         weights: pack.weights.reader(),
+        columns: 0,
         pointwise,
         sweep,
         slice,
@@ -94,7 +97,8 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     }
                 }
                 let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
-                let wide = worker.weights.at_once(wide);
+                let (wide, columns) = worker.weights.at_once(wide, range.len() <= most);
+                worker.columns = columns;
                 for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
                     for (row, count) in runs(range.clone(), most) {
                         // SAFETY: rows and panels are within the batch and the layer, for which the
@@ -162,7 +166,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
         let first = rows.start;
         for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
-            let weights = self.weights.get(panel, panels);
+            let all = 0..g.input.extent();
+            let (weights, size) = self.weights.get((panel, panels), all);
             let mut step = range.start;
             while step < range.end {
                 let count = steps.count(step);
@@ -199,8 +204,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                                     columns: 0,
                                 },
                                 weights,
-                                panel: g.forward_panel(),
-                                skip: 0,
+                                panel: size,
                                 out: Grid {
                                     at: out.at.add(row * out.row),
                                     ..out
@@ -228,7 +232,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (g, sweep) = (self.g, self.sweep);
         let steps = sweep.steps;
         let at = steps.offset(step) + row;
-        let weights = self.weights.get(panel, panels);
+        let inputs = g.input.extent();
         // SAFETY: the caller vouches for the sizes of all buffers.
         unsafe {
             let h_before = sweep.h_before(g, before, row);
@@ -239,14 +243,15 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 panel: g.slot_row(),
             };
             // The input's products are there already, looked up, or still to come.
-            let (start, done) = if self.slice.ahead > 0 {
+            let (mut start, done) = if self.slice.ahead > 0 {
                 (self.sums(step, panel, row).reading(), true)
             } else if let Some(ids) = sweep.ids {
+                let (weights, size) = self.weights.get((panel, panels), 0..inputs);
                 V::invoke(LookUp {
                     ids: &ids[at..at + count],
                     panels,
                     weights,
-                    panel: g.forward_panel(),
+                    panel: size,
                     start: self.bias(panel),
                     out: sums,
                     slots: PhantomData::<S>,
@@ -255,24 +260,35 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
             } else {
                 (self.bias(panel), false)
             };
-            Preactivation {
-                start,
-                x: Operand {
-                    at: sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row)),
-                    stride: sweep.x_strides.row,
-                    columns: if done { 0 } else { g.input.extent() },
-                },
-                h: Operand {
-                    at: h_before.at,
-                    stride: h_before.row,
-                    columns: if known_zero { 0 } else { g.width },
-                },
-                weights,
-                panel: g.forward_panel(),
-                skip: if done { g.input.extent() } else { 0 },
-                out: sums,
+            let x = sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row));
+            let mut from = if done { inputs } else { 0 };
+            let end = if known_zero { inputs } else { inputs + g.width };
+            loop {
+                let until = (from + self.columns).min(end);
+                let (weights, size) = self.weights.get((panel, panels), from..until);
+                let of_state = |column: usize| column.max(inputs) - inputs;
+                Preactivation {
+                    start,
+                    x: Operand {
+                        at: x.wrapping_add(from),
+                        stride: sweep.x_strides.row,
+                        columns: until.min(inputs) - from.min(inputs),
+                    },
+                    h: Operand {
+                        at: h_before.at.wrapping_add(of_state(from)),
+                        stride: h_before.row,
+                        columns: of_state(until) - of_state(from),
+                    },
+                    weights,
+                    panel: size,
+                    out: sums,
+                }
+                .run::<V, S>(count, panels);
+                if until == end {
+                    break;
+                }
+                (from, start) = (until, sums.reading());
             }
-            .run::<V, S>(count, panels);
             let column = panel * V::LANES;
             let saved = (!sweep.slots.is_null()).then(|| Grid {
                 at: sweep.slots.add(sweep.slot_index(g, step, panel, row)),

@@ -99,17 +99,18 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// a * b + self, fused where the target does so in hardware.
     fn add_product(self, a: Self, b: Self) -> Self;
-    /// What transposes a block of `lanes` rows of `lanes` numbers: from an address with rows so many
-    /// numbers apart to another one. None if no registers have so many lanes here.
-    ///
-    /// # Safety
-    /// Of the function: so many rows may be read and written there.
-    fn transposer(lanes: usize) -> Option<unsafe fn(*const Self, usize, *mut Self, usize)>;
+    /// What transposes blocks of `lanes` rows of as many numbers. None if no registers have so many
+    /// lanes here.
+    fn transposer(lanes: usize) -> Option<Transposer<Self>>;
     /// The nearest integer, halves to even.
     fn round_even(self) -> Self;
     /// self * 2^n for an integer n; overflows to infinity, underflows to zero or a subnormal.
     fn scale(self, n: Self) -> Self;
 }
+
+/// [`transpose::transpose`]: from an address whose rows are so many numbers apart, to another one, so
+/// many blocks. As safe as that.
+pub(crate) type Transposer<E> = unsafe fn(*const E, usize, *mut E, usize, usize);
 
 macro_rules! real {
     ($t:ident, $v512:ident, $v256:ident, $v128:ident, $bits:ident, $int:ident, $mantissa:literal, $bias:literal,
@@ -151,7 +152,7 @@ macro_rules! real {
                     a * b + self
                 }
             }
-            fn transposer(lanes: usize) -> Option<unsafe fn(*const $t, usize, *mut $t, usize)> {
+            fn transposer(lanes: usize) -> Option<Transposer<$t>> {
                 let has = |isa| Isa::available().contains(&isa);
                 match lanes {
                     #[cfg(target_arch = "x86_64")]

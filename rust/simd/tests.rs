@@ -254,15 +254,16 @@ fn instruction_sets_by_name() {
 }
 
 fn transposed<V: Vector>() {
-    let (n, from_row, to_row) = (V::LANES, V::LANES + 3, 2 * V::LANES);
+    const BLOCKS: usize = 2;
+    let (n, from_row, to_row) = (V::LANES, BLOCKS * V::LANES + 3, 2 * V::LANES);
     let from: Vec<V::Element> = (0..n * from_row)
         .map(|i| V::Element::from_f64(i as f64))
         .collect();
     let nothing = V::Element::from_f64(-1.0);
-    let mut to = vec![nothing; n * to_row];
+    let mut to = vec![nothing; BLOCKS * n * to_row];
     let transpose = V::Element::transposer(n).unwrap();
-    // SAFETY: there are LANES rows of these many numbers on both sides.
-    unsafe { transpose(from.as_ptr(), from_row, to.as_mut_ptr(), to_row) };
+    // SAFETY: there are LANES rows of two blocks on one side, and twice as many rows on the other.
+    unsafe { transpose(from.as_ptr(), from_row, to.as_mut_ptr(), to_row, BLOCKS) };
     for (i, &found) in to.iter().enumerate() {
         let (row, column) = (i / to_row, i % to_row);
         let place = column * from_row + row;

@@ -219,11 +219,13 @@ fn layers_differ(config: Config, isa: Isa) {
 #[test]
 fn neither_threads_that_share_units_nor_lent_weights_change_a_bit() {
     for (cell, lengths) in [
-        (CellKind::RNN_TANH, [1, 0, 1]),
-        (CellKind::Lstm, [1, 0, 1]),
-        (CellKind::Gru, [1, 0, 1]),
-        (CellKind::RNN_TANH, [4, 0, 2]),
-        (CellKind::Gru, [4, 0, 2]),
+        (CellKind::RNN_TANH, vec![1, 0, 1]),
+        (CellKind::Lstm, vec![1, 0, 1]),
+        (CellKind::Gru, vec![1, 0, 1]),
+        (CellKind::RNN_TANH, vec![4, 0, 2]),
+        (CellKind::Gru, vec![4, 0, 2]),
+        // More rows than a tile has.
+        (CellKind::Lstm, vec![1; 40]),
     ] {
         for &isa in Isa::available() {
             let stack = Stack::<f64>::with_isa(config(cell, 90, &[700]), isa).unwrap();
