@@ -1,4 +1,9 @@
-"""Code that programs of tests begin with where they fork."""
+"""Other processes of tests: how they are started, and what programs begin with where they fork."""
+
+import os
+import signal
+import subprocess
+import sys
 
 CHILD_DOES = """
 import os
@@ -19,3 +24,21 @@ def child_does(job):
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == 0, status
 """
+
+
+def run_python(*arguments: object) -> str:
+    """Run Python, which may start others; kill all if it does not end; give what it says."""
+    process = subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        told, errors = process.communicate(timeout=200)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, errors
+    return told

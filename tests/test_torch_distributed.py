@@ -1,14 +1,12 @@
 """`rnncore.torch` in several processes: gradients under DistributedDataParallel, the example."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from .children import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,20 +22,7 @@ pytestmark = [
 def in_two_processes(script, *arguments):
     """Run a script as ``torchrun --nproc-per-node 2`` does, on a free port; give what it says."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    process = subprocess.Popen(
-        [sys.executable, *launcher, script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        told, errors = process.communicate(timeout=200)
-    finally:
-        if process.poll() is None:  # with all that it started
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors
-    return told
+    return run_python(*launcher, script, *arguments)
 
 
 # Each process reads half of a batch; its gradients are then those of the whole.

@@ -4,13 +4,10 @@ Each test is a program of its own, since what matters is what a process did befo
 """
 
 import os
-import signal
-import subprocess
-import sys
 
 import pytest
 
-from .children import CHILD_DOES
+from .children import CHILD_DOES, run_python
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,22 +33,10 @@ rnncore.set_num_threads(2)
 
 
 def run(tmp_path, code, *arguments):
-    """Run a program, which may start others by name; kill all of them if it does not end."""
+    """Run a program, which may start others by name."""
     script = tmp_path / "program.py"
     script.write_text(COMMON + code)
-    process = subprocess.Popen(
-        [sys.executable, script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=200)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, errors
+    run_python(script, *arguments)
 
 
 LOADER = """

@@ -21,7 +21,7 @@ type Pack<'a, E> = Box<dyn Fn(usize, Range<usize>, &mut [E]) + Send + Sync + 'a>
 pub(crate) struct Panels<'a, E> {
     columns: Columns,
     arena: Arc<Arena>,
-    from: From<'a, E>,
+    from: Origin<'a, E>,
 }
 
 /// The columns of a panel: two kinds, how many there are of each, and the numbers of one.
@@ -43,7 +43,7 @@ impl Columns {
     }
 }
 
-enum From<'a, E> {
+enum Origin<'a, E> {
     /// All panels, one after another.
     Packed(Buffer<E>),
     /// A matrix as its owner has it. Who uses each of its weights once or twice reads them from there:
@@ -62,7 +62,7 @@ impl<'a, E: Real> Panels<'a, E> {
         Panels {
             columns: Columns(columns),
             arena: Arc::clone(arena),
-            from: From::Lent(Box::new(pack)),
+            from: Origin::Lent(Box::new(pack)),
         }
     }
 
@@ -75,8 +75,8 @@ impl<'a, E: Real> Panels<'a, E> {
         } = self;
         let (all, size) = (0..columns.count(), columns.before(columns.count()));
         let packed = match from {
-            From::Packed(packed) => packed,
-            From::Lent(pack) => {
+            Origin::Packed(packed) => packed,
+            Origin::Lent(pack) => {
                 let mut packed = arena.take(size * count);
                 let workers = packers(packed.len());
                 let panels = packed.chunks_exact_mut(size.max(1)).enumerate().collect();
@@ -89,7 +89,7 @@ impl<'a, E: Real> Panels<'a, E> {
         Panels {
             columns,
             arena,
-            from: From::Packed(packed),
+            from: Origin::Packed(packed),
         }
     }
 
@@ -129,9 +129,9 @@ impl<E: Real> Reader<'_, E> {
         const RUN: usize = 64;
         let all = self.panels.columns.count();
         let (columns, bytes) = match self.panels.from {
-            From::Packed(_) => return (wide, all),
-            From::Lent(_) if is_once => (RUN, NEAREST),
-            From::Lent(_) => (all, NEAR),
+            Origin::Packed(_) => return (wide, all),
+            Origin::Lent(_) if is_once => (RUN, NEAREST),
+            Origin::Lent(_) => (all, NEAR),
         };
         let numbers = self.panels.columns.before(all).div_ceil(all.max(1)) * columns;
         let count = bytes / (numbers * size_of::<E>()).max(1);
@@ -151,12 +151,12 @@ impl<E: Real> Reader<'_, E> {
         let of = self.panels.columns;
         let numbers = of.numbers(&columns);
         let pack = match &self.panels.from {
-            From::Packed(all) => {
+            Origin::Packed(all) => {
                 let size = of.before(of.count());
                 let part = &all[first * size + of.before(columns.start)..];
                 return (part[..(count - 1) * size + numbers].as_ptr(), size);
             }
-            From::Lent(pack) => pack,
+            Origin::Lent(pack) => pack,
         };
         let part = Part {
             first,
