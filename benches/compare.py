@@ -13,6 +13,7 @@ reached is no error.
     python benches/compare.py --rows 4 6                       # what goals 4 and 6 need
     python benches/compare.py --rows 1 --cell LSTM --threads 2 --shape 64,100,128,256
     python benches/compare.py --torch-modules                  # rnncore.torch against torch.nn
+    python benches/compare.py --kernels                        # where the time of a step goes
     python benches/compare.py --show benches/results/*.json    # records as tables, nothing runs
 """
 
@@ -42,6 +43,7 @@ from topics import (
     checkpointing,
     grid,
     growth,
+    kernels,
     last_step,
     memory,
     ragged,
@@ -74,7 +76,7 @@ def topic_of(name: str) -> Topic:
         from topics import torch_modules
 
         return torch_modules.TOPIC
-    return next(topic for topic in TOPICS if topic.name == name)
+    return next(topic for topic in [*TOPICS, kernels.TOPIC] if topic.name == name)
 
 
 def print_head(topic: Topic, threads: int) -> None:
@@ -144,7 +146,7 @@ def compare(chosen: argparse.Namespace, command: str) -> bool:
     print(f"{cpu}: {', '.join(map(' '.join, facts['versions'].items()))}")
     found, all_right = {}, True
     for topic in chosen_topics(chosen):
-        counts = chosen.threads if topic.thread_counts == "each" else [max(chosen.threads)]
+        counts = topic.counts(chosen.threads)
         rows: dict[int, list[Row]] = {}
         for threads in counts:
             scope = Scope(
@@ -161,7 +163,7 @@ def compare(chosen: argparse.Namespace, command: str) -> bool:
         is_part = chosen.shape or chosen.torch_modules or len(chosen.cell) < len(GATES)
         if not (chosen.quick or is_part) and is_right and any(rows.values()):
             record.save(cpu, topic.name, rows, facts)
-    if chosen.torch_modules is None:
+    if not is_beside_goals(chosen):
         print_goals(found, chosen.rows)
     return all_right
 
@@ -200,12 +202,19 @@ def show(path: Path, chosen: argparse.Namespace) -> None:
                 print_row(topic, row)
             print_summary(topic, found[topic.name])
         print(f"\n{section['date']}, {section['commit']}: {section['command']}")
-    if chosen.torch_modules is None:
+    if not is_beside_goals(chosen):
         print_goals(found, chosen.rows)
+
+
+def is_beside_goals(chosen: argparse.Namespace) -> bool:
+    """Say whether a topic was chosen that belongs to no goal."""
+    return chosen.kernels or chosen.torch_modules is not None
 
 
 def chosen_topics(chosen: argparse.Namespace) -> list[Topic]:
     """Give the topics that the command line asks for."""
+    if chosen.kernels:
+        return [kernels.TOPIC]
     if chosen.torch_modules is not None:
         return [topic_of("torch modules")]
     wanted = set(chosen.rows)
@@ -248,6 +257,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="FORM",
         help="rnncore.torch against torch.nn instead; all forms, or some of: "
         + ", ".join(MODULE_FORMS),
+    )
+    parser.add_argument(
+        "--kernels", action="store_true", help="the passes of a layer by themselves instead"
     )
     parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="the default is 1 2")
     parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="print these records")

@@ -1,8 +1,10 @@
 //! The kernels alone, on one thread, a group each: packing, the two passes forward, the chain of
-//! gradients back through the steps, and the gradients of input and weights.
+//! gradients back through the steps, the gradients of input and weights, and what a cell computes
+//! between the products.
 //!
 //! Throughput counts the floating-point operations of the products, so that criterion's "elements"
-//! are flops, to be held against those of `roof`; of packing it counts the numbers packed.
+//! are flops, to be held against those of `roof`; of packing it counts the numbers packed, of the
+//! pointwise passes the units.
 
 use std::time::Duration;
 
@@ -18,13 +20,14 @@ const CELLS: [(&str, CellKind); 3] = [
 ];
 
 /// (sequences, steps), (inputs, hidden units).
-const SHAPES: [((usize, usize), (usize, usize)); 3] = [
+const SHAPES: [((usize, usize), (usize, usize)); 4] = [
     ((1, 50), (32, 32)),
+    ((32, 50), (16, 64)),
     ((32, 50), (50, 128)),
     ((64, 20), (256, 512)),
 ];
 
-const KERNELS: [(&str, Kernel); 7] = [
+const KERNELS: [(&str, Kernel); 9] = [
     ("pack forward", Kernel::PackForward),
     ("pack backward", Kernel::PackBackward),
     ("inference", Kernel::Inference),
@@ -32,6 +35,8 @@ const KERNELS: [(&str, Kernel); 7] = [
     ("forward and chain", Kernel::Chain),
     ("input gradient", Kernel::InputGradient),
     ("weight gradient", Kernel::WeightGradient),
+    ("pointwise forward", Kernel::PointwiseForward),
+    ("pointwise backward", Kernel::PointwiseBackward),
 ];
 
 fn kernels(criterion: &mut Criterion) {

@@ -218,6 +218,7 @@ def main() -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         train(options)
+        dist.barrier()  # nobody leaves while another still works
     finally:
         dist.destroy_process_group()
 

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
-use crate::cell::CellKind;
+use crate::cell::{CellKind, MAX_SLOTS, MAX_TRACE};
+use crate::kernel::Grid;
+use crate::kernel::pointwise::{PointwiseBackward, PointwiseForward};
 use crate::layer::{
     BackwardPack, Descent, ForwardPack, Geometry, InputGradient, WeightGradients, Weights,
 };
@@ -49,7 +51,14 @@ pub enum Kernel {
     InputGradient,
     /// The gradients of the weights.
     WeightGradient,
+    /// What forward does beside the products, from sums to states.
+    PointwiseForward,
+    /// What the chain does beside the products, from gradients of states to those of sums.
+    PointwiseBackward,
 }
+
+/// Rows of the tile whose pointwise passes are measured by themselves.
+const TILE_ROWS: usize = 8;
 
 /// Numbers from -1 to 1 in no order, where `len` are asked for.
 fn noise(len: usize) -> impl Iterator<Item = f32> {
@@ -122,10 +131,11 @@ impl Layer {
         }
     }
 
-    /// What a kernel does: floating-point operations of its products, or numbers that it packs.
+    /// What a kernel does: floating-point operations of its products, or numbers that it packs, or
+    /// units whose states it computes.
     pub fn work(&self, kernel: Kernel) -> u64 {
         let [input, state] = [self.weights[0].len(), self.weights[1].len()];
-        let rows = self.steps.rows();
+        let (g, rows) = (&self.geometry, self.steps.rows());
         let work = match kernel {
             Kernel::PackForward | Kernel::PackBackward => input + state,
             Kernel::Forward | Kernel::Inference | Kernel::WeightGradient => {
@@ -133,8 +143,52 @@ impl Layer {
             }
             Kernel::Chain => 2 * rows * (input + 2 * state),
             Kernel::InputGradient => 2 * rows * input,
+            Kernel::PointwiseForward | Kernel::PointwiseBackward => rows * g.hidden,
         };
         work as u64
+    }
+
+    /// One of the pointwise passes, as often as its tile goes into the layer. The tile stays in the
+    /// nearest cache.
+    fn pointwise(&self, kernel: Kernel) {
+        let lanes = self.geometry.lanes;
+        let tile = |size| Tile::new(size, lanes);
+        let [mut slots, mut saved] = [tile(MAX_SLOTS), tile(MAX_SLOTS)];
+        let [before, mut trace] = [tile(MAX_TRACE), tile(MAX_TRACE)];
+        let [h_before, mut h, mut carry] = [tile(1), tile(1), tile(1)];
+        let (rows, panels) = (TILE_ROWS, 1);
+        let forward = PointwiseForward {
+            rows,
+            panels,
+            sums: slots.read(),
+            h_before: h_before.read(),
+            trace_before: before.read(),
+            h: h.write(),
+            trace: trace.write(),
+            saved: Some(saved.write()),
+        };
+        let backward = PointwiseBackward {
+            rows,
+            panels,
+            later: h.read(),
+            above: None,
+            h_before: h_before.read(),
+            trace_before: before.read(),
+            trace: trace.read(),
+            carry: carry.write(),
+            slots: slots.write(),
+        };
+        let pass = self.kernels.pointwise();
+        for _ in 0..self.work(kernel).div_ceil((rows * lanes) as u64) {
+            // SAFETY: `new` took the kernels of an instruction set that the CPU has, and each tile
+            // has the rows of its panel, for as many slots and traces as a cell has at most.
+            unsafe {
+                match kernel {
+                    Kernel::PointwiseForward => (pass.forward)(&forward),
+                    _ => (pass.backward)(&backward),
+                }
+            }
+        }
     }
 
     /// Runs a kernel once.
@@ -149,6 +203,7 @@ impl Layer {
                 self.backward = g.pack_backward(views(&self.weights), &self.arena);
                 return;
             }
+            Kernel::PointwiseForward | Kernel::PointwiseBackward => return self.pointwise(kernel),
             _ => {}
         }
         let (mut trace, mut slots) = (None, None);
@@ -164,7 +219,10 @@ impl Layer {
         // for it, and no other thread has them.
         unsafe {
             match kernel {
-                Kernel::PackForward | Kernel::PackBackward => {}
+                Kernel::PackForward
+                | Kernel::PackBackward
+                | Kernel::PointwiseForward
+                | Kernel::PointwiseBackward => {}
                 Kernel::Forward | Kernel::Inference => {
                     let slice = slice().looking_ahead(g, sweep, &self.arena);
                     self.kernels.forward(g, &self.forward, sweep, &slice, 0);
@@ -202,6 +260,38 @@ impl Layer {
         if kernel == Kernel::Inference {
             let pass = &mut self.pass.directions[0];
             (pass.trace, pass.slots) = (trace, slots);
+        }
+    }
+}
+
+/// The numbers of [`TILE_ROWS`] rows of a panel, `size` registers each.
+struct Tile {
+    numbers: Vec<f32>,
+    row: usize,
+}
+
+impl Tile {
+    fn new(size: usize, lanes: usize) -> Self {
+        let row = size * lanes;
+        Tile {
+            numbers: noise(TILE_ROWS * row).collect(),
+            row,
+        }
+    }
+
+    fn read(&self) -> Grid<*const f32> {
+        Grid {
+            at: self.numbers.as_ptr(),
+            row: self.row,
+            panel: 0,
+        }
+    }
+
+    fn write(&mut self) -> Grid<*mut f32> {
+        Grid {
+            at: self.numbers.as_mut_ptr(),
+            row: self.row,
+            panel: 0,
         }
     }
 }

@@ -87,7 +87,7 @@ class Topic:
     title : of a row
     columns : of its table, by heading
     notes : what a reader of the table has to know
-    thread_counts : "each" number of threads that is asked for, or the "most"
+    thread_counts : "each" number of threads that is asked for, the "most", or "one" whatever is
     missing : why there may be no rows
     summary : what is said of all rows
     """
@@ -103,6 +103,10 @@ class Topic:
     measure: Callable[[Workload, int, bool], Row] = measure
     missing: str = "not measured"
     summary: Callable[[Sequence[Row]], str] = lambda rows: ""
+
+    def counts(self, asked: Sequence[int]) -> list[int]:
+        """Give the numbers of threads to run on."""
+        return {"each": list(asked), "most": [max(asked)], "one": [1]}[self.thread_counts]
 
 
 def ms(*names: str) -> Callable[[Row], str]:

@@ -39,6 +39,10 @@ pub(crate) trait Kernels<E: Real>: Sync {
     /// Numbers in a register.
     fn lanes(&self) -> usize;
 
+    /// The cell's pointwise passes, by themselves.
+    #[cfg(feature = "bench")]
+    fn pointwise(&self) -> &Pointwise<E>;
+
     /// All steps of a slice, as the member of its team whose part is `own`.
     unsafe fn forward(
         &self,
@@ -244,6 +248,11 @@ impl<E: Real> Sweep<'_, E> {
 impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
     fn lanes(&self) -> usize {
         V::LANES
+    }
+
+    #[cfg(feature = "bench")]
+    fn pointwise(&self) -> &Pointwise<E> {
+        &self.pointwise
     }
 
     unsafe fn forward(

@@ -1,0 +1,155 @@
+"""The passes over a layer, each by itself, from `cargo bench`: where the time of a step goes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from peers import GATES, Case
+from timing import interleaved_medians
+from topics import Scope, Topic, times
+from workloads import PEAK_SIZE, Row, Workload, matrix_products
+
+ROOT = Path(__file__).resolve().parents[2]
+# As in benches/kernels.rs.
+SHAPES = [(1, 50, 32, 32), (32, 50, 16, 64), (32, 50, 50, 128), (64, 20, 256, 512)]
+PACKING = ["pack forward", "pack backward"]
+
+NOTES = """\
+One thread, by `cargo bench --features bench --bench kernels`. Of a training step, as shares
+of the rate of a large matrix product: forward that keeps what backward needs, the chain of
+gradients back through the steps, and the gradients of the input and of the weights. "packing" is
+the share of the step for laying the weights out anew. "cell" is what the cell computes between the
+products forward, run alone from the nearest cache, as a share of inference; "ns a unit" of that is
+its time for one hidden unit at one step. Products and cell overlap in part."""
+
+
+def workloads(scope: Scope) -> Iterator[Workload]:
+    """Give the rows: nothing to check here, the crate's tests hold the kernels."""
+    shapes = SHAPES[1:3] if scope.quick else SHAPES
+    for shape in shapes:
+        for cell in scope.of(list(GATES)):
+            case = Case(cell, *shape)
+            yield Workload(what=asdict(case), runs={}, wrong=[])
+
+
+def measure(workload: Workload, threads: int, quick: bool) -> Row:
+    """Run the benchmarks of a row, and the matrix product after them."""
+    what = workload.what
+    name = "{cell}/{batch},{steps},{inputs},{hidden}".format(**what)
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            ["cargo", "bench", "--locked", "--features", "bench", "--bench", "kernels", "--", name],
+            cwd=ROOT,
+            env={**os.environ, "CRITERION_HOME": folder},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        found = {
+            path.parent.parent.parent.parent.name: _result(path.parent)
+            for path in Path(folder).glob(f"*/{name}/new/estimates.json")
+        }
+    products = matrix_products(threads)
+    seconds = interleaved_medians(products, seconds=0.3, min_rounds=5)
+    return Row(
+        what={**what, "work": {kernel: work for kernel, (work, _) in found.items()}},
+        milliseconds={kernel: 1e3 * seconds for kernel, (_, seconds) in found.items()},
+        sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
+    )
+
+
+def _result(folder: Path) -> tuple[int, float]:
+    """Read what criterion left of a benchmark: how much work it is, and its median seconds."""
+    estimates, benchmark = (
+        json.loads((folder / name).read_text()) for name in ("estimates.json", "benchmark.json")
+    )
+    return benchmark["throughput"]["Elements"], 1e-9 * estimates["median"]["point_estimate"]
+
+
+def parts(row: Row) -> dict[str, tuple[float, float]]:
+    """Give the operations and the milliseconds of each part of a training step that multiplies."""
+    work, ms = row.what["work"], row.milliseconds
+    both, forward = "forward and chain", "forward"
+    return {
+        "forward": (work[forward], ms[forward]),
+        "chain": (work[both] - work[forward], ms[both] - ms[forward]),
+        "input": (work["input gradient"], ms["input gradient"]),
+        "weights": (work["weight gradient"], ms["weight gradient"]),
+    }
+
+
+def step(row: Row) -> float:
+    """Give the milliseconds of a training step, packing included."""
+    packing = sum(row.milliseconds[name] for name in PACKING)
+    return packing + sum(ms for _, ms in parts(row).values())
+
+
+def _share(row: Row, operations: float, ms: float) -> float:
+    return operations / (1e6 * ms) / max(row.sgemm_gflops.values())
+
+
+def of_peak(*names: str) -> Callable[[Row], float]:
+    """Give the share of the matrix product's rate that some parts reach together."""
+
+    def figure(row: Row) -> float:
+        chosen = [parts(row)[name] for name in names]
+        return _share(row, sum(work for work, _ in chosen), sum(ms for _, ms in chosen))
+
+    return figure
+
+
+def inference_of_peak(row: Row) -> float:
+    """Give the share of the matrix product's rate that forward alone reaches."""
+    return _share(row, row.what["work"]["inference"], row.milliseconds["inference"])
+
+
+def packing(row: Row) -> float:
+    """Give the share of a step that goes to laying out weights."""
+    return sum(row.milliseconds[name] for name in PACKING) / step(row)
+
+
+def cell_share(row: Row) -> float:
+    """Give the cell's own time over that of inference."""
+    return row.milliseconds["pointwise forward"] / row.milliseconds["inference"]
+
+
+def nanoseconds_a_unit(row: Row) -> float:
+    """Give the cell's own time for a unit at a step."""
+    return 1e6 * row.milliseconds["pointwise forward"] / row.what["work"]["pointwise forward"]
+
+
+def title(what: Mapping[str, Any]) -> str:
+    """Name a row as "LSTM 32,50,50,128"."""
+    return "{cell} {batch},{steps},{inputs},{hidden}".format(**what)
+
+
+PERCENT = "{:.0%}"
+TOPIC = Topic(
+    name="kernels",
+    heading="The kernels by themselves",
+    notes=NOTES,
+    workloads=workloads,
+    title=title,
+    columns={
+        "inference ms": lambda row: f"{row.milliseconds['inference']:.4g}",
+        "step ms": times(step, "{:.4g}"),
+        "inference": times(inference_of_peak, PERCENT),
+        "forward": times(of_peak("forward"), PERCENT),
+        "chain": times(of_peak("chain"), PERCENT),
+        "dx": times(of_peak("input"), PERCENT),
+        "dW": times(of_peak("weights"), PERCENT),
+        "packing": times(packing, PERCENT),
+        "cell": times(cell_share, PERCENT),
+        "ns a unit": times(nanoseconds_a_unit),
+    },
+    targets=[],
+    thread_counts="one",
+    measure=measure,
+)
