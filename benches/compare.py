@@ -65,6 +65,7 @@ TOPICS = [
         variants,
         last_step,
         checkpointing,
+        kernels,
     )
 ]
 GOALS = range(1, 12)
@@ -76,7 +77,7 @@ def topic_of(name: str) -> Topic:
         from topics import torch_modules
 
         return torch_modules.TOPIC
-    return next(topic for topic in [*TOPICS, kernels.TOPIC] if topic.name == name)
+    return next(topic for topic in TOPICS if topic.name == name)
 
 
 def print_head(topic: Topic, threads: int) -> None:
@@ -218,7 +219,8 @@ def chosen_topics(chosen: argparse.Namespace) -> list[Topic]:
     if chosen.torch_modules is not None:
         return [topic_of("torch modules")]
     wanted = set(chosen.rows)
-    return [topic for topic in TOPICS if {target.number for target in topic.targets} & wanted]
+    found = [topic for topic in TOPICS if {target.number for target in topic.targets} & wanted]
+    return [*found, kernels.TOPIC] if chosen.show else found
 
 
 def shape(text: str) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ import compare
 import reach
 import record
 from peers import GATES
-from topics import Topic, kernels, streaming
+from topics import Topic, streaming
 from workloads import Row
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -183,8 +183,7 @@ def table(topic: Topic, rows: list[Row]) -> str:
 
 def fill_in(page: str, rows: dict[str, list[Row]]) -> str:
     """Replace the tables of a page."""
-    topics = [*compare.TOPICS, kernels.TOPIC]
-    tables = {topic.name: table(topic, rows.get(topic.name, [])) for topic in topics}
+    tables = {topic.name: table(topic, rows.get(topic.name, [])) for topic in compare.TOPICS}
     tables["goals"] = reach.table(reach.verdicts(compare.TOPICS, rows, compare.GOALS)) + "\n"
     return re.sub(
         r"(<!-- ([a-z ]+) -->\n)(?:.*?)(<!-- end -->)",

@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,10 +20,43 @@ LONG_CALL_SECONDS = 0.020
 # Between samples: the threads of whoever ran last stop waiting busily (OpenMP's take some 10 ms)
 # and leave the cores.
 PAUSE_SECONDS = 0.030
+# The processors of a virtual machine are its host's to place: two of them on one core, or beside a
+# neighbour's, have half a core each, for seconds or minutes. Such samples tell of the host. They
+# are known by a product that takes this much longer than the fastest so far, ...
+UNREST = 1.25
+# ... and for this long in all a row waits for rest. Then it is measured as things are.
+PATIENCE_SECONDS = 30.0
+
+
+class Watch:
+    """
+    Tells whether the machine gives its processors whole.
+
+    Parameters
+    ----------
+    product : callable
+        A millisecond or less of arithmetic on as many threads as are measured, with nothing in it
+        that waits for memory.
+    """
+
+    def __init__(self, product: Callable[[], object]) -> None:
+        self._product = product
+        self._fastest = float("inf")
+        for _ in range(20):
+            self.is_calm()
+
+    def is_calm(self) -> bool:
+        """Say whether the product runs as fast as it did at best, or nearly."""
+        taken = min(_seconds(self._product, 1) for _ in range(4))
+        self._fastest = min(self._fastest, taken)
+        return taken < UNREST * self._fastest
 
 
 def interleaved_medians(
-    runs: Mapping[str, Callable[[], object]], seconds: float, min_rounds: int
+    runs: Mapping[str, Callable[[], object]],
+    seconds: float,
+    min_rounds: int,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """
     Time every run once per round, round after round, so that a neighbour's noise meets all alike.
@@ -35,6 +69,8 @@ def interleaved_medians(
         Goes on for about this long for each run...
     min_rounds : int
         ... and for this many rounds at least.
+    watch : Watch, optional
+        A sample counts if all is calm before and after it; else it is taken again.
 
     Returns
     -------
@@ -44,27 +80,53 @@ def interleaved_medians(
     calls = {name: _calls_per_sample(run) for name, run in runs.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
+    patience = Patience(watch)
     deadline = time.perf_counter() + seconds * len(runs)
-    while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline:
+    while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline + patience.spent:
         random.shuffle(names)  # nobody always follows the same neighbour
         for name in names:
-            time.sleep(PAUSE_SECONDS)
-            samples[name].append(_sample(runs[name], calls[name]))
+            samples[name].append(patience.calm(partial(_sample, runs[name], calls[name])))
     return {name: median(taken) for name, taken in samples.items()}
 
 
+class Patience:
+    """Waits for calm before and after each sample of a row, until it has waited long enough."""
+
+    def __init__(self, watch: Watch | None) -> None:
+        self._watch = watch
+        self.spent = 0.0
+
+    def calm(self, sample: Callable[[], float]) -> float:
+        """Take a sample, after a pause; again where it was disturbed."""
+        while True:
+            start = time.perf_counter()
+            was_calm = self._is_calm()
+            if was_calm:
+                time.sleep(PAUSE_SECONDS)
+                taken = sample()
+                if self._is_calm():
+                    return taken
+            else:
+                time.sleep(PAUSE_SECONDS)
+            self.spent += time.perf_counter() - start
+
+    def _is_calm(self) -> bool:
+        return self._watch is None or self.spent > PATIENCE_SECONDS or self._watch.is_calm()
+
+
 def _calls_per_sample(run: Callable[[], object]) -> int:
-    seconds = min(_sample(run, 1) for _ in range(3))
-    return max(1, round(SAMPLE_SECONDS / seconds))
+    return max(1, round(SAMPLE_SECONDS / min(_sample(run, 1) for _ in range(3))))
 
 
 def _sample(run: Callable[[], object], calls: int) -> float:
+    first = _seconds(run, 1)
+    return first if first >= LONG_CALL_SECONDS else _seconds(run, calls)
+
+
+def _seconds(run: Callable[[], object], calls: int) -> float:
     start = time.perf_counter()
-    run()
-    if time.perf_counter() - start < LONG_CALL_SECONDS:
-        start = time.perf_counter()
-        for _ in range(calls):
-            run()
+    for _ in range(calls):
+        run()
     return (time.perf_counter() - start) / calls
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from timing import interleaved_medians
+from timing import Watch, interleaved_medians
 
 # Largest difference from torch's numbers, as a share of the largest of them. Sums of some
 # thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
@@ -16,6 +17,8 @@ TOLERANCE = 1e-4
 # Where the largest of them is less, it is as good as zero: some flush denormals, some do not.
 SMALLEST = 1e-30
 PEAK_SIZE = 1536
+# A fraction of a millisecond.
+WATCH_SIZE = 384
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,25 @@ def differences(
     return wrong
 
 
-def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
-    """Give a large float32 matrix product by each of the libraries that torch brings."""
+def matrix_products(threads: int, size: int = PEAK_SIZE) -> dict[str, Callable[[], object]]:
+    """Give a float32 matrix product by each of the libraries that torch brings."""
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    a, b, out = torch.randn(3, PEAK_SIZE, PEAK_SIZE)
+    a, b, out = torch.randn(3, size, size)
     products: dict[str, Callable[[], object]] = {"blas": lambda: torch.mm(a, b, out=out)}
     if torch.backends.mkldnn.is_available():
         packed = a.to_mkldnn(), b.to_mkldnn()
         products["onednn"] = lambda: torch.ops.aten.mkldnn_linear(*packed)
     return products
+
+
+@cache
+def watch(threads: int) -> Watch:
+    """Give what tells whether the machine is calm: a product out of the caches."""
+    products = matrix_products(threads, WATCH_SIZE)
+    return Watch(products.get("onednn", products["blas"]))
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
@@ -107,6 +117,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
         {**workload.runs, **products},
         seconds=0.2 if quick else 0.6,
         min_rounds=3 if quick else 7,
+        watch=watch(threads),
     )
     return Row(
         what=workload.what,

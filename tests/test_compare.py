@@ -97,6 +97,47 @@ def test_records_keep_the_sections_of_others(tmp_path: Path, monkeypatch: pytest
     assert record.rows_of(sections["memory"], 2) == [Row({}, megabytes={"us": 2.0})]
 
 
+class Calm:
+    """A machine that is calm whenever the next of its answers says so, and at the end always."""
+
+    def __init__(self, *answers: bool) -> None:
+        self.answers = list(answers)
+
+    def is_calm(self) -> bool:
+        return self.answers.pop(0) if self.answers else True
+
+
+def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
+    import timing
+
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
+    samples = iter(range(9))
+    # Not calm before, then not after, then calm.
+    patience = timing.Patience(Calm(False, True, False, True, True))
+    assert patience.calm(lambda: next(samples)) == 1
+    assert patience.spent > 0
+
+
+def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
+    import timing
+
+    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(timing, "PATIENCE_SECONDS", 0.01)
+    patience = timing.Patience(Calm(*[False] * 1000))
+    assert patience.calm(lambda: 5.0) == 5.0
+    assert 0.01 < patience.spent < 1
+
+
+def test_a_watch_knows_a_slower_machine():
+    import timing
+
+    milliseconds = [1]
+    watch = timing.Watch(lambda: timing.time.sleep(1e-3 * milliseconds[0]))
+    assert watch.is_calm()
+    milliseconds[0] = 3
+    assert not watch.is_calm()
+
+
 @pytest.mark.slow
 def test_a_row_for_each_pass_is_printed():
     options = [
