@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from rnncore import _core
+from rnncore._sides import Sides
 from rnncore._validate import Array, describe, float_array, generator
 from rnncore._words import WordsHere
 from rnncore.init import draw
@@ -20,36 +21,18 @@ if TYPE_CHECKING:
 State = Array | tuple[Array, Array]
 
 
-class Shapes(NamedTuple):
-    """Shapes of one call's arrays: the caller's, and the stack's, which have steps and batch.
-
-    Those of the states are without their columns, which are `widths`: of h, and of an LSTM's c.
-    """
-
-    x: tuple[int, ...]
-    output: tuple[int, ...]
-    state: tuple[int, ...]
-    stack_x: tuple[int, int, int]
-    stack_state: tuple[int, int]
-    widths: tuple[int, int]
-
-    @property
-    def stack_output(self) -> tuple[int, int, int]:
-        return (*self.stack_x[:2], self.output[-1])
-
-
 class Tape:
     """What one `forward` keeps for its `backward`: good for one use, until the weights change."""
 
-    __slots__ = ("_core", "_shapes")
+    __slots__ = ("_core", "_sides")
 
-    def __init__(self, core: _core.Tape, shapes: Shapes) -> None:
+    def __init__(self, core: _core.Tape, sides: Sides) -> None:
         self._core = core
-        self._shapes = shapes
+        self._sides = sides
 
     def __repr__(self) -> str:
-        state = (*self._shapes.state, self._shapes.widths[0])
-        return f"Tape(x {self._shapes.x}, state {state})"
+        shapes = self._sides.outside
+        return f"Tape(x {shapes.x}, state {shapes.states[0]})"
 
 
 NONLINEARITIES = ("tanh", "relu", "leaky_relu", "softsign", "sigmoid")
@@ -59,6 +42,15 @@ def cell_name(cell: str, nonlinearity: str | None = None, residual: bool = False
     """Return the extension's name of a cell: "lstm", "rnn_tanh", "rnn_relu_residual"."""
     name = cell if nonlinearity is None else f"{cell}_{nonlinearity}"
     return f"{name}_residual" if residual else name
+
+
+def _write_state(h: Array, c: Array | None, sides: Sides) -> State:
+    """Return the stack's states as the caller has them."""
+    outside, inside = sides
+    if outside is not inside:
+        h = h.reshape(outside.states[0])
+        c = None if c is None else c.reshape(outside.states[1])
+    return h if c is None else (h, c)
 
 
 class Recurrent(WordsHere):
@@ -265,7 +257,7 @@ class Recurrent(WordsHere):
 
     def _run(
         self,
-        shapes: Shapes,
+        sides: Sides,
         x: Array,
         hx: object,
         lengths: Array | None = None,
@@ -273,54 +265,59 @@ class Recurrent(WordsHere):
         batch_first: bool = False,
         keep: bool = False,
         seed: int | None = None,
-    ) -> tuple[Array, State, _core.Tape | None]:
-        x = float_array("x", x, self.dtype, shapes.x)
-        h0, c0 = self._read_state("hx", hx, shapes)
-        output, h, c, tape = self._stack.forward(
-            x.reshape(shapes.stack_x), h0, c0, lengths, batch_first, keep, seed
-        )
-        return output.reshape(shapes.output), self._write_state(h, c, shapes), tape
+    ) -> tuple[Array, State, Tape | None]:
+        outside, inside = sides
+        x = float_array("x", x, self.dtype, outside.x)
+        h0, c0 = self._read_state("hx", hx, sides)
+        if outside is not inside:
+            x = x.reshape(inside.x)
+        output, h, c, tape = self._stack.forward(x, h0, c0, lengths, batch_first, keep, seed)
+        if outside is not inside:
+            output = output.reshape(outside.output)
+        state = _write_state(h, c, sides)
+        return output, state, None if tape is None else Tape(tape, sides)
 
     def _gradients(
         self, tape: Tape, d_output: object, d_state: object
     ) -> tuple[Array, State, dict[str, Array]]:
         if not isinstance(tape, Tape):
             raise TypeError(f"tape: expected what forward returned, got {describe(tape)}")
-        shapes = tape._shapes
+        outside, inside = sides = tape._sides
+        dy = None
         if d_output is not None:
-            d_output = float_array("d_output", d_output, self.dtype, shapes.output)
-            d_output = d_output.reshape(shapes.stack_output)
-        d_h, d_c = self._read_state("d_state", d_state, shapes)
-        dx, dh, dc, grads = self._stack.backward(tape._core, d_output, d_h, d_c)
-        grads = {name.removesuffix(self._suffix): value for name, value in grads.items()}
-        return dx.reshape(shapes.x), self._write_state(dh, dc, shapes), grads
+            dy = float_array("d_output", d_output, self.dtype, outside.output)
+            if outside is not inside:
+                dy = dy.reshape(inside.output)
+        d_h, d_c = self._read_state("d_state", d_state, sides)
+        dx, dh, dc, grads = self._stack.backward(tape._core, dy, d_h, d_c)
+        if outside is not inside:
+            dx = dx.reshape(outside.x)
+        if self._suffix:
+            grads = {name.removesuffix(self._suffix): value for name, value in grads.items()}
+        return dx, _write_state(dh, dc, sides), grads
 
     def _read_state(
-        self, name: str, state: object, shapes: Shapes
+        self, name: str, state: object, sides: Sides
     ) -> tuple[Array | None, Array | None]:
         """Return h and c as the stack wants them, each None for zeros, from a caller's state."""
         if state is None:
             return None, None
         if self._cell != "lstm":
-            return self._read_part(name, state, shapes, 0), None
+            return self._read_part(name, state, sides, 0), None
         if not isinstance(state, tuple | list) or len(state) != 2:
             raise TypeError(f"{name}: expected a pair (h, c), got {describe(state)}")
         h, c = state
         return (
-            self._read_part(f"{name}[0]", h, shapes, 0),
-            self._read_part(f"{name}[1]", c, shapes, 1),
+            self._read_part(f"{name}[0]", h, sides, 0),
+            self._read_part(f"{name}[1]", c, sides, 1),
         )
 
-    def _read_part(self, name: str, part: object, shapes: Shapes, which: int) -> Array | None:
+    def _read_part(self, name: str, part: object, sides: Sides, which: int) -> Array | None:
         if part is None:
             return None
-        width = shapes.widths[which]
-        array = float_array(name, part, self.dtype, (*shapes.state, width))
-        return array.reshape(*shapes.stack_state, width)
-
-    def _write_state(self, h: Array, c: Array | None, shapes: Shapes) -> State:
-        h = h.reshape(*shapes.state, shapes.widths[0])
-        return h if c is None else (h, c.reshape(*shapes.state, shapes.widths[1]))
+        outside, inside = sides
+        array = float_array(name, part, self.dtype, outside.states[which])
+        return array if outside is inside else array.reshape(inside.states[which])
 
     def __repr__(self) -> str:
         defaults = {

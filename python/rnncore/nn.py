@@ -28,7 +28,8 @@ from __future__ import annotations
 
 import warnings
 
-from rnncore._recurrent import NONLINEARITIES, Recurrent, Shapes, State, Tape
+from rnncore._recurrent import NONLINEARITIES, Recurrent, State, Tape
+from rnncore._sides import Sides, sides_of_cell, sides_of_layers
 from rnncore._validate import (
     Array,
     as_array,
@@ -166,33 +167,28 @@ class _Layer(Recurrent):
         self, x: object, hx: object, lengths: object, *, keep: bool, seed: int | None = None
     ) -> tuple[Array, State, Tape | None]:
         x = as_array("x", x)
-        if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
-            batched = "(B, T, {0})" if self.batch_first else "(T, B, {0})"
-            expected = (batched + " or (T, {0})").format(self.input_size)
-            raise ValueError(f"x: expected shape {expected}, got {x.shape}")
-        unbatched = x.ndim == 2
-        batch_first = self.batch_first and not unbatched
-        stack_x = (x.shape[0], 1, x.shape[1]) if unbatched else x.shape
-        steps, batch = (stack_x[1], stack_x[0]) if batch_first else stack_x[:2]
-        directions = 2 if self.bidirectional else 1
-        stack_state = (self.num_layers * directions, batch)
-        width = self._options.get("proj_size", 0) or self.hidden_size
-        shapes = Shapes(
-            x=x.shape,
-            output=(*x.shape[:-1], directions * width),
-            state=stack_state[:1] if unbatched else stack_state,
-            stack_x=stack_x,
-            stack_state=stack_state,
-            widths=(width, self.hidden_size),
-        )
-        if lengths is not None:
-            if unbatched:
+        sides = self._sides(x.shape)
+        batch_first = self.batch_first
+        if sides.outside is not sides.inside:
+            batch_first = False
+            if lengths is not None:
                 raise ValueError(f"lengths: expected None with an unbatched x {x.shape}")
+        elif lengths is not None:
+            batch, steps = x.shape[:2] if batch_first else x.shape[1::-1]
             lengths = lengths_array("lengths", lengths, batch, steps)
-        output, state, tape = self._run(
-            shapes, x, hx, lengths, batch_first=batch_first, keep=keep, seed=seed
+        return self._run(sides, x, hx, lengths, batch_first=batch_first, keep=keep, seed=seed)
+
+    def _sides(self, x: tuple[int, ...]) -> Sides:
+        directions = 2 if self.bidirectional else 1
+        width = self._options.get("proj_size", 0) or self.hidden_size
+        return sides_of_layers(
+            x,
+            self.input_size,
+            self.batch_first,
+            directions,
+            self.num_layers * directions,
+            (width, self.hidden_size),
         )
-        return output, state, None if tape is None else Tape(tape, shapes)
 
 
 class LSTM(_Layer):
@@ -433,20 +429,9 @@ class _Cell(Recurrent):
 
     def _run_step(self, x: object, hx: object, *, keep: bool) -> tuple[State, Tape | None]:
         x = as_array("x", x)
-        if x.ndim not in (1, 2) or x.shape[-1] != self.input_size:
-            expected = f"(B, {self.input_size}) or ({self.input_size},)"
-            raise ValueError(f"x: expected shape {expected}, got {x.shape}")
-        batch = x.shape[0] if x.ndim == 2 else 1
-        shapes = Shapes(
-            x=x.shape,
-            output=(*x.shape[:-1], self.hidden_size),
-            state=x.shape[:-1],
-            stack_x=(1, batch, self.input_size),
-            stack_state=(1, batch),
-            widths=(self.hidden_size, self.hidden_size),
-        )
-        _, state, tape = self._run(shapes, x, hx, keep=keep)
-        return state, None if tape is None else Tape(tape, shapes)
+        sides = sides_of_cell(x.shape, self.input_size, self.hidden_size)
+        _, state, tape = self._run(sides, x, hx, keep=keep)
+        return state, tape
 
 
 class LSTMCell(_Cell):
