@@ -150,10 +150,14 @@ def share(row: Row) -> float | None:
     return row.share_of_peak if row.sgemm_gflops else None
 
 
-def at_peak(row: Row) -> float | None:
-    """Give the best peer's time over what we would take at the matrix product's rate."""
-    ratio, part = best(row), share(row)
-    return None if ratio is None or part is None else ratio / part
+def at_peak(figure: Callable[[Row], float | None] = best) -> Callable[[Row], float | None]:
+    """Give a ratio to ours as it would be if we ran at the matrix product's rate."""
+
+    def most(row: Row) -> float | None:
+        ratio, part = figure(row), share(row)
+        return None if ratio is None or part is None else ratio / part
+
+    return most
 
 
 def layer_title(what: Mapping[str, Any]) -> str:

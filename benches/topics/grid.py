@@ -89,7 +89,7 @@ TOPIC = Topic(
         "JAX ms": ms("jax"),
         "torch / us": times(ratio("torch")),
         "best / us": times(best),
-        "at peak": times(at_peak),
+        "at peak": times(at_peak()),
         "GF/s": times(lambda row: row.gflops, "{:.0f}"),
         "of peak": times(share, "{:.0%}"),
         "of MKL": times(share_of_mkl, "{:.0%}"),

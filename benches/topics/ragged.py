@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from peers import GATES, Array, Case, Problem, Rnncore, Torch
-from topics import Scope, Target, Topic, layer_title, ms, ratio, times
+from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
 from workloads import Row, Workload, differences
 
 SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
@@ -61,18 +61,21 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
     ours = RaggedRnncore(problem, threads, lengths)
     theirs = RaggedTorch(problem, threads, lengths)
     what = {**asdict(case), "real_steps": int(lengths.sum())}
+    flops = 2 * what["real_steps"] * case.weights
     yield Workload(
         what={"pass": "forward", **what},
         runs={"rnncore": ours.forward, "torch": theirs.forward, "dense": dense.forward},
         wrong=differences(
             {"rnncore": {"output": ours.forward()}, "torch": {"output": theirs.forward()}}
         ),
+        flops=flops,
     )
     results = {name: peer.step() for name, peer in (("rnncore", ours), ("torch", theirs))}
     yield Workload(
         what={"pass": "step", **what},
         runs={"rnncore": ours.step, "torch": theirs.step, "dense": dense.step},
         wrong=differences({name: {"output": y, **g} for name, (y, g) in results.items()}),
+        flops=3 * flops,
     )
 
 
@@ -83,18 +86,14 @@ def per_step(row: Row) -> float:
     return taken["rnncore"] / what["real_steps"] / dense
 
 
-def nanoseconds(name: str, steps: Callable[[dict[str, Any]], int]) -> Callable[[Row], float]:
-    """Give a run's time for a real step."""
-    return lambda row: 1e6 * row.milliseconds[name] / steps(row.what)
-
-
 TOPIC = Topic(
     name="ragged",
     heading="Sequences of different lengths",
     notes="""\
 Lengths uniform in 1..T, in no order, padded arrays in and out on both sides: rnncore takes the
 lengths, torch packs and pads. "a step" is the time for a real step over that for a step of the
-same batch with every sequence T long.""",
+same batch with every sequence T long. "of peak" is the share of a large matrix product's rate, "at
+peak" what "torch / us" would be at all of it.""",
     workloads=workloads,
     title=layer_title,
     columns={
@@ -102,6 +101,8 @@ same batch with every sequence T long.""",
         "torch ms": ms("torch"),
         "dense ms": ms("dense"),
         "torch / us": times(ratio("torch")),
+        "at peak": times(at_peak(ratio("torch"))),
+        "of peak": times(share, "{:.0%}"),
         "a step": times(per_step),
     },
     targets=[

@@ -186,7 +186,7 @@ Both start from the same weights and end at the same, which an epoch in double p
         "rnncore ms": ms("rnncore"),
         "torch ms": ms("torch"),
         "torch / us": times(ratio("torch")),
-        "at peak": times(at_peak),
+        "at peak": times(at_peak()),
         "of peak": times(share, "{:.0%}"),
         "updates": lambda row: str(row.what["batches"] * row.what["epochs"]),
     },
