@@ -36,10 +36,16 @@ impl Cell for Gru {
     };
 
     #[inline(always)]
-    fn forward<V: Vector>(a: [V; MAX_SLOTS], h_before: V, _memory_before: V) -> Forward<V> {
+    fn gates<V: Vector>(a: [V; MAX_SLOTS], memory_before: V) -> ([V; MAX_SLOTS], V) {
         let [a_nx, a_r, a_z, a_nh] = a;
         let (r, z) = (sigmoid(a_r), sigmoid(a_z));
-        let n = tanh(a_nx.add_product(r, a_nh));
+        ([a_nx.add_product(r, a_nh), r, z, a_nh], memory_before)
+    }
+
+    #[inline(always)]
+    fn state<V: Vector>(gates: [V; MAX_SLOTS], _memory: V, h_before: V) -> Forward<V> {
+        let [a_n, r, z, a_nh] = gates;
+        let n = tanh(a_n);
         let h = n.add_product(z, h_before.sub(n));
         Forward {
             h,

@@ -34,13 +34,17 @@ impl Cell for Lstm {
     };
 
     #[inline(always)]
-    fn forward<V: Vector>(a: [V; MAX_SLOTS], _h_before: V, c_before: V) -> Forward<V> {
+    fn gates<V: Vector>(a: [V; MAX_SLOTS], c_before: V) -> ([V; MAX_SLOTS], V) {
         let (i, f, g, o) = (sigmoid(a[0]), sigmoid(a[1]), tanh(a[2]), sigmoid(a[3]));
-        let c = f.mul(c_before).add_product(i, g);
+        ([i, f, g, o], f.mul(c_before).add_product(i, g))
+    }
+
+    #[inline(always)]
+    fn state<V: Vector>(gates: [V; MAX_SLOTS], c: V, _h_before: V) -> Forward<V> {
         let tanh_c = tanh(c);
         Forward {
-            h: o.mul(tanh_c),
-            saved: [i, f, g, o],
+            h: gates[3].mul(tanh_c),
+            saved: gates,
             trace: [c, tanh_c],
         }
     }

@@ -122,10 +122,21 @@ pub trait Cell: Send + Sync + 'static {
     /// The cell's shape.
     const SIGNATURE: Signature;
 
-    /// One step: `a` are the sums by slot, biases included; the state before the step is given.
-    fn forward<V: Vector>(a: [V; MAX_SLOTS], h_before: V, memory_before: V) -> Forward<V>;
+    /// The first half of a step: `a` are the sums by slot, biases included. Gives what takes their
+    /// places for the second half, and the new memory.
+    ///
+    /// A pass does this half for all rows of a tile and then the other one: what waits for the
+    /// result of an activation finds it there, instead of the rows after it waiting too. A cell of
+    /// one gate has the second half alone.
+    #[inline(always)]
+    fn gates<V: Vector>(a: [V; MAX_SLOTS], memory_before: V) -> ([V; MAX_SLOTS], V) {
+        (a, memory_before)
+    }
 
-    /// Its reverse: gradients of the sums by slot, and what is carried to the step before.
+    /// The second half, from what the first gave and the hidden state before the step.
+    fn state<V: Vector>(gates: [V; MAX_SLOTS], memory: V, h_before: V) -> Forward<V>;
+
+    /// The reverse of both: gradients of the sums by slot, and what is carried to the step before.
     fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V);
 }
 

@@ -134,8 +134,8 @@ impl<F: Function, const RESIDUAL: bool> Cell for Rnn<F, RESIDUAL> {
     };
 
     #[inline(always)]
-    fn forward<V: Vector>(a: [V; MAX_SLOTS], h_before: V, _memory_before: V) -> Forward<V> {
-        let y = F::apply(a[0]);
+    fn state<V: Vector>(gates: [V; MAX_SLOTS], _memory: V, h_before: V) -> Forward<V> {
+        let y = F::apply(gates[0]);
         let h = if RESIDUAL { y.add(h_before) } else { y };
         Forward {
             h,

@@ -24,7 +24,8 @@ fn number(v: F64x2) -> f64 {
 
 fn forward<C: Cell>(inputs: [f64; INPUTS]) -> Forward<F64x2> {
     let [a, b, c, d, h, memory] = inputs.map(vector);
-    C::forward([a, b, c, d], h, memory)
+    let (gates, memory) = C::gates([a, b, c, d], memory);
+    C::state(gates, memory, h)
 }
 
 fn loss<C: Cell>(inputs: [f64; INPUTS]) -> f64 {

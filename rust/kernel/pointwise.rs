@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 
 use super::Grid;
 use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
-use crate::simd::{Op, Vector};
+use crate::simd::{Op, Real, Vector};
 
 /// A cell's pointwise passes, compiled for an instruction set.
 ///
@@ -47,8 +47,8 @@ struct Apply<'a, T, C>(&'a T, PhantomData<C>);
 pub(crate) struct PointwiseForward<E> {
     pub rows: usize,
     pub panels: usize,
-    /// In: the sums, `slots` vectors each.
-    pub sums: Grid<*const E>,
+    /// In: the sums, `slots` vectors each, which are lost.
+    pub sums: Grid<*mut E>,
     /// In: the hidden state before; read if the cell reads it.
     pub h_before: Grid<*const E>,
     /// In: the trace before; its memory is read if the cell has one.
@@ -64,42 +64,106 @@ pub(crate) struct PointwiseForward<E> {
 impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseForward<V::Element>, C> {
     #[inline(always)]
     unsafe fn run(self) {
-        let (tile, signature) = (*self.0, C::SIGNATURE);
+        let mut tile = *self.0;
         // SAFETY: the caller vouches that every grid covers all rows and panels.
         unsafe {
-            let zero = V::splat(V::Element::default());
-            for row in 0..tile.rows {
-                for panel in 0..tile.panels {
-                    let sums = tile.sums.get(row, panel);
-                    let mut a = [zero; MAX_SLOTS];
-                    for (s, a) in a.iter_mut().enumerate().take(signature.slots) {
-                        *a = V::load(sums.add(s * V::LANES));
+            if C::SIGNATURE.gates > 1 {
+                // Gates lie where they may stay.
+                let gates = tile.saved.unwrap_or(tile.sums);
+                tile.gates::<V, C>(gates);
+                (tile.sums, tile.saved) = (gates, Some(gates));
+            }
+            tile.states::<V, C>();
+        }
+    }
+}
+
+impl<E: Real> PointwiseForward<E> {
+    /// The first half, from sums to `to`.
+    ///
+    /// # Safety
+    /// As [`Pointwise`]; `to` covers all rows and panels too.
+    #[inline(always)]
+    unsafe fn gates<V: Vector<Element = E>, C: Cell>(&self, to: Grid<*mut E>) {
+        let signature = C::SIGNATURE;
+        // SAFETY: passed on from the caller.
+        unsafe {
+            let zero = V::splat(E::ZERO);
+            for row in 0..self.rows {
+                for panel in 0..self.panels {
+                    let a = load_slots::<V>(self.sums.get(row, panel), signature.slots);
+                    let mut memory_before = zero;
+                    if signature.has_memory() {
+                        memory_before = V::load(self.trace_before.get(row, panel));
+                    }
+                    let (gates, memory) = C::gates(a, memory_before);
+                    let to = to.get(row, panel);
+                    for (s, v) in gates.iter().enumerate().take(signature.slots) {
+                        v.store(to.add(s * V::LANES));
+                    }
+                    if signature.has_memory() {
+                        memory.store(self.trace.get(row, panel));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The second half, from `sums`, where the gates are by now, to states.
+    ///
+    /// # Safety
+    /// As [`Pointwise`].
+    #[inline(always)]
+    unsafe fn states<V: Vector<Element = E>, C: Cell>(&self) {
+        let signature = C::SIGNATURE;
+        // SAFETY: passed on from the caller.
+        unsafe {
+            let zero = V::splat(E::ZERO);
+            for row in 0..self.rows {
+                for panel in 0..self.panels {
+                    let gates = load_slots::<V>(self.sums.get(row, panel), signature.slots);
+                    let mut memory = zero;
+                    if signature.has_memory() {
+                        memory = V::load(self.trace.get(row, panel));
                     }
                     let mut h_before = zero;
                     if signature.reads_previous {
-                        h_before = V::load(tile.h_before.get(row, panel));
+                        h_before = V::load(self.h_before.get(row, panel));
                     }
-                    let mut memory_before = zero;
-                    if signature.has_memory() {
-                        memory_before = V::load(tile.trace_before.get(row, panel));
-                    }
-                    let step = C::forward(a, h_before, memory_before);
-                    step.h.store(tile.h.get(row, panel));
-                    if signature.trace > 0 {
-                        let to = tile.trace.get(row, panel);
-                        for (t, v) in step.trace.iter().enumerate().take(signature.trace) {
-                            v.store(to.add(t * V::LANES));
-                        }
-                    }
-                    if let Some(saved) = tile.saved {
+                    let step = C::state(gates, memory, h_before);
+                    // Before all other stores: gates that were kept already and have not changed
+                    // are neither stored nor loaded then.
+                    if let Some(saved) = self.saved {
                         let to = saved.get(row, panel);
                         for (s, v) in step.saved.iter().enumerate().take(signature.slots) {
                             v.store(to.add(s * V::LANES));
                         }
                     }
+                    step.h.store(self.h.get(row, panel));
+                    let trace = self.trace.get(row, panel);
+                    let rest = usize::from(signature.has_memory())..signature.trace;
+                    for t in rest {
+                        step.trace[t].store(trace.add(t * V::LANES));
+                    }
                 }
             }
         }
+    }
+}
+
+/// The vectors of so many slots from `at` on; the others zero.
+///
+/// # Safety
+/// They are there, and the CPU has V's instruction set.
+#[inline(always)]
+unsafe fn load_slots<V: Vector>(at: *const V::Element, slots: usize) -> [V; MAX_SLOTS] {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let mut all = [V::splat(V::Element::ZERO); MAX_SLOTS];
+        for (s, v) in all.iter_mut().enumerate().take(slots) {
+            *v = V::load(at.add(s * V::LANES));
+        }
+        all
     }
 }
 

@@ -306,7 +306,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
             (self.pointwise.forward)(&PointwiseForward {
                 rows: count,
                 panels,
-                sums: sums.reading(),
+                sums,
                 h_before: Grid {
                     at: h_before.at.wrapping_add(column),
                     ..h_before
