@@ -20,12 +20,6 @@ from .models import assert_same_bits, weights_of
 from .sequences import ragged
 from .test_tasks import OPINIONS, TEXTS
 
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 # Training in parts.
 
 

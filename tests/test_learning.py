@@ -17,11 +17,6 @@ from .sequences import pad, ragged
 ESTIMATORS = [rnncore.RNN, rnncore.LSTM, rnncore.GRU]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop", "adagrad"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_learns_to_classify(estimator, optimizer, rng):

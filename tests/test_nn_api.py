@@ -30,11 +30,6 @@ def assert_same_state(actual, expected):
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
 def x(rng):
     return rng.standard_normal((T, B, I))
 

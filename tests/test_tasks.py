@@ -14,11 +14,6 @@ from .sequences import pad, ragged
 POOLED = ["last", "mean", "max"]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 # Tasks and outputs.
 
 
