@@ -160,7 +160,7 @@ impl Layer {
         let forward = PointwiseForward {
             rows,
             panels,
-            sums: slots.read(),
+            sums: slots.write(),
             h_before: h_before.read(),
             trace_before: before.read(),
             h: h.write(),

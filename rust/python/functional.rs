@@ -8,9 +8,7 @@
 //! A call of one step reads each weight once, which is what comparing them costs. Where nothing is
 //! kept for backward, it computes with the caller's own.
 
-use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use ndarray::{ArrayView3, ArrayViewD, ArrayViewMut3, Ix1};
 use pyo3::prelude::*;
@@ -20,17 +18,15 @@ use super::arrays::choose;
 use super::dlpack::{Exchange, Held, Scalar, Shared};
 use super::either::{Either, dispatch};
 use super::form::{Form, lengths_of};
+use super::slot::{Slot, lock};
 use crate::boundary::Rows;
 use crate::cell::CellKind;
 use crate::error::{Error, Result};
-use crate::parallel::{self, with_openmp, with_threads};
+use crate::parallel::{with_openmp, with_threads};
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Keep, Recurrent, Tape};
 use crate::sequence::Element;
 use crate::stack::{Config, Parameters, Want, uniform_sizes};
-
-/// A stack with the weights of the last call.
-type Slot<E> = Mutex<Arc<Recurrent<E>>>;
 
 /// A stack with the weights of one call, and what that call keeps for backward.
 type Kept<E> = (Arc<Recurrent<E>>, Tape<E>);
@@ -58,82 +54,6 @@ pub(super) struct PyRecord {
 /// Runs `body` on as many threads as torch uses, and on its own ones where it has them from OpenMP.
 fn as_torch<R>(n_threads: usize, body: impl FnOnce() -> Result<R>) -> Result<R> {
     with_openmp(|| with_threads(n_threads, body))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Numbers that a thread compares or copies at a time.
-const CHUNK: usize = 1 << 14;
-
-/// Numbers that are worth another thread to compare or copy.
-const WORTHWHILE: usize = 1 << 18;
-
-fn workers(numbers: usize) -> usize {
-    let threads = parallel::num_threads().unwrap_or(1);
-    threads.min(1 + numbers / WORTHWHILE)
-}
-
-/// Whether a stack has these weights, bit by bit.
-fn holds<E: Element + Scalar>(model: &Recurrent<E>, weights: &[ArrayViewD<E>]) -> bool {
-    let mut parts = Vec::new();
-    for (entry, weight) in model.layout().entries().iter().zip(weights) {
-        let held = &model.weights()[entry.range()];
-        match weight.as_slice() {
-            Some(weight) => parts.extend(held.chunks(CHUNK).zip(weight.chunks(CHUNK))),
-            None if held.iter().ne(weight.iter()) => return false,
-            None => {}
-        }
-    }
-    let same = AtomicBool::new(true);
-    parallel::for_each(workers(model.weights().len()), parts, |(held, weight)| {
-        if same.load(Ordering::Relaxed) && bytes(held) != bytes(weight) {
-            same.store(false, Ordering::Relaxed);
-        }
-    });
-    same.into_inner()
-}
-
-/// Numbers as they lie in memory: these are compared at the speed of memory.
-fn bytes<E: Element + Scalar>(numbers: &[E]) -> &[u8] {
-    // SAFETY: `E` is f32 or f64, which have no padding, and a byte needs no alignment.
-    unsafe { slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
-}
-
-/// A stack that has these weights: the slot's own if they are the same, or if nobody else has it.
-fn with_weights<E: Element + Scalar>(
-    slot: &Slot<E>,
-    weights: &[ArrayViewD<E>],
-) -> Result<Arc<Recurrent<E>>> {
-    let mut slot = lock(slot);
-    if holds(&slot, weights) {
-        return Ok(Arc::clone(&slot));
-    }
-    if Arc::get_mut(&mut slot).is_none() {
-        *slot = Arc::new(Recurrent::new(slot.config().clone())?);
-    }
-    if let Some(model) = Arc::get_mut(&mut slot) {
-        let layout = model.layout().clone();
-        model.update(|mut to| {
-            let workers = workers(to.len());
-            let mut parts = Vec::new();
-            for (entry, weight) in layout.entries().iter().zip(weights) {
-                let part = to.split_off_mut(..entry.range().len()).unwrap_or_default();
-                match weight.as_slice() {
-                    Some(weight) => parts.extend(part.chunks_mut(CHUNK).zip(weight.chunks(CHUNK))),
-                    None => {
-                        for (to, &from) in part.iter_mut().zip(weight) {
-                            *to = from;
-                        }
-                    }
-                }
-            }
-            parallel::for_each(workers, parts, |(to, from)| to.copy_from_slice(from));
-            Ok(())
-        })?;
-    }
-    Ok(Arc::clone(&slot))
 }
 
 /// What forward makes: the output, unless there is none but the states, and these.
@@ -262,8 +182,8 @@ fn forward<'py, E: Element + Scalar>(
                 _ => None,
             };
             let model = match lent {
-                Some(_) => Arc::clone(&lock(slot)),
-                None => with_weights(slot, &given.weights)?,
+                Some(_) => slot.any(),
+                None => slot.with(&given.weights)?,
             };
             let weights = match &lent {
                 Some(weights) => Parameters::Lent(weights),
@@ -445,11 +365,11 @@ impl PyFunctional {
         let (inner, layout) = if is_single {
             let model = Recurrent::<f32>::new(config.clone())?;
             let layout = model.layout().clone();
-            (Either::F32(Mutex::new(Arc::new(model))), layout)
+            (Either::F32(Slot::new(model)), layout)
         } else {
             let model = Recurrent::<f64>::new(config.clone())?;
             let layout = model.layout().clone();
-            (Either::F64(Mutex::new(Arc::new(model))), layout)
+            (Either::F64(Slot::new(model)), layout)
         };
         Ok(PyFunctional {
             inner,

@@ -14,6 +14,7 @@ mod functional;
 mod guarded;
 mod network;
 mod optimizer;
+mod slot;
 mod stack;
 mod stream;
 mod ticker;
