@@ -54,6 +54,7 @@ def _word_here(name: str, known: list[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.7)), None)
 
 
+@functools.cache
 def _parameters_of(constructor: Callable[..., None]) -> tuple[list[str], list[str]]:
     """Return the names of the parameters but self: all, and those that may go by position."""
     parameters = list(inspect.signature(constructor).parameters.values())[1:]

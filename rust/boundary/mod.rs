@@ -265,19 +265,7 @@ fn scatter_row<E: Real>(from: &[E], columns: Columns, mut to: ndarray::ArrayView
     }
 }
 
-/// Writes rows in packed order: `write(sequence, step, row)` fills each, padding included.
-pub(crate) fn fill<E: Real>(
-    steps: &Steps,
-    stride: usize,
-    to: &mut [E],
-    write: impl Fn(usize, usize, &mut [E]) + Sync,
-) {
-    fill_rows(steps, stride, to, |row, step, to| {
-        write(steps.order()[row], step, to)
-    });
-}
-
-/// The same by the row of a step, `write(row, step, row)`.
+/// Writes rows in packed order: `write(row, step, to)` fills each, padding included.
 fn fill_rows<E: Real>(
     steps: &Steps,
     stride: usize,

@@ -1,12 +1,15 @@
 //! What a batch's steps are fed, and the gradients of the vectors that they were read from.
 
 use super::{Input, Network, Span};
-use crate::boundary;
 use crate::data::{Sequences, Values};
 use crate::parallel;
 use crate::pass::Source;
 use crate::sequence::Element;
+use crate::simd::Real;
 use crate::steps::Steps;
+
+/// Numbers that are worth a second thread to copy.
+const COPIES: usize = 1 << 17;
 
 /// Numbers that are worth a second thread to add.
 const WORTHWHILE: usize = 1 << 16;
@@ -35,7 +38,7 @@ impl<E: Element> Network<E> {
         });
         match (sequences.values(), self.config.input) {
             (Values::Dense { rows, width }, _) => {
-                boundary::fill(steps, stride, &mut x, |sequence, step, to| {
+                fill(steps, stride, &mut x, |sequence, step, to| {
                     let (real, padding) = to.split_at_mut(width);
                     real.copy_from_slice(&rows[at(sequence, step) * width..][..width]);
                     padding.fill(E::ZERO);
@@ -49,7 +52,7 @@ impl<E: Element> Network<E> {
             (Values::Ids { ids, width, .. }, _) => {
                 let table = &self.weights[self.places.embedding.clone()];
                 let size = columns.width;
-                boundary::fill(steps, stride, &mut x, |sequence, step, to| {
+                fill(steps, stride, &mut x, |sequence, step, to| {
                     let (real, padding) = to.split_at_mut(size);
                     padding.fill(E::ZERO);
                     let ids = &ids[at(sequence, step) * width..][..width];
@@ -132,4 +135,35 @@ impl<E: Element> Network<E> {
             }
         });
     }
+}
+
+/// Writes rows in packed order: `write(row, step, to)` fills each, padding included.
+///
+/// The rows of one sequence after those of another: where they are read from, a sequence's steps
+/// follow one another, and the processor fetches them ahead.
+fn fill<E: Real>(
+    steps: &Steps,
+    stride: usize,
+    to: &mut [E],
+    write: impl Fn(usize, usize, &mut [E]) + Sync,
+) {
+    let threads = parallel::num_threads().unwrap_or(1);
+    let workers = threads.min(1 + to.len() / COPIES);
+    let mut rest = to;
+    let parts = (0..workers).map(|i| {
+        let of = |i: usize| steps.longest() * i / workers;
+        let range = of(i)..of(i + 1);
+        let size = steps.rows_of(&range).len() * stride;
+        (range, rest.split_off_mut(..size).expect("a row for each"))
+    });
+    parallel::for_each(workers, parts.collect(), |(range, part)| {
+        let first = steps.offset(range.start);
+        for row in 0..steps.batch() {
+            let running = range.clone().take_while(|&step| row < steps.count(step));
+            for step in running {
+                let at = (steps.offset(step) + row - first) * stride;
+                write(row, step, &mut part[at..at + stride]);
+            }
+        }
+    });
 }
