@@ -25,7 +25,7 @@ PAUSE_SECONDS = 0.030
 # are known by a product that takes this much longer than the fastest so far, ...
 UNREST = 1.25
 # ... and for this long in all a row waits for rest. Then it is measured as things are.
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 15.0
 
 
 class Watch:
