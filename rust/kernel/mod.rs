@@ -24,6 +24,7 @@
 
 use crate::simd::prefetch;
 
+pub(crate) mod direct;
 pub(crate) mod pack;
 pub(crate) mod pointwise;
 pub(crate) mod preactivation;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Geometry;
-use super::panels::{Panels, packers};
+use super::panels::{Lent, Packed, Panels, packers};
 use crate::buffer::{Arena, Buffer};
 use crate::cell::Feed;
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
@@ -120,33 +120,37 @@ impl Geometry {
         w: Weights<E>,
         arena: &Arc<Arena>,
     ) -> ForwardPack<'static, E> {
-        let weights = self.forward_panels(w, arena).packed(self.panels());
+        let input = self.shape(Matrix::Input).gates(w.input);
+        let state = self.shape(Matrix::State).gates(w.state);
+        let [of_input, of_state] = self.forward_columns();
+        let numbers = of_input.0 * of_input.1;
+        let size = self.forward_panel();
+        let mut packed = arena.take(size * self.panels());
+        let workers = packers(packed.len());
+        let panels = packed.chunks_exact_mut(size.max(1)).enumerate().collect();
+        parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
+            let units = (panel * self.lanes, self.hidden);
+            let (to_input, to_state) = out.split_at_mut(numbers);
+            pack_forward(&input, units, 0..of_input.0, self.lanes, to_input);
+            pack_forward(&state, units, 0..of_state.0, self.lanes, to_state);
+        });
+        let weights = Panels::Packed(Packed {
+            numbers: packed,
+            of_input: numbers,
+            panel: size,
+        });
         self.forward_with(weights, w, arena)
     }
 
-    /// The same for weights that are read once: their panels are packed where they are used.
+    /// The same for weights that a single step of a few rows reads where they are.
     pub fn lend_forward<'a, E: Real>(
         &self,
         w: Weights<'a, E>,
         arena: &Arc<Arena>,
     ) -> ForwardPack<'a, E> {
-        self.forward_with(self.forward_panels(w, arena), w, arena)
-    }
-
-    fn forward_panels<'a, E: Real>(&self, w: Weights<'a, E>, arena: &Arc<Arena>) -> Panels<'a, E> {
-        let input_rows = self.shape(Matrix::Input).gates(w.input);
-        let state_rows = self.shape(Matrix::State).gates(w.state);
-        let columns = self.forward_columns();
-        let [(inputs, each), _] = columns;
-        let (hidden, lanes) = (self.hidden, self.lanes);
-        Panels::new(columns, arena, move |panel, columns, out| {
-            let units = (panel * lanes, hidden);
-            let of_input = columns.start.min(inputs)..columns.end.min(inputs);
-            let of_state = columns.start.max(inputs) - inputs..columns.end.max(inputs) - inputs;
-            let (to_input, to_state) = out.split_at_mut(of_input.len() * each);
-            pack_forward(&input_rows, units, of_input, lanes, to_input);
-            pack_forward(&state_rows, units, of_state, lanes, to_state);
-        })
+        let input = self.shape(Matrix::Input).gates(w.input);
+        let state = self.shape(Matrix::State).gates(w.state);
+        self.forward_with(Panels::Lent([Lent(input), Lent(state)]), w, arena)
     }
 
     fn forward_with<'a, E: Real>(

@@ -11,7 +11,7 @@ use crate::steps::{Steps, Strides};
 pub(crate) use matrices::{
     BackwardPack, ForwardPack, Matrix, WeightGradients, WeightUnit, Weights,
 };
-pub(crate) use panels::Reader;
+pub(crate) use panels::Panels;
 
 /// Sizes of one direction of a layer, for one lane width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

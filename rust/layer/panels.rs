@@ -1,11 +1,14 @@
-//! Panels of weights, packed all at once to be kept, or by parts where these are used.
+//! A direction's weights for forward: packed by panels, or as their owner has them.
 
-use std::ops::Range;
-use std::sync::Arc;
-
-use crate::buffer::{Arena, Buffer};
+use super::Geometry;
+use crate::buffer::Buffer;
+use crate::cell::MAX_SLOTS;
+use crate::kernel::Grid;
+use crate::kernel::direct::Direct;
+use crate::kernel::pack::{Columns, GateRows};
+use crate::kernel::preactivation::Operand;
 use crate::parallel;
-use crate::simd::Real;
+use crate::simd::{Real, Vector};
 
 /// How many threads the packing of so many numbers is worth.
 pub(super) fn packers(numbers: usize) -> usize {
@@ -14,168 +17,94 @@ pub(super) fn packers(numbers: usize) -> usize {
     threads.min(1 + numbers / WORTHWHILE)
 }
 
-/// Writes some columns of a panel.
-type Pack<'a, E> = Box<dyn Fn(usize, Range<usize>, &mut [E]) + Send + Sync + 'a>;
-
-/// Panels of a matrix's weights, column after column.
-pub(crate) struct Panels<'a, E> {
-    columns: Columns,
-    arena: Arc<Arena>,
-    from: Origin<'a, E>,
-}
-
-/// The columns of a panel: two kinds, how many there are of each, and the numbers of one.
-#[derive(Clone, Copy)]
-struct Columns([(usize, usize); 2]);
-
-impl Columns {
-    fn count(self) -> usize {
-        self.0[0].0 + self.0[1].0
-    }
-    /// Numbers of a panel before a column.
-    fn before(self, column: usize) -> usize {
-        let [(count, numbers), (_, others)] = self.0;
-        column.min(count) * numbers + column.saturating_sub(count) * others
-    }
-    /// Numbers of some columns.
-    fn numbers(self, columns: &Range<usize>) -> usize {
-        self.before(columns.end) - self.before(columns.start)
-    }
-}
-
-enum Origin<'a, E> {
-    /// All panels, one after another.
-    Packed(Buffer<E>),
-    /// A matrix as its owner has it. Who uses each of its weights once or twice reads them from there:
+/// The weights that input and state are multiplied with.
+pub(crate) enum Panels<'a, E> {
+    /// All panels, one after another, each column after column.
+    Packed(Packed<E>),
+    /// A matrix of the input and one of the state, which somebody lends for a step of a few rows:
     /// to write and keep what is packed of them, and to compare it the next time, costs more.
-    Lent(Pack<'a, E>),
+    Lent([Lent<'a, E>; 2]),
 }
 
-impl<'a, E: Real> Panels<'a, E> {
-    /// Panels whose columns are as [`Geometry::forward_columns`](super::Geometry::forward_columns)
-    /// says and `pack` writes.
-    pub fn new(
-        columns: [(usize, usize); 2],
-        arena: &Arc<Arena>,
-        pack: impl Fn(usize, Range<usize>, &mut [E]) + Send + Sync + 'a,
-    ) -> Self {
-        Panels {
-            columns: Columns(columns),
-            arena: Arc::clone(arena),
-            from: Origin::Lent(Box::new(pack)),
-        }
-    }
-
-    /// The same with all of `count` panels packed.
-    pub fn packed(self, count: usize) -> Panels<'static, E> {
-        let Panels {
-            columns,
-            arena,
-            from,
-        } = self;
-        let (all, size) = (0..columns.count(), columns.before(columns.count()));
-        let packed = match from {
-            Origin::Packed(packed) => packed,
-            Origin::Lent(pack) => {
-                let mut packed = arena.take(size * count);
-                let workers = packers(packed.len());
-                let panels = packed.chunks_exact_mut(size.max(1)).enumerate().collect();
-                parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
-                    pack(panel, all.clone(), out);
-                });
-                packed
-            }
-        };
-        Panels {
-            columns,
-            arena,
-            from: Origin::Packed(packed),
-        }
-    }
-
-    /// To be asked by one thread for part after part.
-    pub fn reader(&self) -> Reader<'_, E> {
-        Reader {
-            panels: self,
-            held: None,
+impl<E> Panels<'_, E> {
+    /// The packed ones.
+    ///
+    /// # Panics
+    /// When they are lent.
+    pub fn packed(&self) -> &Packed<E> {
+        match self {
+            Panels::Packed(packed) => packed,
+            Panels::Lent(_) => panic!("weights are lent for single steps of rows"),
         }
     }
 }
 
-/// Gives weights to one thread.
-pub(crate) struct Reader<'a, E> {
-    panels: &'a Panels<'a, E>,
-    /// What was packed last of weights that are lent, and what it is.
-    held: Option<(Part, Buffer<E>)>,
+/// Packed weights.
+pub(crate) struct Packed<E> {
+    pub numbers: Buffer<E>,
+    /// Numbers of a panel's columns of the input, and of all.
+    pub of_input: usize,
+    pub panel: usize,
 }
 
-/// Some columns of some panels.
-#[derive(Clone, PartialEq, Eq)]
-struct Part {
-    first: usize,
-    count: usize,
-    columns: Range<usize>,
-}
-
-impl<E: Real> Reader<'_, E> {
-    /// How many panels, of `wide`, and how many of their columns to ask for at once, by whom does
-    /// so once or again and again.
-    pub fn at_once(&self, wide: usize, is_once: bool) -> (usize, usize) {
-        /// Bytes that go from the packing to whoever reads them through the nearest cache.
-        const NEAREST: usize = 32 << 10;
-        /// Bytes that are packed and read again faster than they come from beyond.
-        const NEAR: usize = 100 << 10;
-        /// Columns of a row of the matrix: some lines of a cache, one after another.
-        const RUN: usize = 64;
-        let all = self.panels.columns.count();
-        let (columns, bytes) = match self.panels.from {
-            Origin::Packed(_) => return (wide, all),
-            Origin::Lent(_) if is_once => (RUN, NEAREST),
-            Origin::Lent(_) => (all, NEAR),
-        };
-        let numbers = self.panels.columns.before(all).div_ceil(all.max(1)) * columns;
-        let count = bytes / (numbers * size_of::<E>()).max(1);
-        (count.clamp(1, wide), columns)
-    }
-
-    /// Weights of some columns of `count` panels, until the next call, and the numbers from one
-    /// panel's to the next one's.
+impl<E: Real> Packed<E> {
+    /// The weights of `count` panels: those of the input and the state, or of the state alone.
     ///
     /// # Panics
     /// When there are fewer.
-    pub fn get(
-        &mut self,
-        (first, count): (usize, usize),
-        columns: Range<usize>,
-    ) -> (*const E, usize) {
-        let of = self.panels.columns;
-        let numbers = of.numbers(&columns);
-        let pack = match &self.panels.from {
-            Origin::Packed(all) => {
-                let size = of.before(of.count());
-                let part = &all[first * size + of.before(columns.start)..];
-                return (part[..(count - 1) * size + numbers].as_ptr(), size);
+    pub fn get(&self, (first, count): (usize, usize), without_input: bool) -> *const E {
+        let before = if without_input { self.of_input } else { 0 };
+        let all = &self.numbers[first * self.panel..][..count * self.panel];
+        all[before..].as_ptr()
+    }
+}
+
+/// The gates of a matrix as their owner has them.
+pub(crate) struct Lent<'a, E>(pub Vec<GateRows<'a, E>>);
+
+impl<E: Real> Lent<'_, E> {
+    /// Adds the products of `rows` rows, padded as the matrix's columns say, with a panel of units.
+    ///
+    /// # Safety
+    /// The rows are there with all columns, and those of `sums` with as many vectors as there are gates; the layer
+    /// has the panel, and the CPU V's instruction set.
+    pub unsafe fn add_products<V: Vector<Element = E>>(
+        &self,
+        g: &Geometry,
+        panel: usize,
+        from: Operand<E>,
+        rows: usize,
+        sums: Grid<*mut E>,
+    ) {
+        let Some(GateRows { columns, .. }) = self.0.first() else {
+            return;
+        };
+        let Columns {
+            segments,
+            width,
+            padded,
+        } = *columns;
+        let first = panel * g.lanes;
+        for segment in 0..segments {
+            let mut gates = [std::ptr::null(); MAX_SLOTS];
+            for (at, gate) in gates.iter_mut().zip(&self.0) {
+                *at = gate.rows[first * columns.real()..][segment * width..].as_ptr();
             }
-            Origin::Lent(pack) => pack,
-        };
-        let part = Part {
-            first,
-            count,
-            columns,
-        };
-        let room = match self.held.take() {
-            Some((held, room)) if held == part => room,
-            held => {
-                let room = held.map(|(_, room)| room);
-                let room = room.filter(|room| room.len() >= count * numbers);
-                let mut room = room.unwrap_or_else(|| self.panels.arena.take(count * numbers));
-                let panels = room.chunks_exact_mut(numbers.max(1)).take(count);
-                for (i, out) in panels.enumerate() {
-                    pack(first + i, part.columns.clone(), out);
-                }
-                room
-            }
-        };
-        (self.held.insert((part, room)).1.as_ptr(), numbers)
+            let products = Direct {
+                gates: &gates[..self.0.len()],
+                width: columns.real(),
+                units: (g.hidden - first).min(g.lanes),
+                from: Operand {
+                    at: from.at.wrapping_add(segment * padded),
+                    columns: width,
+                    ..from
+                },
+                rows,
+                sums,
+            };
+            // SAFETY: a gate has H rows of `real()` columns, so as many of the panel's from `first`
+            // on; the caller vouches for the rest.
+            unsafe { V::invoke(products) }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::ptr;
 
 use super::Sweep;
 use super::slice::{Slice, WORTHWHILE};
@@ -9,16 +10,13 @@ use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::{Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, prefetch_run, runs, tile_shape};
-use crate::layer::{ForwardPack, Geometry, Reader};
+use crate::layer::{ForwardPack, Geometry, Panels};
 use crate::simd::{Real, Vector};
 
 /// One thread's pass over a slice.
 struct Worker<'a, 'b, V: Vector, S> {
     g: &'a Geometry,
     pack: &'a ForwardPack<'a, V::Element>,
-    weights: Reader<'a, V::Element>,
-    /// Columns of the weights whose products are added at once.
-    columns: usize,
     pointwise: &'a Pointwise<V::Element>,
     sweep: &'a Sweep<'b, V::Element>,
     slice: &'a Slice<V::Element>,
@@ -47,8 +45,6 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
     let mut worker = Worker::<V, S> {
         g,
         pack,
-        weights: pack.weights.reader(),
-        columns: 0,
         pointwise,
         sweep,
         slice,
@@ -97,8 +93,6 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     }
                 }
                 let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
-                let (wide, columns) = worker.weights.at_once(wide, range.len() <= most);
-                worker.columns = columns;
                 for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
                     for (row, count) in runs(range.clone(), most) {
                         // SAFETY: rows and panels are within the batch and the layer, for which the
@@ -165,9 +159,9 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (steps, rows) = (sweep.steps, &self.slice.rows);
         let (most, wide) = tile_shape(WORTHWHILE, S::COUNTS, V::REGISTERS);
         let first = rows.start;
+        let packed = self.pack.weights.packed();
         for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
-            let all = 0..g.input.extent();
-            let (weights, size) = self.weights.get((panel, panels), all);
+            let weights = packed.get((panel, panels), false);
             let mut step = range.start;
             while step < range.end {
                 let count = steps.count(step);
@@ -204,7 +198,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                                     columns: 0,
                                 },
                                 weights,
-                                panel: size,
+                                panel: packed.panel,
                                 out: Grid {
                                     at: out.at.add(row * out.row),
                                     ..out
@@ -232,7 +226,6 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         let (g, sweep) = (self.g, self.sweep);
         let steps = sweep.steps;
         let at = steps.offset(step) + row;
-        let inputs = g.input.extent();
         // SAFETY: the caller vouches for the sizes of all buffers.
         unsafe {
             let h_before = sweep.h_before(g, before, row);
@@ -242,52 +235,66 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 row: panels * g.slot_row(),
                 panel: g.slot_row(),
             };
-            // The input's products are there already, looked up, or still to come.
-            let (mut start, done) = if self.slice.ahead > 0 {
-                (self.sums(step, panel, row).reading(), true)
-            } else if let Some(ids) = sweep.ids {
-                let (weights, size) = self.weights.get((panel, panels), 0..inputs);
-                V::invoke(LookUp {
-                    ids: &ids[at..at + count],
-                    panels,
-                    weights,
-                    panel: size,
-                    start: self.bias(panel),
-                    out: sums,
-                    slots: PhantomData::<S>,
-                });
-                (sums.reading(), true)
-            } else {
-                (self.bias(panel), false)
+            let mut x = Operand {
+                at: sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row)),
+                stride: sweep.x_strides.row,
+                columns: g.input.extent(),
             };
-            let x = sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row));
-            let mut from = if done { inputs } else { 0 };
-            let end = if known_zero { inputs } else { inputs + g.width };
-            loop {
-                let until = (from + self.columns).min(end);
-                let (weights, size) = self.weights.get((panel, panels), from..until);
-                let of_state = |column: usize| column.max(inputs) - inputs;
-                Preactivation {
-                    start,
-                    x: Operand {
-                        at: x.wrapping_add(from),
-                        stride: sweep.x_strides.row,
-                        columns: until.min(inputs) - from.min(inputs),
-                    },
-                    h: Operand {
-                        at: h_before.at.wrapping_add(of_state(from)),
-                        stride: h_before.row,
-                        columns: of_state(until) - of_state(from),
-                    },
-                    weights,
-                    panel: size,
-                    out: sums,
+            let h = Operand {
+                at: h_before.at,
+                stride: h_before.row,
+                columns: if known_zero { 0 } else { g.width },
+            };
+            match &self.pack.weights {
+                Panels::Packed(packed) => {
+                    // The input's products are there already, looked up, or still to come.
+                    let start = if self.slice.ahead > 0 {
+                        x.columns = 0;
+                        self.sums(step, panel, row).reading()
+                    } else if let Some(ids) = sweep.ids {
+                        x.columns = 0;
+                        V::invoke(LookUp {
+                            ids: &ids[at..at + count],
+                            panels,
+                            weights: packed.get((panel, panels), false),
+                            panel: packed.panel,
+                            start: self.bias(panel),
+                            out: sums,
+                            slots: PhantomData::<S>,
+                        });
+                        sums.reading()
+                    } else {
+                        self.bias(panel)
+                    };
+                    Preactivation {
+                        start,
+                        x,
+                        h,
+                        weights: packed.get((panel, panels), x.columns == 0),
+                        panel: packed.panel,
+                        out: sums,
+                    }
+                    .run::<V, S>(count, panels);
                 }
-                .run::<V, S>(count, panels);
-                if until == end {
-                    break;
+                Panels::Lent(matrices) => {
+                    for i in 0..panels {
+                        for row in 0..count {
+                            let bias = self.bias(panel).get(row, i);
+                            ptr::copy_nonoverlapping(bias, sums.get(row, i), g.slot_row());
+                        }
+                        for (lent, from, slots) in
+                            [(&matrices[0], x, S::INPUT), (&matrices[1], h, S::STATE)]
+                        {
+                            let sums = Grid {
+                                at: sums.get(0, i).add(slots.0 * V::LANES),
+                                ..sums
+                            };
+                            if from.columns > 0 {
+                                lent.add_products::<V>(g, panel + i, from, count, sums);
+                            }
+                        }
+                    }
                 }
-                (from, start) = (until, sums.reading());
             }
             let column = panel * V::LANES;
             let saved = (!sweep.slots.is_null()).then(|| Grid {

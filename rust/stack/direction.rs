@@ -99,9 +99,11 @@ impl<E: Real> Direction<E> {
         }
     }
 
+    /// The weights of a forward pass; of single steps of a few rows, if `is_short`.
     pub fn forward_pack<'a>(
         &'a self,
         all: Parameters<'a, E>,
+        is_short: bool,
         arena: &Arc<Arena>,
     ) -> Packed<'a, ForwardPack<'a, E>> {
         let (g, weights) = (&self.geometry, self.weights(all));
@@ -109,7 +111,8 @@ impl<E: Real> Direction<E> {
             Parameters::Own(_) => {
                 Packed::Kept(self.forward.get_or_init(|| g.pack_forward(weights, arena)))
             }
-            Parameters::Lent(_) => Packed::Passing(g.lend_forward(weights, arena)),
+            Parameters::Lent(_) if is_short => Packed::Passing(g.lend_forward(weights, arena)),
+            Parameters::Lent(_) => Packed::Passing(g.pack_forward(weights, arena)),
         }
     }
 

@@ -410,9 +410,12 @@ impl<E: Element> Stack<E> {
             };
             let sweeps = pass.sweeps(&steps, feed);
             let workers = self.workers(rows, &directions[0].geometry);
+            /// Rows for which weights are multiplied faster where they lie than they are packed.
+            const FEW: usize = 4;
+            let is_short = steps.longest() <= 1 && batch <= FEW && matches!(feed, Feed::Rows(_));
             let packs: Vec<_> = directions
                 .iter()
-                .map(|direction| direction.forward_pack(weights, &self.arena))
+                .map(|direction| direction.forward_pack(weights, is_short, &self.arena))
                 .collect();
             let slices: Vec<_> = cut(&steps, directions, workers)
                 .into_iter()

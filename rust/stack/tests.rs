@@ -228,7 +228,7 @@ fn neither_threads_that_share_units_nor_lent_weights_change_a_bit() {
         (CellKind::Lstm, vec![1; 40]),
     ] {
         for &isa in Isa::available() {
-            let stack = Stack::<f64>::with_isa(config(cell, 90, &[700]), isa).unwrap();
+            let stack = Stack::<f64>::with_isa(config(cell, 90, &[700, 30]), isa).unwrap();
             let (steps, columns) = (Steps::new(&lengths), stack.input_columns());
             let weights: Vec<f64> = (0..stack.layout().size())
                 .map(|i| (i as f64 * 0.37).sin() / 20.0)
