@@ -169,6 +169,10 @@ def test_wrong_shapes_are_named(fitted):
         (X[:2, 0], r"x: expected shape \(3, 2\), got \(2, 2\)"),
         (X[:3], r"x: expected shape \(3, 2\), got \(3, 6, 2\)"),
         (np.full((3, 2), np.nan), "x: expected finite numbers, got nan in row 0"),
+        (
+            np.float32([[0, 1], [2, 3], [-np.inf, 4]]),
+            "x: expected finite numbers, got -inf in row 2",
+        ),
         (np.full((3, 2), "a"), "x: expected real numbers, got str array"),
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
@@ -192,6 +196,20 @@ def test_wrong_shapes_are_named(fitted):
     ]:
         with pytest.raises((TypeError, ValueError), match=message):
             stream.state = wrong
+
+
+def test_vectors_of_any_finite_size_layout_and_type_are_taken(fitted):
+    model, X = fitted
+    # Their squares are beyond float32.
+    huge = np.where(X[:BATCH, :1] > 0, 1e30, -1e30)
+    for given in [
+        huge.astype(np.float32),
+        huge,
+        np.asfortranarray(huge.astype(np.float32)),
+        np.repeat(huge.astype(np.float32), 2, axis=2)[..., ::2],
+    ]:
+        expected = model.predict(huge.astype(np.float32))
+        np.testing.assert_array_equal(model.stream(BATCH).step(given[:, 0]), expected)
 
 
 def test_wrong_ids_are_named():
