@@ -202,14 +202,14 @@ def test_vectors_of_any_finite_size_layout_and_type_are_taken(fitted):
     model, X = fitted
     # Their squares are beyond float32.
     huge = np.where(X[:BATCH, :1] > 0, 1e30, -1e30)
-    for given in [
+    for same in [
         huge.astype(np.float32),
         huge,
         np.asfortranarray(huge.astype(np.float32)),
         np.repeat(huge.astype(np.float32), 2, axis=2)[..., ::2],
     ]:
         expected = model.predict(huge.astype(np.float32))
-        np.testing.assert_array_equal(model.stream(BATCH).step(given[:, 0]), expected)
+        np.testing.assert_array_equal(model.stream(BATCH).step(same[:, 0]), expected)
 
 
 def test_wrong_ids_are_named():
