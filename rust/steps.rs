@@ -228,24 +228,34 @@ impl Steps {
         }
     }
 
-    /// Cuts the rows into at most `parts` ranges with about the same number of steps.
+    /// Cuts the rows into at most `parts` ranges, so that the one that takes longest takes as little
+    /// as possible.
     pub(crate) fn slices(&self, parts: usize) -> Vec<Range<usize>> {
-        let total = self.rows();
-        let mut slices = Vec::with_capacity(parts);
-        let (mut start, mut done) = (0, 0);
-        for (row, &length) in self.lengths.iter().enumerate() {
-            done += length;
-            // Close the slice once its share of all steps is reached.
-            if done * parts >= total * (slices.len() + 1) || row + 1 == self.batch() {
-                if slices.len() + 1 == parts || row + 1 == self.batch() {
-                    break;
+        /// A step takes as long as its rows, and as so many more: tiles of few rows wait for weights.
+        const STEP: usize = 3;
+        // As few ranges as take no longer than `most` each.
+        let within = |most: usize| {
+            let mut slices = Vec::with_capacity(parts);
+            let (mut start, mut taken) = (0, 0);
+            for (row, &length) in self.lengths.iter().enumerate() {
+                taken += length;
+                if row > start && taken + STEP * self.lengths[start] > most {
+                    slices.push(start..row);
+                    (start, taken) = (row, length);
                 }
-                slices.push(start..row + 1);
-                start = row + 1;
+            }
+            slices.push(start..self.batch());
+            slices
+        };
+        let (mut least, mut most) = (0, self.rows() + STEP * self.longest());
+        while least < most {
+            let middle = least.midpoint(most);
+            match within(middle).len() <= parts {
+                true => most = middle,
+                false => least = middle + 1,
             }
         }
-        slices.push(start..self.batch());
-        slices
+        within(most)
     }
 }
 
@@ -341,6 +351,9 @@ mod tests {
         }
         assert_eq!(Steps::new(&[7; 64]).slices(2), [0..32, 32..64]);
         assert_eq!(Steps::new(&[9, 3, 3, 3]).slices(2), [0..1, 1..4]);
+        // As many rows each, but fewer where there are more steps.
+        let ragged: Vec<usize> = (1..=32).rev().collect();
+        assert_eq!(Steps::new(&ragged).slices(2), [0..9, 9..32]);
     }
 
     #[test]

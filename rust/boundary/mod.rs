@@ -6,13 +6,15 @@
 //! Rows outside that lie as they would inside are read where they are ([`Lent`]), and rows that go
 //! out are computed where they will stay ([`Axes`]); only others are copied.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use ndarray::ShapeError;
-use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis, s};
+use ndarray::{ArrayView2, ArrayView3, ArrayViewMut2, ArrayViewMut3, Axis};
 
 use crate::buffer::{Arena, Buffer};
 use crate::kernel::pack::Columns;
+use crate::kernel::prefetch_run;
 use crate::parallel;
 use crate::pass::View;
 use crate::simd::Real;
@@ -223,7 +225,7 @@ impl Axes {
 /// Numbers that are worth a second thread to copy.
 const WORTHWHILE: usize = 1 << 13;
 
-/// Packed rows that a thread writes at a time.
+/// Rows that a thread copies at a time: enough that taking them does not count.
 const CHUNK: usize = 64;
 
 fn workers(numbers: usize) -> usize {
@@ -265,41 +267,49 @@ fn scatter_row<E: Real>(from: &[E], columns: Columns, mut to: ndarray::ArrayView
     }
 }
 
-/// Writes rows in packed order: `write(row, step, to)` fills each, padding included.
-fn fill_rows<E: Real>(
-    steps: &Steps,
-    stride: usize,
-    to: &mut [E],
-    write: impl Fn(usize, usize, &mut [E]) + Sync,
-) {
-    let mut parts = Vec::with_capacity(steps.longest());
-    let mut rest = to;
-    for step in 0..steps.longest() {
-        let (part, after) = rest.split_at_mut(steps.count(step) * stride);
-        parts.push((step, part));
-        rest = after;
-    }
-    parallel::for_each(workers(steps.rows() * stride), parts, |(step, part)| {
-        for (row, to) in part.chunks_exact_mut(stride).enumerate() {
-            write(row, step, to);
-        }
-    });
-}
-
-/// Rows in packed order; steps after a sequence's end are not read.
+/// Rows in packed order, padded; steps after a sequence's end are not read.
 pub(crate) fn gathered<E: Real>(
     from: Rows<E>,
     steps: &Steps,
     columns: Columns,
     arena: &Arc<Arena>,
 ) -> Buffer<E> {
-    let mut to = arena.take(steps.rows() * columns.stride());
-    fill_rows(steps, columns.stride(), &mut to, |row, step, to| {
-        let from = match &from {
-            Rows::Padded(from) => from.slice(s![step, steps.order()[row], ..]),
-            Rows::Packed(from) => from.slice(s![steps.offset(step) + row, ..]),
-        };
-        gather_row(from, columns, to);
+    let stride = columns.stride();
+    let mut to = arena.take(steps.rows() * stride);
+    let workers = workers(to.len());
+    let mut parts = Vec::with_capacity(steps.rows().div_ceil(CHUNK));
+    let (mut first, mut rest) = (0, &mut *to);
+    for step in 0..steps.longest() {
+        let range = first..step + 1;
+        let rows = steps.rows_of(&range).len();
+        if rows >= CHUNK || range.end == steps.longest() {
+            let (part, after) = rest.split_at_mut(rows * stride);
+            parts.push((range, part));
+            (first, rest) = (step + 1, after);
+        }
+    }
+    parallel::for_each(workers, parts, |(range, to): (Range<usize>, _)| {
+        let mut to = to.chunks_exact_mut(stride);
+        for step in range {
+            let to = to.by_ref().take(steps.count(step));
+            match &from {
+                Rows::Padded(from) => {
+                    let apart = from.strides()[0];
+                    let from = from.index_axis(Axis(0), step);
+                    for (to, &sequence) in to.zip(steps.order()) {
+                        let row = from.row(sequence);
+                        // No prefetcher follows the order of the rows: the next step's is asked for.
+                        prefetch_run(row.as_ptr().wrapping_offset(apart), columns.real());
+                        gather_row(row, columns, to);
+                    }
+                }
+                Rows::Packed(from) => {
+                    for (to, row) in to.zip(steps.offset(step)..) {
+                        gather_row(from.row(row), columns, to);
+                    }
+                }
+            }
+        }
     });
     to
 }
@@ -331,20 +341,22 @@ pub(crate) fn scatter<E: Real>(
             return;
         }
     };
-    let parts: Vec<_> = to.axis_iter_mut(Axis(0)).enumerate().collect();
-    parallel::for_each(workers(from.len()), parts, |(step, mut to)| {
-        let running = if step < steps.longest() {
-            steps.count(step)
-        } else {
-            0
-        };
-        for (row, &sequence) in steps.order().iter().enumerate() {
-            let mut to = to.row_mut(sequence);
-            if row < running {
-                let at = strides.at(steps, step, row);
-                scatter_row(&from[at..at + stride], columns, to);
-            } else {
-                to.fill(E::ZERO);
+    let each = CHUNK.div_ceil(steps.batch().max(1));
+    let parts: Vec<_> = to.axis_chunks_iter_mut(Axis(0), each).enumerate().collect();
+    parallel::for_each(workers(from.len()), parts, |(chunk, mut to)| {
+        for (step, mut to) in (chunk * each..).zip(to.outer_iter_mut()) {
+            let running = match step < steps.longest() {
+                true => steps.count(step),
+                false => 0,
+            };
+            for (row, &sequence) in steps.order().iter().enumerate() {
+                let mut to = to.row_mut(sequence);
+                if row < running {
+                    let at = strides.at(steps, step, row);
+                    scatter_row(&from[at..at + stride], columns, to);
+                } else {
+                    to.fill(E::ZERO);
+                }
             }
         }
     });

@@ -1,6 +1,6 @@
 //! Rows are lent and handed out, or copied where they must be.
 
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, s};
 
 use super::*;
 use crate::layer::Geometry;
