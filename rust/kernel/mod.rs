@@ -110,9 +110,14 @@ pub(crate) fn runs(
     range: std::ops::Range<usize>,
     max: usize,
 ) -> impl Iterator<Item = (usize, usize)> {
+    // A division takes as long as a row of a small layer.
     let n = range.len();
-    let pieces = n.div_ceil(max);
-    let (size, longer) = n.checked_div(pieces).map_or((0, 0), |q| (q, n % pieces));
+    let pieces = if n > max { n.div_ceil(max) } else { n.min(1) };
+    let (size, longer) = if pieces > 1 {
+        (n / pieces, n % pieces)
+    } else {
+        (n, 0)
+    };
     (0..pieces).map(move |i| {
         (
             range.start + i * size + i.min(longer),

@@ -1,15 +1,14 @@
 //! NumPy arrays at the boundary.
 
-use std::ops::Range;
 use std::sync::Mutex;
 
-use ndarray::{ArrayView, Dim, Dimension, IntoDimension, Ix3};
+use ndarray::{ArrayView, ArrayViewMut3, Dim, Dimension, IntoDimension, Ix3};
 use numpy::{
     PyArray, PyArray1, PyArrayMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PySlice};
+use pyo3::types::PyDict;
 
 use super::data::Floats;
 use super::either::Either;
@@ -18,7 +17,7 @@ use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::optim::State;
-use crate::params::{Entry, Layout};
+use crate::params::Layout;
 use crate::recurrent::Tape;
 use crate::sequence::Element;
 
@@ -132,30 +131,31 @@ where
     }
 }
 
-/// All parameters in order, as views of one array.
-pub(super) fn to_list<'py, E: Held>(
-    py: Python<'py>,
-    layout: &Layout,
-    flat: &Bound<'py, PyArray1<E>>,
-) -> PyResult<Vec<Bound<'py, PyAny>>> {
-    let part = |entry: &Entry| {
-        let Range { start, end } = entry.range();
-        let part = flat.get_item(PySlice::new(py, start as isize, end as isize, 1))?;
-        let part = part.cast_into::<PyArray1<E>>()?;
-        Ok(part.reshape(entry.shape.clone())?.into_any())
-    };
-    layout.entries().iter().map(part).collect()
+/// A state, or its gradient, that is to be written.
+pub(super) fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewMut3<'_, E>> {
+    ArrayViewMut3::from_shape(shape, to)
+        .map_err(|_| Error::shape("state", format!("{shape:?}"), "another size"))
 }
 
-/// The same by name.
+/// All parameters by name, in order, as views of one array of them all.
+///
+/// # Panics
+/// If the array is not that.
 pub(super) fn to_dict<'py, E: Held>(
     py: Python<'py>,
     layout: &Layout,
     flat: &Bound<'py, PyArray1<E>>,
 ) -> PyResult<Bound<'py, PyDict>> {
+    assert!(flat.is_contiguous() && flat.len() == layout.size());
     let dict = PyDict::new(py);
-    let parts = to_list(py, layout, flat)?;
-    for (entry, part) in layout.entries().iter().zip(parts) {
+    for entry in layout.entries() {
+        // SAFETY: an entry's numbers lie in `flat`, one after another, which keeps them in place while
+        // the part or a view of it lives.
+        let part = unsafe {
+            let at = flat.data().add(entry.range().start).cast_const();
+            let view = ArrayView::from_shape_ptr(entry.shape.as_slice(), at);
+            PyArray::borrow_from_array(&view, flat.clone().into_any())
+        };
         dict.set_item(&entry.name, part)?;
     }
     Ok(dict)

@@ -10,11 +10,11 @@
 
 use std::sync::{Arc, Mutex};
 
-use ndarray::{ArrayView3, ArrayViewD, ArrayViewMut3, Ix1};
+use ndarray::{ArrayView3, ArrayViewD, Ix1};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arrays::choose;
+use super::arrays::{choose, state_mut};
 use super::dlpack::{Exchange, Held, Scalar, Shared};
 use super::either::{Either, dispatch};
 use super::form::{Form, lengths_of};
@@ -145,11 +145,6 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
             None => Some(self.x.shape()[0]),
         }
     }
-}
-
-fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewMut3<'_, E>> {
-    ArrayViewMut3::from_shape(shape, to)
-        .map_err(|_| Error::shape("state", format!("{shape:?}"), "another size"))
 }
 
 fn forward<'py, E: Element + Scalar>(

@@ -3,17 +3,18 @@
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ndarray::{Ix1, Ix3};
-use numpy::{PyArray, PyArray3, PyArrayMethods, PyReadonlyArray};
+use numpy::{PyArray, PyReadonlyArray};
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{
-    Held, InnerTape, borrow, choose, from_dict, handed, optional, shapes, to_dict,
+    Held, InnerTape, borrow, choose, from_dict, handed, optional, shapes, state_mut, to_dict,
 };
 use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
 use crate::boundary::Axes;
+use crate::buffer::Buffer;
 use crate::cell::CellKind;
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Keep, Recurrent};
@@ -86,9 +87,20 @@ fn forward<'py, E: Held>(
     };
     let axes = axes_of(batch_first);
     let kept = if keep { Keep::All } else { Keep::Nothing };
-    let mut tape = py.detach(|| {
+    let has_memory = config.cell.signature().has_memory();
+    let (tape, output, hidden, memory) = py.detach(|| {
         let model = reading(model);
-        model.forward_for(model.own(), inputs, axes, kept, seed)
+        let mut tape = model.forward_for(model.own(), inputs, axes, kept, seed)?;
+        let [of_hidden, of_memory] = config.states_shapes(tape.batch());
+        let mut hidden = model.room(of_hidden.iter().product());
+        let mut memory = has_memory.then(|| model.room(of_memory.iter().product()));
+        let to = match &mut memory {
+            Some(memory) => Some(state_mut(of_memory, memory)?),
+            None => None,
+        };
+        model.states(&tape, state_mut(of_hidden, &mut hidden)?, to)?;
+        let output = model.take_output(&mut tape)?;
+        crate::Result::Ok((tape, output, hidden, memory))
     })?;
 
     let (total, batch) = (tape.total(), tape.batch());
@@ -98,28 +110,11 @@ fn forward<'py, E: Held>(
     } else {
         [total, batch, width]
     };
-    let [of_hidden, of_memory] = config.states_shapes(batch);
-    let hidden = PyArray3::<E>::zeros(py, of_hidden, false);
-    let memory = config
-        .cell
-        .signature()
-        .has_memory()
-        .then(|| PyArray3::<E>::zeros(py, of_memory, false));
-    let output = {
-        let mut hidden = hidden.readwrite();
-        let mut memory = memory.as_ref().map(|memory| memory.readwrite());
-        let hidden = hidden.as_array_mut();
-        let memory = memory.as_mut().map(|memory| memory.as_array_mut());
-        py.detach(|| {
-            let model = reading(model);
-            model.states(&tape, hidden, memory)?;
-            model.take_output(&mut tape)
-        })?
-    };
+    let states = config.states_shapes(batch);
     Ok((
         handed(py, output, dims)?.into_any(),
-        hidden.into_any(),
-        memory.map(Bound::into_any),
+        handed(py, hidden, states[0])?.into_any(),
+        optional_state(py, memory, states[1])?,
         keep.then(|| PyTape {
             inner: E::wrap(tape),
             batch_first,
@@ -154,44 +149,50 @@ fn backward<'py, E: Held>(
         dh.as_ref().map(|dh| dh.as_array()),
         dc.as_ref().map(|dc| dc.as_array()),
     );
-    let (total, batch, found, dx) = py.detach(|| {
+    let has_memory = config.cell.signature().has_memory();
+    let (total, batch, found, dx, dh0, dc0) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
         let model = reading(model);
         let mut found = model.backward(&mut tape, dy.map(Into::into), dh, dc)?;
         let dx = model.take_dx(&mut found)?;
-        crate::Result::Ok((tape.total(), tape.batch(), found, dx))
+        let [of_hidden, of_memory] = config.states_shapes(tape.batch());
+        let mut dh0 = model.room(of_hidden.iter().product());
+        let mut dc0 = has_memory.then(|| model.room(of_memory.iter().product()));
+        let to = match &mut dc0 {
+            Some(dc0) => Some(state_mut(of_memory, dc0)?),
+            None => None,
+        };
+        model.read_gradients(&found, None, Some(state_mut(of_hidden, &mut dh0)?), to)?;
+        crate::Result::Ok((tape.total(), tape.batch(), found, dx, dh0, dc0))
     })?;
     let dims = if batch_first {
         [batch, total, config.input_size]
     } else {
         [total, batch, config.input_size]
     };
-    let [of_hidden, of_memory] = config.states_shapes(batch);
+    let states = config.states_shapes(batch);
     let dx = match dx {
         Some(dx) => handed(py, dx, dims)?.into_any(),
         None => py.None().into_bound(py),
     };
-    let dh0 = PyArray3::<E>::zeros(py, of_hidden, false);
-    let dc0 = config
-        .cell
-        .signature()
-        .has_memory()
-        .then(|| PyArray3::<E>::zeros(py, of_memory, false));
-    {
-        let mut dh0 = dh0.readwrite();
-        let mut dc0 = dc0.as_ref().map(|dc0| dc0.readwrite());
-        let dh0 = dh0.as_array_mut();
-        let dc0 = dc0.as_mut().map(|dc0| dc0.as_array_mut());
-        py.detach(|| reading(model).read_gradients(&found, None, Some(dh0), dc0))?;
-    }
     let weights = found.take_weights();
     let flat = [weights.len()];
     Ok((
         dx,
-        dh0.into_any(),
-        dc0.map(Bound::into_any),
+        handed(py, dh0, states[0])?.into_any(),
+        optional_state(py, dc0, states[1])?,
         to_dict(py, layout, &handed(py, weights, flat)?)?,
     ))
+}
+
+/// A state that not every cell has.
+fn optional_state<'py, E: Held>(
+    py: Python<'py>,
+    numbers: Option<Buffer<E>>,
+    shape: [usize; 3],
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let numbers = numbers.map(|numbers| handed(py, numbers, shape));
+    Ok(numbers.transpose()?.map(Bound::into_any))
 }
 
 fn axes_of(batch_first: bool) -> Axes {

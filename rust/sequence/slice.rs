@@ -74,7 +74,9 @@ impl<E: Real> Slice<E> {
 
     /// A part of so many panels.
     pub(super) fn panels(&self, of: usize, part: usize) -> Range<usize> {
-        let parts = self.parts();
-        of * part / parts..of * (part + 1) / parts
+        match self.parts() {
+            1 => 0..of,
+            parts => of * part / parts..of * (part + 1) / parts,
+        }
     }
 }
