@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
-use crate::cell::{CellKind, MAX_SLOTS, MAX_TRACE};
+use crate::cell::{CellKind, MAX_SLOTS};
 use crate::kernel::Grid;
 use crate::kernel::pointwise::{PointwiseBackward, PointwiseForward};
 use crate::layer::{
-    BackwardPack, Descent, ForwardPack, Geometry, InputGradient, WeightGradients, Weights,
+    BackwardPack, Descent, ForwardPack, Geometry, InputGradient, Rounds, WeightGradients, Weights,
 };
 use crate::pass::{DirectionPass, Feed, LayerPass, View};
 use crate::sequence::{Element, Kernels, Slice};
@@ -30,6 +30,8 @@ pub struct Layer {
     dy: Buffer<f32>,
     dh_last: Buffer<f32>,
     carry: Buffer<f32>,
+    rounds: Rounds,
+    slots: Buffer<f32>,
     pass: LayerPass<f32>,
     gradients: Vec<Vec<f32>>,
 }
@@ -45,7 +47,7 @@ pub enum Kernel {
     Forward,
     /// Forward alone.
     Inference,
-    /// The gradients of the states, step by step; forward comes first, to be measured with it.
+    /// The gradients of the states, step by step.
     Chain,
     /// The gradient of the input.
     InputGradient,
@@ -95,6 +97,8 @@ impl Layer {
                 .for_each(|(to, from)| *to = from);
             buffer
         };
+        let rounds = Rounds::whole(&steps, false);
+        let slots = filled(rounds.rows() * g.panels() * g.slot_row());
         let rows = steps.rows();
         let kept = |row: usize| Some(arena.zeros(rows * g.panels() * row));
         let direction = DirectionPass {
@@ -102,9 +106,9 @@ impl Layer {
             reverse: false,
             h0: arena.zeros(batch * g.state_padded()),
             h0_is_zero: true,
-            trace0: arena.zeros(batch * g.panels() * g.trace_row()),
-            trace: kept(g.trace_row()),
-            slots: kept(g.slot_row()),
+            memory0: arena.zeros(batch * g.panels() * g.memory_row()),
+            memory: kept(g.memory_row()),
+            saved: kept(g.saved_row()),
             m: None,
         };
         let pass = LayerPass {
@@ -123,6 +127,8 @@ impl Layer {
             dy: filled(rows * g.state_padded()),
             dh_last: arena.zeros(batch * g.state_padded()),
             carry: arena.zeros(batch * g.padded()),
+            rounds,
+            slots,
             gradients: sizes.map(|size| vec![0.0; size]).into(),
             weights: weights.into(),
             steps,
@@ -141,7 +147,7 @@ impl Layer {
             Kernel::Forward | Kernel::Inference | Kernel::WeightGradient => {
                 2 * rows * (input + state)
             }
-            Kernel::Chain => 2 * rows * (input + 2 * state),
+            Kernel::Chain => 2 * rows * state,
             Kernel::InputGradient => 2 * rows * input,
             Kernel::PointwiseForward | Kernel::PointwiseBackward => rows * g.hidden,
         };
@@ -154,7 +160,7 @@ impl Layer {
         let lanes = self.geometry.lanes;
         let tile = |size| Tile::new(size, lanes);
         let [mut slots, mut saved] = [tile(MAX_SLOTS), tile(MAX_SLOTS)];
-        let [before, mut trace] = [tile(MAX_TRACE), tile(MAX_TRACE)];
+        let [before, mut memory] = [tile(1), tile(1)];
         let [h_before, mut h, mut carry] = [tile(1), tile(1), tile(1)];
         let (rows, panels) = (TILE_ROWS, 1);
         let forward = PointwiseForward {
@@ -162,9 +168,9 @@ impl Layer {
             panels,
             sums: slots.write(),
             h_before: h_before.read(),
-            trace_before: before.read(),
+            memory_before: before.read(),
             h: h.write(),
-            trace: trace.write(),
+            memory: memory.write(),
             saved: Some(saved.write()),
         };
         let backward = PointwiseBackward {
@@ -173,15 +179,16 @@ impl Layer {
             later: h.read(),
             above: None,
             h_before: h_before.read(),
-            trace_before: before.read(),
-            trace: trace.read(),
+            h: h.read(),
+            memory_before: before.read(),
+            saved: saved.read(),
             carry: carry.write(),
             slots: slots.write(),
         };
         let pass = self.kernels.pointwise();
         for _ in 0..self.work(kernel).div_ceil((rows * lanes) as u64) {
             // SAFETY: `new` took the kernels of an instruction set that the CPU has, and each tile
-            // has the rows of its panel, for as many slots and traces as a cell has at most.
+            // has the rows of its panel, for as many slots as a cell has at most.
             unsafe {
                 match kernel {
                     Kernel::PointwiseForward => (pass.forward)(&forward),
@@ -206,15 +213,28 @@ impl Layer {
             Kernel::PointwiseForward | Kernel::PointwiseBackward => return self.pointwise(kernel),
             _ => {}
         }
-        let (mut trace, mut slots) = (None, None);
+        let (mut memory, mut saved) = (None, None);
         if kernel == Kernel::Inference {
             let pass = &mut self.pass.directions[0];
-            (trace, slots) = (pass.trace.take(), pass.slots.take());
+            (memory, saved) = (pass.memory.take(), pass.saved.take());
         }
         let feed = Feed::Rows(View::packed(&self.x, g.input.stride()));
         let sweep = &self.pass.sweeps(&self.steps, feed)[0];
         // All rows, on the calling thread.
         let slice = || Slice::new(0..self.steps.batch(), 1);
+        self.carry.fill(0.0);
+        let descent = Descent {
+            round: self.rounds.steps(0),
+            pieces: self.rounds.pieces(0),
+            places: self.rounds.places(),
+            slots: self.slots.as_mut_ptr(),
+            dh: std::ptr::null_mut(),
+            dy: self.dy.as_ptr(),
+            dy_strides: Strides::packed(g.state_padded()),
+            dh_last: self.dh_last.as_ptr(),
+            carry: self.carry.as_mut_ptr(),
+            dh0: std::ptr::null_mut(),
+        };
         // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
         // for it, and no other thread has them.
         unsafe {
@@ -228,12 +248,6 @@ impl Layer {
                     self.kernels.forward(g, &self.forward, sweep, &slice, 0);
                 }
                 Kernel::Chain => {
-                    // Backward turns what forward kept into gradients, so that it needs it anew.
-                    let ahead = slice().looking_ahead(g, sweep, &self.arena);
-                    self.kernels.forward(g, &self.forward, sweep, &ahead, 0);
-                    self.carry.fill(0.0);
-                    let descent =
-                        descent(&self.dy, g.state_padded(), &self.dh_last, &mut self.carry);
                     self.kernels
                         .backward(g, &self.backward, sweep, &descent, &slice(), 0);
                 }
@@ -243,13 +257,12 @@ impl Layer {
                         at: self.dx.as_mut_ptr(),
                         strides: Strides::packed(width),
                         width,
+                        add: false,
                     };
                     self.kernels
-                        .input_gradient(g, &self.backward, sweep, steps, &dx, false);
+                        .input_gradient(g, &self.backward, sweep, &descent, steps, &dx);
                 }
                 Kernel::WeightGradient => {
-                    let descent =
-                        descent(&self.dy, g.state_padded(), &self.dh_last, &mut self.carry);
                     let to = gradients(&mut self.gradients);
                     for unit in g.weight_units(1) {
                         self.kernels.weights(g, sweep, &descent, &unit, &to);
@@ -259,7 +272,7 @@ impl Layer {
         }
         if kernel == Kernel::Inference {
             let pass = &mut self.pass.directions[0];
-            (pass.trace, pass.slots) = (trace, slots);
+            (pass.memory, pass.saved) = (memory, saved);
         }
     }
 }
@@ -314,17 +327,9 @@ fn gradients(to: &mut [Vec<f32>]) -> WeightGradients<f32> {
         input_bias: Some(input_bias),
         state_bias: Some(state_bias),
         projection: std::ptr::null_mut(),
+        looked_up: std::ptr::null_mut(),
         add: false,
-    }
-}
-
-fn descent(dy: &[f32], stride: usize, dh_last: &[f32], carry: &mut [f32]) -> Descent<f32> {
-    Descent {
-        dy: dy.as_ptr(),
-        dy_strides: Strides::packed(stride),
-        dh_last: dh_last.as_ptr(),
-        carry: carry.as_mut_ptr(),
-        dh0: std::ptr::null_mut(),
-        dh: std::ptr::null_mut(),
+        first: true,
+        last: true,
     }
 }

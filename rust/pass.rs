@@ -38,12 +38,12 @@ pub(crate) struct DirectionPass<E> {
     /// Initial hidden state, (B, Wp).
     pub h0: Buffer<E>,
     pub h0_is_zero: bool,
-    /// Initial trace, `[panel][B][trace][L]`; the latest one in a pass that is not kept.
-    pub trace0: Buffer<E>,
-    /// Trace by step, in a pass that is kept.
-    pub trace: Option<Buffer<E>>,
-    /// Slots by step, in a pass that is kept.
-    pub slots: Option<Buffer<E>>,
+    /// Initial memory, `[panel][B][L]`; the latest one in a pass that is not kept.
+    pub memory0: Buffer<E>,
+    /// Memory by step, in a pass that is kept.
+    pub memory: Option<Buffer<E>>,
+    /// What each step saved, in a pass that is kept.
+    pub saved: Option<Buffer<E>>,
     /// What the cell gave before it was projected, by row in a pass that is kept; else the latest.
     pub m: Option<Buffer<E>>,
 }
@@ -181,12 +181,12 @@ impl<E: Real> DirectionPass<E> {
         for (row, to) in to.chunks_exact_mut(g.padded()).enumerate() {
             for (panel, to) in to.chunks_exact_mut(g.lanes).enumerate() {
                 let last = self.last_step(steps.lengths()[row].min(most));
-                let from = match (&self.trace, last) {
-                    (Some(trace), Some(step)) => {
+                let from = match (&self.memory, last) {
+                    (Some(memory), Some(step)) => {
                         let at = steps.offset(step) * g.panels() + panel * steps.count(step) + row;
-                        &trace[at * g.trace_row()..]
+                        &memory[at * g.memory_row()..]
                     }
-                    _ => &self.trace0[(panel * batch + row) * g.trace_row()..],
+                    _ => &self.memory0[(panel * batch + row) * g.memory_row()..],
                 };
                 to.copy_from_slice(&from[..g.lanes]);
             }
@@ -232,9 +232,9 @@ impl<E: Real> LayerPass<E> {
                     m: pointer(&mut direction.m),
                     h0: direction.h0.as_ptr(),
                     h0_is_zero: direction.h0_is_zero,
-                    trace0: direction.trace0.as_mut_ptr(),
-                    trace: pointer(&mut direction.trace),
-                    slots: pointer(&mut direction.slots),
+                    memory0: direction.memory0.as_mut_ptr(),
+                    memory: pointer(&mut direction.memory),
+                    saved: pointer(&mut direction.saved),
                 };
                 y = y.wrapping_add(direction.geometry.state_padded());
                 sweep

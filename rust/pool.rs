@@ -94,7 +94,7 @@ impl Pool {
         let workers = threads.min(1 + steps.rows() * stride / WORTHWHILE);
         let mut items = Vec::new();
         let mut rest = &mut self.rows[..batch];
-        for range in steps.slices(workers) {
+        for range in steps.slices(&(0..steps.longest()), workers) {
             let (part, after) = rest.split_at_mut(range.len());
             items.push((range, part));
             rest = after;

@@ -92,7 +92,7 @@ impl Steps {
         for &count in &counts {
             offsets.push(offsets[offsets.len() - 1] + count);
         }
-        let cuts = cuts(&offsets);
+        let cuts = cuts(&offsets, segments(&offsets));
         Steps {
             order,
             lengths,
@@ -191,14 +191,30 @@ impl Steps {
         self.offset(steps.start)..self.offset(steps.end)
     }
 
-    /// The rows of blocks of about `depth` rows, in the order in which sums go through them: from
-    /// the last segment to the first, and forwards in each. Without rows, one empty block.
-    pub(crate) fn blocks(&self, depth: usize) -> impl Iterator<Item = Range<usize>> {
-        self.segments().rev().flat_map(move |segment| {
-            let Range { start, end } = self.rows_of(&segment);
-            let (rows, blocks) = (end - start, ((end - start + depth / 2) / depth).max(1));
-            (0..blocks).map(move |i| start + rows * i / blocks..start + rows * (i + 1) / blocks)
+    /// The segments, each in runs of steps with about `depth` rows; one run at least.
+    pub(crate) fn cut(&self, depth: usize) -> impl Iterator<Item = Range<usize>> {
+        self.segments().flat_map(move |segment| {
+            let rows = self.rows_of(&segment).len();
+            let parts = ((rows + depth / 2) / depth).max(1);
+            let ends = cuts(&self.offsets[segment.start..=segment.end], parts);
+            let starts = ends.clone().into_iter();
+            let first = segment.start;
+            starts
+                .zip(ends.into_iter().skip(1))
+                .map(move |(start, end)| first + start..first + end)
         })
+    }
+
+    /// The rows of some steps in blocks of about `depth`, in the order in which sums go through
+    /// them. Without rows, one empty block.
+    pub(crate) fn blocks(
+        &self,
+        steps: &Range<usize>,
+        depth: usize,
+    ) -> impl Iterator<Item = Range<usize>> {
+        let Range { start, end } = self.rows_of(steps);
+        let (rows, blocks) = (end - start, ((end - start + depth / 2) / depth).max(1));
+        (0..blocks).map(move |i| start + rows * i / blocks..start + rows * (i + 1) / blocks)
     }
 
     /// The step that a packed row belongs to.
@@ -208,13 +224,22 @@ impl Steps {
 
     /// The steps in the order that a direction goes through them.
     pub(crate) fn walk(&self, reverse: bool) -> impl DoubleEndedIterator<Item = Visit> {
-        let longest = self.longest();
-        (0..longest).map(move |i| {
-            let at = |i: usize| if reverse { longest - 1 - i } else { i };
+        self.walk_in(0..self.longest(), reverse)
+    }
+
+    /// The same for some of the steps.
+    pub(crate) fn walk_in(
+        &self,
+        steps: Range<usize>,
+        reverse: bool,
+    ) -> impl DoubleEndedIterator<Item = Visit> {
+        let Range { start, end } = steps;
+        (start..end).map(move |i| {
+            let step = if reverse { start + end - 1 - i } else { i };
             Visit {
-                step: at(i),
-                before: i.checked_sub(1).map(at),
-                after: (i + 1 < longest).then(|| at(i + 1)),
+                step,
+                before: self.before(step, reverse),
+                after: self.before(step, !reverse),
             }
         })
     }
@@ -228,50 +253,63 @@ impl Steps {
         }
     }
 
-    /// Cuts the rows into at most `parts` ranges, so that the one that takes longest takes as little
-    /// as possible.
-    pub(crate) fn slices(&self, parts: usize) -> Vec<Range<usize>> {
+    /// Cuts the rows into at most `parts` ranges, so that of the steps asked for the one that takes
+    /// longest takes as little as possible.
+    pub(crate) fn slices(&self, within: &Range<usize>, parts: usize) -> Vec<Range<usize>> {
         /// A step takes as long as its rows, and as so many more: tiles of few rows wait for weights.
         const STEP: usize = 3;
+        let Range { start: from, end } = *within;
+        let lengths = || {
+            self.lengths
+                .iter()
+                .map(|length| length.clamp(&from, &end) - from)
+        };
         // As few ranges as take no longer than `most` each.
-        let within = |most: usize| {
+        let cut = |most: usize| {
             let mut slices = Vec::with_capacity(parts);
-            let (mut start, mut taken) = (0, 0);
-            for (row, &length) in self.lengths.iter().enumerate() {
+            let (mut start, mut steps, mut taken) = (0, 0, 0);
+            for (row, length) in lengths().enumerate() {
                 taken += length;
-                if row > start && taken + STEP * self.lengths[start] > most {
+                if row == start {
+                    steps = length;
+                } else if taken + STEP * steps > most {
                     slices.push(start..row);
-                    (start, taken) = (row, length);
+                    (start, steps, taken) = (row, length, length);
                 }
             }
             slices.push(start..self.batch());
             slices
         };
-        let (mut least, mut most) = (0, self.rows() + STEP * self.longest());
+        let (mut least, mut most) = (0, self.rows_of(within).len() + STEP * within.len());
         while least < most {
             let middle = least.midpoint(most);
-            match within(middle).len() <= parts {
+            match cut(middle).len() <= parts {
                 true => most = middle,
                 false => least = middle + 1,
             }
         }
-        within(most)
+        cut(most)
     }
 }
 
-/// Where to cut steps into segments with about the same number of rows, given the rows before each
-/// step.
-fn cuts(offsets: &[usize]) -> Vec<usize> {
+/// How many segments steps are cut into, given the rows before each step.
+fn segments(offsets: &[usize]) -> usize {
     let longest = offsets.len() - 1;
-    let rows = offsets[longest];
     let root = longest.isqrt();
     let most = root + usize::from(root * root < longest);
-    let segments = most.min(rows / SEGMENT).max(1);
-    let mut cuts: Vec<usize> = (0..segments)
-        .map(|i| offsets.partition_point(|&before| before * segments < rows * i))
+    most.min(offsets[longest] / SEGMENT).max(1)
+}
+
+/// Where to cut steps into `parts` with about the same number of rows, or fewer, given the rows
+/// before each step.
+fn cuts(offsets: &[usize], parts: usize) -> Vec<usize> {
+    let longest = offsets.len() - 1;
+    let rows = offsets[longest] - offsets[0];
+    let mut cuts: Vec<usize> = (0..parts)
+        .map(|i| offsets.partition_point(|&before| (before - offsets[0]) * parts < rows * i))
         .collect();
     cuts.push(longest);
-    // A step with more rows than a segment has leaves none to the segments that it covers.
+    // A step with more rows than a part has leaves none to the parts that it covers.
     cuts.dedup();
     if cuts.len() == 1 {
         cuts.push(longest);
@@ -312,16 +350,19 @@ mod tests {
                 assert!(most.max().unwrap() <= rows.div_ceil(segments) + batch);
 
                 let depth = SEGMENT / 2;
-                let mut blocks: Vec<_> = steps.blocks(depth).collect();
-                assert!(blocks.iter().all(|block| block.len() <= 3 * depth / 2));
-                assert!(!blocks.is_empty());
-                // Backwards from segment to segment, forwards within each.
                 assert_eq!(steps.clone().uncut().segments().count(), 1);
-                let first = steps.segments().map(|part| steps.offset(part.start));
-                let starts: Vec<usize> = first.rev().collect();
-                let of = |row: usize| starts.iter().position(|&start| start <= row);
-                assert!(blocks.is_sorted_by_key(|block| (of(block.start), block.start)));
-                blocks.sort_by_key(|block| block.start);
+                let cut: Vec<_> = steps.cut(depth).collect();
+                assert!(!cut.is_empty());
+                assert!(cut.iter().cloned().flatten().eq(0..longest));
+                let most = cut.iter().map(|part| steps.rows_of(part).len()).max();
+                assert!(most.unwrap() <= 3 * depth / 2 + batch);
+                // No run goes on into the next segment.
+                let begins = |step| cut.iter().any(|part| part.start == step);
+                assert!(steps.segments().all(|segment| begins(segment.start)));
+                let blocks = cut.iter().flat_map(|part| steps.blocks(part, depth));
+                let blocks: Vec<_> = blocks.collect();
+                assert!(blocks.len() >= cut.len());
+                assert!(blocks.iter().all(|block| block.len() <= 3 * depth / 2));
                 assert!(blocks.into_iter().flatten().eq(0..rows));
             }
         }
@@ -343,17 +384,19 @@ mod tests {
         for lengths in [vec![], vec![0, 0], vec![3], vec![9, 1, 1, 1], vec![7; 64]] {
             let steps = Steps::new(&lengths);
             for parts in 1..5 {
-                let slices = steps.slices(parts);
+                let slices = steps.slices(&(0..steps.longest()), parts);
                 assert!(slices.len() <= parts);
                 let rows: Vec<usize> = slices.into_iter().flatten().collect();
                 assert_eq!(rows, (0..lengths.len()).collect::<Vec<_>>());
             }
         }
-        assert_eq!(Steps::new(&[7; 64]).slices(2), [0..32, 32..64]);
-        assert_eq!(Steps::new(&[9, 3, 3, 3]).slices(2), [0..1, 1..4]);
+        assert_eq!(Steps::new(&[7; 64]).slices(&(0..7), 2), [0..32, 32..64]);
+        let uneven = Steps::new(&[9, 3, 3, 3]);
+        assert_eq!(uneven.slices(&(0..9), 2), [0..1, 1..4]);
+        assert_eq!(uneven.slices(&(0..3), 2), [0..2, 2..4]);
         // As many rows each, but fewer where there are more steps.
         let ragged: Vec<usize> = (1..=32).rev().collect();
-        assert_eq!(Steps::new(&ragged).slices(2), [0..9, 9..32]);
+        assert_eq!(Steps::new(&ragged).slices(&(0..32), 2), [0..9, 9..32]);
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! The slots are (a_nx, a_r, a_z, a_nh): the input feeds the first three, the state the last
 //! three. Saved for backward in their places: n, r, z and a_nh.
 
-use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
+use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, Signature, Upstream};
 use crate::activation::{sigmoid, sigmoid_slope, tanh, tanh_slope};
 use crate::simd::Vector;
 
@@ -29,9 +29,10 @@ impl Cell for Gru {
             first: 1,
             gates: &[0, 1, 2],
         },
-        trace: 0,
+        saved: 4,
         carry: Carry::Hidden,
         reads_previous: true,
+        reads_output: false,
         rests_at_zero: true,
     };
 
@@ -50,7 +51,6 @@ impl Cell for Gru {
         Forward {
             h,
             saved: [n, r, z, a_nh],
-            trace: [h; MAX_TRACE],
         }
     }
 

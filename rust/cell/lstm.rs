@@ -7,7 +7,7 @@
 //! h' = o tanh c'                       a = W_ih x + b_ih + W_hh h + b_hh
 //! ```
 //!
-//! Saved for backward: the gates i, f, g, o; the trace is c' and tanh c'.
+//! Saved for backward: the gates i, f, g, o, besides c and h; tanh c' is h' / o.
 
 use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, Signature, Upstream};
 use crate::activation::{sigmoid, sigmoid_slope, tanh, tanh_slope};
@@ -15,6 +15,9 @@ use crate::simd::Vector;
 
 /// The LSTM cell.
 pub struct Lstm;
+
+/// Less than any o that counts.
+const TINY: f64 = 1e-37;
 
 const ALL: Feed = Feed {
     first: 0,
@@ -27,9 +30,10 @@ impl Cell for Lstm {
         slots: 4,
         input: ALL,
         state: ALL,
-        trace: 2,
+        saved: 4,
         carry: Carry::Memory,
         reads_previous: false,
+        reads_output: true,
         rests_at_zero: true,
     };
 
@@ -41,18 +45,17 @@ impl Cell for Lstm {
 
     #[inline(always)]
     fn state<V: Vector>(gates: [V; MAX_SLOTS], c: V, _h_before: V) -> Forward<V> {
-        let tanh_c = tanh(c);
         Forward {
-            h: gates[3].mul(tanh_c),
+            h: gates[3].mul(tanh(c)),
             saved: gates,
-            trace: [c, tanh_c],
         }
     }
 
     #[inline(always)]
     fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V) {
         let [i, f, g, o] = up.saved;
-        let tanh_c = up.trace[1];
+        // Where o is 0, so is h'. (Keeping tanh c' measured no faster, and is a sixth more.)
+        let tanh_c = up.h.div(o.max(o.fill(TINY)));
         // c' reaches the loss through h' and through the next step.
         let dc = up.carry.add_product(up.dh.mul(o), tanh_slope(tanh_c));
         let da = [

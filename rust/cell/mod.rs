@@ -10,11 +10,10 @@
 //! * A *slot* is one of the S sums that are accumulated for a unit before its pointwise part.
 //!   The input and the state each feed a run of slots ([`Feed`]). Where both feed the same slot
 //!   their sums are one; GRU keeps its candidate's two halves apart and so has 4 slots for 3 gates.
-//!   What a cell saves for backward overwrites its slots, and the gradients overwrite that.
+//!   Of what a cell saves for backward there are as many vectors at most.
 //! * The *memory* is a second state beside h (LSTM's c).
 //! * A *projection* may stand between a unit's output and the hidden state: what the pointwise
 //!   functions call h is then m, of H numbers, and the state is W_hr m, of fewer.
-//! * The *trace* is what is kept of a step besides the slots, memory first.
 //! * The *carry* goes elementwise from a step to the one before it in backward.
 
 mod gru;
@@ -32,8 +31,6 @@ use crate::simd::Vector;
 
 /// The most slots a cell may have.
 pub const MAX_SLOTS: usize = 4;
-/// The most trace vectors a cell may keep.
-pub const MAX_TRACE: usize = 2;
 
 /// Which slots a source feeds: slot `first + i` takes the rows of gate `gates[i]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +63,14 @@ pub struct Signature {
     pub input: Feed,
     /// The slots that the hidden state feeds.
     pub state: Feed,
-    /// Trace vectors per unit and step.
-    pub trace: usize,
+    /// Vectors that forward saves for backward, per unit and step: all slots or none.
+    pub saved: usize,
     /// What backward carries.
     pub carry: Carry,
     /// Whether the pointwise functions read the hidden state of the step before.
     pub reads_previous: bool,
+    /// Whether backward reads what the step itself gave.
+    pub reads_output: bool,
     /// Whether a unit whose sums are zero leaves a state of zero at zero. If not, sums of minus
     /// infinity do: padding must stay zero.
     pub rests_at_zero: bool,
@@ -94,10 +93,8 @@ impl Signature {
 pub struct Forward<V> {
     /// The new hidden state.
     pub h: V,
-    /// What backward needs, by slot.
+    /// What backward needs besides; the first `saved` of them are kept.
     pub saved: [V; MAX_SLOTS],
-    /// The new trace, memory first.
-    pub trace: [V; MAX_TRACE],
 }
 
 /// What backward of a unit's step starts from.
@@ -107,10 +104,10 @@ pub struct Upstream<V> {
     pub dh: V,
     /// What the next step carried over.
     pub carry: V,
-    /// What forward saved, by slot.
+    /// What forward saved.
     pub saved: [V; MAX_SLOTS],
-    /// The step's trace.
-    pub trace: [V; MAX_TRACE],
+    /// The new hidden state, before a projection; unspecified unless `reads_output`.
+    pub h: V,
     /// The hidden state before the step; unspecified unless `reads_previous`.
     pub h_before: V,
     /// The memory before the step; unspecified without one.

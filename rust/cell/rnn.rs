@@ -10,11 +10,11 @@
 //! h' = f(W_ih x + b_ih + W_hh h + b_hh) + h
 //! ```
 //!
-//! Saved for backward: f's value, from which its derivative follows.
+//! Saved for backward: f's value, from which its derivative follows, where it is not h' itself.
 
 use std::marker::PhantomData;
 
-use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
+use super::{Carry, Cell, Feed, Forward, MAX_SLOTS, Signature, Upstream};
 use crate::activation::{
     leaky_relu, leaky_relu_slope, relu, sigmoid, sigmoid_slope, softsign, softsign_slope, tanh,
     tanh_slope,
@@ -127,9 +127,10 @@ impl<F: Function, const RESIDUAL: bool> Cell for Rnn<F, RESIDUAL> {
             first: 0,
             gates: &[0],
         },
-        trace: 0,
+        saved: if RESIDUAL { 1 } else { 0 },
         carry: if RESIDUAL { Carry::Hidden } else { Carry::None },
         reads_previous: RESIDUAL,
+        reads_output: !RESIDUAL,
         rests_at_zero: F::ZERO_AT_ZERO,
     };
 
@@ -140,14 +141,16 @@ impl<F: Function, const RESIDUAL: bool> Cell for Rnn<F, RESIDUAL> {
         Forward {
             h,
             saved: [y; MAX_SLOTS],
-            trace: [h; MAX_TRACE],
         }
     }
 
     #[inline(always)]
     fn backward<V: Vector>(up: Upstream<V>) -> ([V; MAX_SLOTS], V) {
         // h' is reached from above, through the next step's products and through what it adds to.
-        let dh = if RESIDUAL { up.dh.add(up.carry) } else { up.dh };
-        ([F::gradient(up.saved[0], dh); MAX_SLOTS], dh)
+        let (y, dh) = match RESIDUAL {
+            true => (up.saved[0], up.dh.add(up.carry)),
+            false => (up.h, up.dh),
+        };
+        ([F::gradient(y, dh); MAX_SLOTS], dh)
     }
 }

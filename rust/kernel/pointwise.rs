@@ -4,14 +4,14 @@
 use std::marker::PhantomData;
 
 use super::Grid;
-use crate::cell::{Carry, Cell, MAX_SLOTS, MAX_TRACE, Signature, Upstream};
+use crate::cell::{Carry, Cell, MAX_SLOTS, Signature, Upstream};
 use crate::simd::{Op, Real, Vector};
 
 /// A cell's pointwise passes, compiled for an instruction set.
 ///
 /// # Safety
 /// Of both functions: the CPU has the instruction set, and every grid covers all rows and panels,
-/// with as many slots and trace vectors as the cell has.
+/// with as many slots and saved vectors as the cell has.
 pub(crate) struct Pointwise<E> {
     pub forward: unsafe fn(&PointwiseForward<E>),
     pub backward: unsafe fn(&PointwiseBackward<E>),
@@ -51,13 +51,13 @@ pub(crate) struct PointwiseForward<E> {
     pub sums: Grid<*mut E>,
     /// In: the hidden state before; read if the cell reads it.
     pub h_before: Grid<*const E>,
-    /// In: the trace before; its memory is read if the cell has one.
-    pub trace_before: Grid<*const E>,
+    /// In: the memory before; read if the cell has one.
+    pub memory_before: Grid<*const E>,
     /// Out: the hidden state, or what is still to be projected.
     pub h: Grid<*mut E>,
-    /// Out: the trace, `trace` vectors each; may be `trace_before`.
-    pub trace: Grid<*mut E>,
-    /// Out: what backward needs, `slots` vectors each.
+    /// Out: the memory, if the cell has one; may be `memory_before`.
+    pub memory: Grid<*mut E>,
+    /// Out: what backward needs, `saved` vectors each.
     pub saved: Option<Grid<*mut E>>,
 }
 
@@ -94,7 +94,7 @@ impl<E: Real> PointwiseForward<E> {
                     let a = load_slots::<V>(self.sums.get(row, panel), signature.slots);
                     let mut memory_before = zero;
                     if signature.has_memory() {
-                        memory_before = V::load(self.trace_before.get(row, panel));
+                        memory_before = V::load(self.memory_before.get(row, panel));
                     }
                     let (gates, memory) = C::gates(a, memory_before);
                     let to = to.get(row, panel);
@@ -102,7 +102,7 @@ impl<E: Real> PointwiseForward<E> {
                         v.store(to.add(s * V::LANES));
                     }
                     if signature.has_memory() {
-                        memory.store(self.trace.get(row, panel));
+                        memory.store(self.memory.get(row, panel));
                     }
                 }
             }
@@ -124,7 +124,7 @@ impl<E: Real> PointwiseForward<E> {
                     let gates = load_slots::<V>(self.sums.get(row, panel), signature.slots);
                     let mut memory = zero;
                     if signature.has_memory() {
-                        memory = V::load(self.trace.get(row, panel));
+                        memory = V::load(self.memory.get(row, panel));
                     }
                     let mut h_before = zero;
                     if signature.reads_previous {
@@ -135,16 +135,11 @@ impl<E: Real> PointwiseForward<E> {
                     // are neither stored nor loaded then.
                     if let Some(saved) = self.saved {
                         let to = saved.get(row, panel);
-                        for (s, v) in step.saved.iter().enumerate().take(signature.slots) {
+                        for (s, v) in step.saved.iter().enumerate().take(signature.saved) {
                             v.store(to.add(s * V::LANES));
                         }
                     }
                     step.h.store(self.h.get(row, panel));
-                    let trace = self.trace.get(row, panel);
-                    let rest = usize::from(signature.has_memory())..signature.trace;
-                    for t in rest {
-                        step.trace[t].store(trace.add(t * V::LANES));
-                    }
                 }
             }
         }
@@ -178,13 +173,15 @@ pub(crate) struct PointwiseBackward<E> {
     pub above: Option<Grid<*const E>>,
     /// In: the hidden state before; read if the cell reads it.
     pub h_before: Grid<*const E>,
-    /// In: the trace before; its memory is read if the cell has one.
-    pub trace_before: Grid<*const E>,
-    /// In: the trace.
-    pub trace: Grid<*const E>,
+    /// In: what the step gave, before a projection; read if the cell reads it.
+    pub h: Grid<*const E>,
+    /// In: the memory before; read if the cell has one.
+    pub memory_before: Grid<*const E>,
+    /// In: what forward saved, `saved` vectors each.
+    pub saved: Grid<*const E>,
     /// In and out: what the step after carried over, then what this one does.
     pub carry: Grid<*mut E>,
-    /// In and out: what forward saved, then the gradients of the sums.
+    /// Out: the gradients of the sums, `slots` vectors each; may be `saved`.
     pub slots: Grid<*mut E>,
 }
 
@@ -192,17 +189,18 @@ impl<E> PointwiseBackward<E> {
     /// Asks for what will be read, all but `later`, so that it comes while that is computed.
     pub fn prefetch(&self, signature: &Signature, lanes: usize) {
         let (rows, panels) = (self.rows, self.panels);
-        let slots = self.slots.reading();
-        slots.prefetch(rows, panels, signature.slots * lanes);
+        self.saved.prefetch(rows, panels, signature.saved * lanes);
         if let Some(above) = self.above {
             above.prefetch(rows, panels, lanes);
         }
-        if signature.trace > 0 {
-            self.trace.prefetch(rows, panels, signature.trace * lanes);
-            self.trace_before.prefetch(rows, panels, lanes);
-        }
-        if signature.reads_previous {
-            self.h_before.prefetch(rows, panels, lanes);
+        for (grid, is_read) in [
+            (self.h, signature.reads_output),
+            (self.h_before, signature.reads_previous),
+            (self.memory_before, signature.has_memory()),
+        ] {
+            if is_read {
+                grid.prefetch(rows, panels, lanes);
+            }
         }
     }
 }
@@ -220,17 +218,16 @@ impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseBackward<V::Element>, C> {
                     if let Some(above) = tile.above {
                         dh = dh.add(V::load(above.get(row, panel)));
                     }
-                    let slots = tile.slots.get(row, panel);
                     let mut saved = [zero; MAX_SLOTS];
-                    for (s, v) in saved.iter_mut().enumerate().take(signature.slots) {
-                        *v = V::load(slots.add(s * V::LANES));
-                    }
-                    let mut trace = [zero; MAX_TRACE];
-                    if signature.trace > 0 {
-                        let from = tile.trace.get(row, panel);
-                        for (t, v) in trace.iter_mut().enumerate().take(signature.trace) {
-                            *v = V::load(from.add(t * V::LANES));
+                    if signature.saved > 0 {
+                        let from = tile.saved.get(row, panel);
+                        for (s, v) in saved.iter_mut().enumerate().take(signature.saved) {
+                            *v = V::load(from.add(s * V::LANES));
                         }
+                    }
+                    let mut h = zero;
+                    if signature.reads_output {
+                        h = V::load(tile.h.get(row, panel));
                     }
                     let carries = !matches!(signature.carry, Carry::None);
                     let mut carry = zero;
@@ -243,17 +240,18 @@ impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseBackward<V::Element>, C> {
                     }
                     let mut memory_before = zero;
                     if signature.has_memory() {
-                        memory_before = V::load(tile.trace_before.get(row, panel));
+                        memory_before = V::load(tile.memory_before.get(row, panel));
                     }
                     let up = Upstream {
                         dh,
                         carry,
                         saved,
-                        trace,
+                        h,
                         h_before,
                         memory_before,
                     };
                     let (gradients, carry) = C::backward(up);
+                    let slots = tile.slots.get(row, panel);
                     for (s, v) in gradients.iter().enumerate().take(signature.slots) {
                         v.store(slots.add(s * V::LANES));
                     }

@@ -13,7 +13,7 @@ use super::{fits, most_rows, runs};
 use crate::simd::{Op, Real, Vector, prefetch};
 
 /// Rows, about, that are summed before the result is touched: both operands of a block stay in cache.
-pub(crate) const DEPTH: usize = 128;
+pub(crate) const DEPTH: usize = 256;
 /// The most units in a tile.
 const MAX_UNITS: usize = 8;
 /// The most column panels in a tile.
@@ -92,6 +92,16 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
         let Tile { of, panels, ahead } = self;
         // SAFETY: `Block::run`'s caller vouches for pieces, panels and the result.
         unsafe {
+            // So that it is there when the sums are.
+            for u in 0..UNITS {
+                for panel in panels {
+                    prefetch(
+                        of.out
+                            .wrapping_add(u * of.width + panel.column)
+                            .cast_const(),
+                    );
+                }
+            }
             let positions: [usize; PANELS] = std::array::from_fn(|p| panels[p].position);
             let mut sums = [[V::splat(V::Element::default()); PANELS]; UNITS];
             for piece in of.pieces {

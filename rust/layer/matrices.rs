@@ -33,8 +33,14 @@ pub(crate) struct WeightGradients<E> {
     pub input_bias: Option<*mut E>,
     pub state_bias: Option<*mut E>,
     pub projection: *mut E,
+    /// Sums of the input's matrix on their way, where its columns were looked up:
+    /// `[panel][column][slots][L]`; else null.
+    pub looked_up: *mut E,
     /// Whether they are added to what is there.
     pub add: bool,
+    /// Whether this is the first round of a pass, and whether it is the last.
+    pub first: bool,
+    pub last: bool,
 }
 
 // SAFETY: the units of `weight_units` write disjoint elements; see `Kernels::weights`.

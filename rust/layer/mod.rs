@@ -2,6 +2,9 @@
 
 mod matrices;
 mod panels;
+mod rounds;
+
+use std::ops::Range;
 
 use crate::cell::{CellKind, Feed, Signature};
 use crate::kernel::pack::Columns;
@@ -12,6 +15,7 @@ pub(crate) use matrices::{
     BackwardPack, ForwardPack, Matrix, WeightGradients, WeightUnit, Weights,
 };
 pub(crate) use panels::Panels;
+pub(crate) use rounds::Rounds;
 
 /// Sizes of one direction of a layer, for one lane width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,9 +73,17 @@ impl Geometry {
     pub fn slot_row(&self) -> usize {
         self.signature.slots * self.lanes
     }
-    /// Numbers of a row's trace in a panel.
-    pub fn trace_row(&self) -> usize {
-        self.signature.trace * self.lanes
+    /// Numbers of what a row saves for backward in a panel.
+    pub fn saved_row(&self) -> usize {
+        self.signature.saved * self.lanes
+    }
+    /// Numbers of a row's memory in a panel.
+    pub fn memory_row(&self) -> usize {
+        if self.signature.has_memory() {
+            self.lanes
+        } else {
+            0
+        }
     }
     /// The hidden state's columns.
     pub fn state(&self) -> Columns {
@@ -106,20 +118,20 @@ impl Geometry {
         self.width * (self.signature.state.gates.len() * self.padded() + projection)
     }
 
-    /// (B, Hp) rows into the first vector of `[panel][B][row]`; the rest stays.
-    pub fn spread<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+    /// (B, Hp) rows as `[panel][B][L]`.
+    pub fn spread<E: Real>(&self, from: &[E], batch: usize, to: &mut [E]) {
         for (b, from) in from.chunks_exact(self.padded()).enumerate() {
             for (panel, from) in from.chunks_exact(self.lanes).enumerate() {
-                to[(panel * batch + b) * row..][..self.lanes].copy_from_slice(from);
+                to[(panel * batch + b) * self.lanes..][..self.lanes].copy_from_slice(from);
             }
         }
     }
 
     /// The reverse of [`Geometry::spread`].
-    pub fn collect<E: Real>(&self, from: &[E], batch: usize, row: usize, to: &mut [E]) {
+    pub fn collect<E: Real>(&self, from: &[E], batch: usize, to: &mut [E]) {
         for (b, to) in to.chunks_exact_mut(self.padded()).enumerate() {
             for (panel, to) in to.chunks_exact_mut(self.lanes).enumerate() {
-                to.copy_from_slice(&from[(panel * batch + b) * row..][..self.lanes]);
+                to.copy_from_slice(&from[(panel * batch + b) * self.lanes..][..self.lanes]);
             }
         }
     }
@@ -142,26 +154,39 @@ pub(crate) struct Sweep<'a, E> {
     /// Output, R rows of Wp.
     pub y: *mut E,
     pub y_strides: Strides,
-    /// What the cell gives before it is projected, Hp wide: R rows where `slots` are kept, else B
+    /// What the cell gives before it is projected, Hp wide: R rows where something is `saved`, else B
     /// rows that each step overwrites; null without projection.
     pub m: *mut E,
     /// Initial hidden state, (B, Wp); not read, and taken as zero, where `h0_is_zero`.
     pub h0: *const E,
     pub h0_is_zero: bool,
-    /// Initial trace, memory in the first vector, `[panel][B][trace][L]`. Overwritten by each step
-    /// when `trace` is null.
-    pub trace0: *mut E,
-    /// Trace of each step, kept for backward; else null.
-    pub trace: *mut E,
-    /// Slots of each step, kept for backward; else null. Backward overwrites them by their gradients.
-    pub slots: *mut E,
+    /// Initial memory, `[panel][B][L]`; nothing of a cell without one. Overwritten by each step when
+    /// `memory` is null.
+    pub memory0: *mut E,
+    /// Memory of each step, kept for backward; else null.
+    pub memory: *mut E,
+    /// What each step saved for backward, `[step][panel][row][saved][L]`; null in a pass that is not
+    /// kept.
+    pub saved: *mut E,
 }
 
 // SAFETY: workers of a pass take disjoint rows, columns or units, as each pass says.
 unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
 
 /// What backward of a direction needs besides its [`Sweep`].
-pub(crate) struct Descent<E> {
+///
+/// Gradients of slots and of projected states have room for Q rows ([`Rounds`]).
+pub(crate) struct Descent<'a, E> {
+    /// The steps of the round, the runs of them by which sums go through it, and where each step's rows
+    /// begin among the Q.
+    pub round: Range<usize>,
+    pub pieces: &'a [Range<usize>],
+    pub places: &'a [usize],
+    /// Gradients of the slots, `[panel][row][slots][L]` of each step; Q rows of all panels. It may be
+    /// what was saved, which they overwrite.
+    pub slots: *mut E,
+    /// Gradient of the hidden states, Q rows of Wp; null without projection.
+    pub dh: *mut E,
     /// Gradient of y, R rows of Wp; null means zero.
     pub dy: *const E,
     pub dy_strides: Strides,
@@ -172,20 +197,28 @@ pub(crate) struct Descent<E> {
     pub carry: *mut E,
     /// Out: gradient of the initial hidden state but for the carry, (B, Wp); may be null.
     pub dh0: *mut E,
-    /// Out: gradient of each step's hidden state, R rows of Wp; null without projection.
-    pub dh: *mut E,
 }
 
 // SAFETY: workers of a pass take disjoint rows.
-unsafe impl<E: Sync> Sync for Descent<E> {}
+unsafe impl<E: Sync> Sync for Descent<'_, E> {}
 
 /// Where the gradient of a layer's input is written.
+#[derive(Clone, Copy)]
 pub(crate) struct InputGradient<E> {
     /// The first of R rows.
     pub at: *mut E,
     pub strides: Strides,
     /// Numbers of a row that are written: with its padding, or without.
     pub width: usize,
+    /// Whether it is added to what is there.
+    pub add: bool,
+}
+
+impl<E: Copy> InputGradient<E> {
+    /// The same place, to be added to or not.
+    pub fn adding(&self, add: bool) -> Self {
+        InputGradient { add, ..*self }
+    }
 }
 
 // SAFETY: workers of a pass take disjoint steps.
@@ -197,7 +230,7 @@ mod tests {
 
     #[test]
     fn states_are_spread_and_collected() {
-        let (batch, lanes, row) = (3, 4, 8);
+        let (batch, lanes) = (3, 4);
         let g = Geometry::new(
             CellKind::Lstm,
             Geometry::columns(1, 1, lanes),
@@ -205,15 +238,12 @@ mod tests {
             lanes,
         );
         let state: Vec<f64> = (0..batch * g.padded()).map(|i| i as f64).collect();
-        let mut spread = vec![-1.0; g.panels() * batch * row];
-        g.spread(&state, batch, row, &mut spread);
-        // Panel 1 of sequence 2, then the rest of its row, which stays.
-        assert_eq!(
-            spread[(batch + 2) * row..][..row],
-            [20., 21., 22., 23., -1., -1., -1., -1.]
-        );
+        let mut spread = vec![-1.0; state.len()];
+        g.spread(&state, batch, &mut spread);
+        // Panel 1 of sequence 2.
+        assert_eq!(spread[(batch + 2) * lanes..], [20., 21., 22., 23.]);
         let mut collected = vec![0.0; state.len()];
-        g.collect(&spread, batch, row, &mut collected);
+        g.collect(&spread, batch, &mut collected);
         assert_eq!(collected, state);
     }
 }

@@ -30,7 +30,7 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
     let state_panels = g.state_padded() / V::LANES;
     let mut member = slice.member(own);
     let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
-    for visit in steps.walk(sweep.reverse).rev() {
+    for visit in steps.walk_in(descent.round.clone(), sweep.reverse).rev() {
         let last = steps.count(visit.step).clamp(rows.start, rows.end);
         if last == rows.start {
             continue;
@@ -109,7 +109,11 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
             return;
         }
     }
-    if descent.dh0.is_null() {
+    let is_last = match sweep.reverse {
+        true => descent.round.end == steps.longest(),
+        false => descent.round.start == 0,
+    };
+    if descent.dh0.is_null() || !is_last {
         return;
     }
     let _last = member.share(|part| {
@@ -142,12 +146,11 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
     columns: Range<usize>,
 ) {
     let width = g.state_padded();
-    let offset = sweep.steps.offset(step);
     let (first, count) = (columns.start * V::LANES, columns.len() * V::LANES);
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
         for row in rows.clone() {
-            let to = descent.dh.add((offset + row) * width + first);
+            let to = descent.dh_at(g, step, row).add(first);
             let to = std::slice::from_raw_parts_mut(to, count);
             match after {
                 Some(_) => to.fill(V::Element::ZERO),
@@ -168,10 +171,10 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
         }
         if let Some(after) = after {
             Product {
-                out: descent.dh.add(offset * width),
+                out: descent.dh_at(g, step, 0),
                 out_row: width,
                 add: true,
-                ..to_state::<V, S>(g, pack, sweep, after, 0, 0)
+                ..to_state::<V, S>(g, pack, sweep, descent, (after, 0, 0))
             }
             .all::<V>(rows, columns);
         }
@@ -201,14 +204,11 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
         // The gradient of what the cell gave is a product that goes through the scratch: with the
         // projection, or with the state's weights. Rows that end here were given it.
         let product = match after {
-            _ if g.projects() => Some(to_projected::<V>(
-                g,
-                pack,
-                descent,
-                steps.offset(step) + row,
-                panel,
-            )),
-            Some(after) => Some(to_state::<V, S>(g, pack, sweep, after, row, panel)),
+            _ if g.projects() => Some(to_projected::<V>(g, pack, descent, (step, panel, row))),
+            Some(after) => {
+                let from = (after, panel, row);
+                Some(to_state::<V, S>(g, pack, sweep, descent, from))
+            }
             None => None,
         };
         let products = scratch.0.as_mut_ptr();
@@ -225,6 +225,10 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
             },
         };
         let h_before = sweep.h_before(g, before, row);
+        let h = match g.projects() {
+            true => sweep.projected(g, step, row).reading(),
+            false => sweep.h_before(g, Some(step), row),
+        };
         let above = (!descent.dy.is_null() && !g.projects()).then(|| Grid {
             at: descent
                 .dy
@@ -241,18 +245,18 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
                 at: h_before.at.wrapping_add(column),
                 ..h_before
             },
-            trace_before: sweep.trace_at(g, before, panel, row).reading(),
-            trace: sweep.trace_at(g, Some(step), panel, row).reading(),
+            h: Grid {
+                at: h.at.wrapping_add(column),
+                ..h
+            },
+            memory_before: sweep.memory_at(g, before, panel, row).reading(),
+            saved: sweep.saved_at(g, step, panel, row).reading(),
             carry: Grid {
                 at: descent.carry.add((panel * steps.batch() + row) * V::LANES),
                 row: V::LANES,
                 panel: steps.batch() * V::LANES,
             },
-            slots: Grid {
-                at: sweep.slots.add(sweep.slot_index(g, step, panel, row)),
-                row: g.slot_row(),
-                panel: steps.count(step) * g.slot_row(),
-            },
+            slots: descent.slots_at(g, steps, (step, panel, row)),
         };
         if let Some(product) = product {
             if sweep.outgrows_cache(g) {
@@ -278,17 +282,16 @@ unsafe fn to_state<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
-    step: usize,
-    row: usize,
-    panel: usize,
+    descent: &Descent<V::Element>,
+    (step, panel, row): (usize, usize, usize),
 ) -> Product<V::Element> {
     let depth = S::STATE.1 * V::LANES;
-    let first = sweep.slot_index(g, step, 0, row) + S::STATE.0 * V::LANES;
+    // SAFETY: the slots have this step and row.
+    let slots = unsafe { descent.slots_at(g, sweep.steps, (step, 0, row)) };
     Product {
-        // SAFETY: the slots have this step and row.
-        a: unsafe { sweep.slots.cast_const().add(first) },
-        a_row: g.slot_row(),
-        a_panel: sweep.steps.count(step) * g.slot_row(),
+        a: slots.at.cast_const().wrapping_add(S::STATE.0 * V::LANES),
+        a_row: slots.row,
+        a_panel: slots.panel,
         panels: g.panels(),
         depth,
         weights: pack.state[panel * g.panels() * depth * V::LANES..].as_ptr(),
@@ -298,22 +301,21 @@ unsafe fn to_state<V: Vector, S: Slots>(
     }
 }
 
-/// The product of the gradients of projected states with the projection, from row `at` of the
-/// batch and panel `panel` on; the result is still to be placed.
+/// The product of the gradients of a step's projected states with the projection, from row `row`
+/// and panel `panel` on; the result is still to be placed.
 ///
 /// # Safety
-/// As [`super::Kernels::backward`]; row and panel are in range.
+/// As [`super::Kernels::backward`]; step, row and panel are in range.
 unsafe fn to_projected<V: Vector>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
     descent: &Descent<V::Element>,
-    at: usize,
-    panel: usize,
+    (step, panel, row): (usize, usize, usize),
 ) -> Product<V::Element> {
     let width = g.state_padded();
     Product {
         // SAFETY: dh has this row.
-        a: unsafe { descent.dh.cast_const().add(at * width) },
+        a: unsafe { descent.dh_at(g, step, row).cast_const() },
         a_row: width,
         a_panel: V::LANES,
         panels: width / V::LANES,
@@ -344,7 +346,7 @@ unsafe fn initial_gradient<V: Vector, S: Slots>(
         let product = Product {
             out: descent.dh0,
             out_row: g.state_padded(),
-            ..to_state::<V, S>(g, pack, sweep, step, 0, 0)
+            ..to_state::<V, S>(g, pack, sweep, descent, (step, 0, 0))
         };
         product.all::<V>(rows, columns);
     }
@@ -358,9 +360,9 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
     sweep: &Sweep<V::Element>,
+    descent: &Descent<V::Element>,
     range: Range<usize>,
     dx: &InputGradient<V::Element>,
-    add: bool,
 ) {
     let steps = sweep.steps;
     let (first, slots) = S::INPUT;
@@ -370,8 +372,13 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
         let mut step = range.start;
         while step < range.end {
             let count = steps.count(step);
-            // Steps of one row each lie evenly spaced: they are the rows of one product.
-            let alone = if count == 1 { range.end - step } else { 1 };
+            // Steps of one row each lie evenly spaced, up to the end of the ring: they are the rows
+            // of one product.
+            let places = &descent.places[step..range.end];
+            let alone = match count {
+                1 => places.partition_point(|&place| place >= places[0]),
+                _ => 1,
+            };
             let a_row = if count == 1 { g.panels() } else { 1 } * g.slot_row();
             let out_row = match count {
                 1 => dx.strides.to_next(steps, step),
@@ -379,13 +386,11 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
             };
             // SAFETY: slots, dx and the packed weights are sized as `Sweep` states.
             unsafe {
+                let slots = descent.slots_at(g, steps, (step, 0, 0));
                 Product {
-                    a: sweep
-                        .slots
-                        .cast_const()
-                        .add(sweep.slot_index(g, step, 0, 0) + first * V::LANES),
+                    a: slots.at.cast_const().add(first * V::LANES),
                     a_row,
-                    a_panel: count * g.slot_row(),
+                    a_panel: slots.panel,
                     panels: g.panels(),
                     depth,
                     weights: pack
@@ -394,7 +399,7 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
                         .add(column * g.panels() * depth * V::LANES),
                     out: dx.at.add(dx.strides.at(steps, step, 0) + column * V::LANES),
                     out_row,
-                    add,
+                    add: dx.add,
                 }
                 .within::<V>(
                     0..count * alone,

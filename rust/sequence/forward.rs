@@ -124,12 +124,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
     unsafe fn sums(&self, step: usize, panel: usize, row: usize) -> Grid<*mut V::Element> {
         let (g, sweep, slice) = (self.g, self.sweep, self.slice);
         if slice.sums.is_null() {
-            return Grid {
-                // SAFETY: the slots have this step, panel and row.
-                at: unsafe { sweep.slots.add(sweep.slot_index(g, step, panel, row)) },
-                row: g.slot_row(),
-                panel: sweep.steps.count(step) * g.slot_row(),
-            };
+            // SAFETY: what is saved has this step, panel and row, with a vector for every slot.
+            return unsafe { sweep.saved_at(g, step, panel, row) };
         }
         let rows = slice.rows.len();
         let at = ((step - self.first_ahead) * g.panels() + panel) * rows + row - slice.rows.start;
@@ -297,11 +293,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 }
             }
             let column = panel * V::LANES;
-            let saved = (!sweep.slots.is_null()).then(|| Grid {
-                at: sweep.slots.add(sweep.slot_index(g, step, panel, row)),
-                row: g.slot_row(),
-                panel: steps.count(step) * g.slot_row(),
-            });
+            let saved = (!sweep.saved.is_null()).then(|| sweep.saved_at(g, step, panel, row));
             let out = match g.projects() {
                 true => sweep.projected(g, step, row),
                 false => Grid {
@@ -318,12 +310,12 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                     at: h_before.at.wrapping_add(column),
                     ..h_before
                 },
-                trace_before: sweep.trace_at(g, before, panel, row).reading(),
+                memory_before: sweep.memory_at(g, before, panel, row).reading(),
                 h: Grid {
                     at: out.at.add(column),
                     ..out
                 },
-                trace: sweep.trace_at(g, Some(step), panel, row),
+                memory: sweep.memory_at(g, Some(step), panel, row),
                 saved,
             });
         }

@@ -15,6 +15,7 @@ use crate::layer::{
 };
 use crate::linear::{Products, products};
 use crate::simd::{Isa, Real, Vector, portable};
+use crate::steps::Steps;
 
 use backward::{backward, input_gradient};
 use forward::forward;
@@ -53,7 +54,7 @@ pub(crate) trait Kernels<E: Real>: Sync {
         own: usize,
     );
 
-    /// All steps of a slice in reverse, likewise: turns saved slots into their gradients.
+    /// The round's steps of a slice in reverse, likewise: the gradients of the slots.
     unsafe fn backward(
         &self,
         geometry: &Geometry,
@@ -64,19 +65,20 @@ pub(crate) trait Kernels<E: Real>: Sync {
         own: usize,
     );
 
-    /// Gradient of the input for some steps, from the slots' gradients; added to `dx` if `add`.
+    /// Gradient of the input for some steps of the round, from the slots' gradients.
     unsafe fn input_gradient(
         &self,
         geometry: &Geometry,
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
+        descent: &Descent<E>,
         steps: Range<usize>,
         dx: &InputGradient<E>,
-        add: bool,
     );
 
-    /// Writes or adds a unit's share of the gradients of the weights, from the slots' gradients and
-    /// those of the projected states: block after block of [`Steps::blocks`](crate::steps::Steps).
+    /// Writes or adds a unit's share of what the round gives of the gradients of the weights, from the
+    /// slots' gradients and those of the projected states: block after block of
+    /// [`Steps::blocks`](crate::steps::Steps).
     unsafe fn weights(
         &self,
         geometry: &Geometry,
@@ -174,9 +176,19 @@ element!(f32, F32x4, F32x8, F32x16);
 element!(f64, F64x2, F64x4, F64x8);
 
 impl<E: Real> Sweep<'_, E> {
-    /// Numbers before the slots of `row` in `panel` at a step.
-    fn slot_index(&self, g: &Geometry, step: usize, panel: usize, row: usize) -> usize {
-        (self.steps.offset(step) * g.panels() + panel * self.steps.count(step) + row) * g.slot_row()
+    /// What is saved of a step, from `row` on in `panel`.
+    ///
+    /// # Safety
+    /// Something is saved of the step, which has that row, and the layer that panel.
+    unsafe fn saved_at(&self, g: &Geometry, step: usize, panel: usize, row: usize) -> Grid<*mut E> {
+        let (size, count) = (g.saved_row(), self.steps.count(step));
+        let first = self.steps.offset(step) * g.panels() + panel * count + row;
+        Grid {
+            // SAFETY: passed on from the caller.
+            at: unsafe { self.saved.add(first * size) },
+            row: size,
+            panel: count * size,
+        }
     }
 
     /// Whether what forward kept has left a core's second-level cache when backward comes for it.
@@ -186,7 +198,7 @@ impl<E: Real> Sweep<'_, E> {
 
     /// What the cell gives at a step before it is projected, from row `row` on.
     unsafe fn projected(&self, g: &Geometry, step: usize, row: usize) -> Grid<*mut E> {
-        let first = match self.slots.is_null() {
+        let first = match self.saved.is_null() {
             true => row,
             false => self.steps.offset(step) + row,
         };
@@ -219,29 +231,60 @@ impl<E: Real> Sweep<'_, E> {
         }
     }
 
-    /// The trace after a step, or the initial one.
-    unsafe fn trace_at(
+    /// The memory after a step, or the initial one.
+    unsafe fn memory_at(
         &self,
         g: &Geometry,
         step: Option<usize>,
         panel: usize,
         row: usize,
     ) -> Grid<*mut E> {
-        let size = g.trace_row();
+        let size = g.memory_row();
         let (base, rows, first) = match step {
-            Some(step) if !self.trace.is_null() => (
-                self.trace,
+            Some(step) if !self.memory.is_null() => (
+                self.memory,
                 self.steps.count(step),
                 self.steps.offset(step) * g.panels(),
             ),
-            _ => (self.trace0, self.steps.batch(), 0),
+            _ => (self.memory0, self.steps.batch(), 0),
         };
         Grid {
-            // SAFETY: the traces have the rows and panels that `Sweep` states.
+            // SAFETY: the memories have the rows and panels that `Sweep` states.
             at: unsafe { base.add((first + panel * rows + row) * size) },
             row: size,
             panel: rows * size,
         }
+    }
+}
+
+impl<E: Real> Descent<'_, E> {
+    /// The gradients of a step's slots, from `row` on in `panel`.
+    ///
+    /// # Safety
+    /// The ring has the step, which has that row, and the layer that panel.
+    unsafe fn slots_at(
+        &self,
+        g: &Geometry,
+        steps: &Steps,
+        (step, panel, row): (usize, usize, usize),
+    ) -> Grid<*mut E> {
+        let (size, count) = (g.slot_row(), steps.count(step));
+        let first = self.places[step] * g.panels() + panel * count + row;
+        Grid {
+            // SAFETY: passed on from the caller.
+            at: unsafe { self.slots.add(first * size) },
+            row: size,
+            panel: count * size,
+        }
+    }
+
+    /// The gradient of a step's hidden state, from `row` on.
+    ///
+    /// # Safety
+    /// As [`Descent::slots_at`], with a projection.
+    unsafe fn dh_at(&self, g: &Geometry, step: usize, row: usize) -> *mut E {
+        // SAFETY: passed on from the caller.
+        unsafe { self.dh.add((self.places[step] + row) * g.state_padded()) }
     }
 }
 
@@ -285,12 +328,12 @@ impl<E: Real, V: Vector<Element = E>, S: Slots> Kernels<E> for Compiled<V, S> {
         g: &Geometry,
         pack: &BackwardPack<E>,
         sweep: &Sweep<E>,
+        descent: &Descent<E>,
         steps: Range<usize>,
         dx: &InputGradient<E>,
-        add: bool,
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { input_gradient::<V, S>(g, pack, sweep, steps, dx, add) }
+        unsafe { input_gradient::<V, S>(g, pack, sweep, descent, steps, dx) }
     }
 
     unsafe fn weights(

@@ -21,7 +21,7 @@ pub(crate) struct Slice<E> {
     /// Steps whose input is multiplied ahead of the time loop, at once; 0 where each does its own.
     pub(super) ahead: usize,
     /// Sums of bias and input of those steps, `[step][panel][row][slots][L]`; null where the pass
-    /// keeps slots to leave them in.
+    /// saves as much, to leave them there.
     pub(super) sums: *mut E,
     /// What `sums` points to.
     _room: Option<Buffer<E>>,
@@ -53,7 +53,7 @@ impl<E: Real> Slice<E> {
         let few = rows == 1 || (bytes > CACHE && 2 * rows <= WORTHWHILE);
         if few && longest > 1 && g.input.extent() > 0 && sweep.ids.is_none() {
             self.ahead = (WORTHWHILE / rows.max(1)).min(if rows == 1 { 64 } else { longest });
-            if sweep.slots.is_null() {
+            if sweep.saved.is_null() || g.saved_row() < g.slot_row() {
                 let mut room = arena.take(self.ahead * g.panels() * rows * g.slot_row());
                 self.sums = room.as_mut_ptr();
                 self._room = Some(room);

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Sweep;
+use crate::kernel::Grid;
 use crate::kernel::preactivation::Slots;
 use crate::kernel::weight::{Block, ByColumn, ColumnPanel, DEPTH, Piece, Totals};
 use crate::layer::{Descent, Geometry, Matrix, WeightGradients, WeightUnit};
@@ -21,7 +22,7 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
 ) {
     if let (Matrix::Input, Some(ids)) = (unit.matrix, sweep.ids) {
         // SAFETY: passed on from the caller.
-        return unsafe { weights_by_column::<V>(g, sweep, ids, unit, gradients) };
+        return unsafe { weights_by_column::<V>(g, sweep, descent, (ids, unit), gradients) };
     }
     let of = g.shape(unit.matrix);
     let (feed, source) = (of.feed, of.columns);
@@ -40,21 +41,14 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
     }
     let mut pieces = Vec::new();
     let mut add = gradients.add;
-    for block in sweep.steps.blocks(DEPTH) {
+    let blocks = |piece| sweep.steps.blocks(piece, DEPTH);
+    for block in descent.pieces.iter().flat_map(blocks) {
         for panel in unit.panels.clone() {
             let local = (panel - unit.panels.start) * g.slot_row();
             // SAFETY: rows and panel are the batch's and the layer's.
             unsafe {
-                match unit.matrix {
-                    Matrix::Projection => {
-                        pieces.clear();
-                        pieces.push(projected(g, sweep, descent, panel, block.clone()));
-                    }
-                    matrix => {
-                        let of_state = matrix == Matrix::State;
-                        gather(g, sweep, of_state, panel, block.clone(), &mut pieces);
-                    }
-                }
+                let from = (unit.matrix, panel, block.clone());
+                gather(g, sweep, descent, from, &mut pieces);
                 if unit.with_bias {
                     V::invoke(Totals {
                         pieces: &pieces,
@@ -125,15 +119,21 @@ unsafe fn each_bias<V: Vector>(
 unsafe fn weights_by_column<V: Vector>(
     g: &Geometry,
     sweep: &Sweep<V::Element>,
-    ids: &[u32],
-    unit: &WeightUnit,
+    descent: &Descent<V::Element>,
+    (ids, unit): (&[u32], &WeightUnit),
     gradients: &WeightGradients<V::Element>,
 ) {
     let feed = g.signature.input;
     let (slots, columns) = (feed.gates.len(), unit.columns.clone());
-    let mut sums = vec![V::Element::ZERO; columns.len() * slots * V::LANES];
     let mut pieces = Vec::new();
     for panel in unit.panels.clone() {
+        // SAFETY: there is room for every panel and column, and these are this unit's alone.
+        let sums = unsafe {
+            let each = slots * V::LANES;
+            let first = (panel * g.input.extent() + columns.start) * each;
+            let sums = gradients.looked_up.add(first);
+            std::slice::from_raw_parts_mut(sums, columns.len() * each)
+        };
         let first = panel * V::LANES;
         let units = (g.hidden - first).min(V::LANES);
         // Each number of the matrix with its place among the sums.
@@ -149,16 +149,18 @@ unsafe fn weights_by_column<V: Vector>(
                 }
             }
         };
-        sums.fill(V::Element::ZERO);
-        if gradients.add {
-            each(&mut |number, place| sums[place] = *number);
+        match (gradients.first, gradients.add) {
+            (true, true) => each(&mut |number, place| sums[place] = *number),
+            (true, false) => sums.fill(V::Element::ZERO),
+            (false, _) => {}
         }
-        for segment in sweep.steps.segments().rev() {
-            let rows = sweep.steps.rows_of(&segment);
+        for piece in descent.pieces {
+            let rows = sweep.steps.rows_of(piece);
             // SAFETY: rows and panel are the batch's and the layer's; `Stack::forward` checked the
             // ids.
             unsafe {
-                gather(g, sweep, false, panel, rows.clone(), &mut pieces);
+                let from = (Matrix::Input, panel, rows.clone());
+                gather(g, sweep, descent, from, &mut pieces);
                 V::invoke(ByColumn {
                     pieces: &pieces,
                     ids: &ids[rows],
@@ -169,49 +171,26 @@ unsafe fn weights_by_column<V: Vector>(
                 });
             }
         }
-        each(&mut |number, place| *number = sums[place]);
+        if gradients.last {
+            each(&mut |number, place| *number = sums[place]);
+        }
     }
 }
 
-/// Packed rows `rows` as a piece: the gradients of a panel of the projected state, and what they
-/// were projected from.
+/// Packed rows `rows` as pieces: where the gradients of a panel's slots lie, or of its columns of the
+/// hidden state, and the rows that a matrix was multiplied with for them: of the input, of the state
+/// before, or of what was projected.
 ///
 /// # Safety
-/// The batch has these rows and the state this panel.
-unsafe fn projected<E: Real>(
-    g: &Geometry,
-    sweep: &Sweep<E>,
-    descent: &Descent<E>,
-    panel: usize,
-    rows: Range<usize>,
-) -> Piece<E> {
-    let width = g.state_padded();
-    Piece {
-        // SAFETY: dh and m have R rows.
-        slots: unsafe { descent.dh.add(rows.start * width + panel * g.lanes) },
-        slot_row: width,
-        // SAFETY: likewise.
-        x: unsafe { sweep.m.add(rows.start * g.padded()) },
-        x_row: g.padded(),
-        rows: rows.len(),
-        ahead: g.lanes,
-    }
-}
-
-/// Packed rows `rows` as pieces: where a panel's slots lie, and the rows of the input, or of the
-/// state before, that they were computed from.
-///
-/// # Safety
-/// The batch has these rows and the layer this panel.
+/// The round has these rows and the layer this panel.
 unsafe fn gather<E: Real>(
     g: &Geometry,
     sweep: &Sweep<E>,
-    of_state: bool,
-    panel: usize,
-    rows: Range<usize>,
+    descent: &Descent<E>,
+    (matrix, panel, rows): (Matrix, usize, Range<usize>),
     pieces: &mut Vec<Piece<E>>,
 ) {
-    let steps = sweep.steps;
+    let (steps, of_state) = (sweep.steps, matrix == Matrix::State);
     pieces.clear();
     let mut at = rows.start;
     // Whether the last piece's rows are initial states, which are another allocation than y.
@@ -230,37 +209,59 @@ unsafe fn gather<E: Real>(
                 last = last.min(started);
             }
         }
-        // SAFETY: slots, x, y and h0 have the rows that `Sweep` states.
+        // SAFETY: slots, x, y and h0 have the rows that `Sweep` and `Descent` state.
         unsafe {
-            let (x, x_row) = if of_state {
-                let h = sweep.h_before(g, before, first);
-                (h.at, h.row)
-            } else {
-                let strides = sweep.x_strides;
-                let at = strides.at(steps, step, first);
-                let apart = match count {
-                    1 => strides.to_next(steps, step),
-                    _ => strides.row,
-                };
-                (sweep.x.wrapping_add(at), apart)
+            let (x, x_row) = match matrix {
+                Matrix::State => {
+                    let h = sweep.h_before(g, before, first);
+                    (h.at, h.row)
+                }
+                Matrix::Input => {
+                    let strides = sweep.x_strides;
+                    let at = strides.at(steps, step, first);
+                    let apart = match count {
+                        1 => strides.to_next(steps, step),
+                        _ => strides.row,
+                    };
+                    (sweep.x.wrapping_add(at), apart)
+                }
+                Matrix::Projection => {
+                    let m = sweep.projected(g, step, first).reading();
+                    (m.at, m.row)
+                }
             };
-            let slots = sweep.slots.add(sweep.slot_index(g, step, panel, first));
+            let (slots, apart) = match matrix {
+                Matrix::Projection => {
+                    let dh = descent.dh_at(g, step, first).add(panel * g.lanes);
+                    let row = g.state_padded();
+                    let slots = Grid {
+                        at: dh,
+                        row,
+                        panel: g.lanes,
+                    };
+                    (slots, row)
+                }
+                _ => {
+                    let slots = descent.slots_at(g, steps, (step, panel, first));
+                    (slots, g.panels() * g.slot_row())
+                }
+            };
             let next = Piece {
-                slots,
-                slot_row: g.slot_row(),
+                slots: slots.at,
+                slot_row: slots.row,
                 x,
                 x_row,
                 rows: last - first,
-                ahead: count * g.slot_row(),
+                ahead: slots.panel,
             };
             match pieces.last_mut() {
                 // Steps of one row each lie evenly spaced: they are one piece.
                 Some(piece)
                     if count == 1
                         && initial == (of_state && before.is_none())
-                        && follows(piece, &next, g.panels() * g.slot_row()) =>
+                        && follows(piece, &next, apart) =>
                 {
-                    piece.slot_row = g.panels() * g.slot_row();
+                    piece.slot_row = apart;
                     piece.rows += 1;
                 }
                 _ => pieces.push(next),

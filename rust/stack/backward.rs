@@ -1,12 +1,13 @@
 //! A stack in reverse: from gradients of its outputs to those of its inputs and weights.
 
+use std::iter::zip;
 use std::ops::Range;
 use std::ptr;
 
 use super::{Direction, Stack, cut, members};
 use crate::buffer::Buffer;
 use crate::cell::Carry;
-use crate::layer::{Descent, Geometry, InputGradient, WeightUnit};
+use crate::layer::{Descent, Geometry, InputGradient, Rounds, WeightGradients, WeightUnit};
 use crate::parallel;
 use crate::pass::{Feed, Pass, StateRows, States, View};
 use crate::sequence::Element;
@@ -89,7 +90,7 @@ impl<E: Element> Stack<E> {
         assert!(want.from_layer == 0 || !(want.input || want.states));
         for (layer, directions) in self.layers.iter().enumerate().skip(want.from_layer).rev() {
             let mut pass = layers.pop().expect("a pass has every layer");
-            assert!(pass.directions.iter().all(|pass| pass.slots.is_some()));
+            assert!(pass.directions.iter().all(|pass| pass.saved.is_some()));
             let dropped = pass.dropped.take();
             let feed = match (&dropped, layers.last()) {
                 (Some(dropped), Some(beneath)) => {
@@ -105,7 +106,7 @@ impl<E: Element> Stack<E> {
             };
             assert!(dy.is_none_or(|dy| dy.covers(&steps, outputs_stride)));
             let (mut last, mut carry) = (Vec::new(), Vec::new());
-            let (mut dh0, mut projected) = (Vec::new(), Vec::new());
+            let mut dh0 = Vec::new();
             for direction in directions.iter().rev() {
                 let g = &direction.geometry;
                 last.push(
@@ -117,58 +118,20 @@ impl<E: Element> Stack<E> {
                 let mut carried = memory_zeros(g);
                 if let Some(memory) = dmemory.as_mut().and_then(Iterator::next) {
                     assert_eq!(memory.len(), batch * g.padded());
-                    g.spread(&memory, batch, g.lanes, &mut carried);
+                    g.spread(&memory, batch, &mut carried);
                 }
                 carry.push(carried);
                 dh0.extend(want.states.then(|| state_zeros(g)));
-                let size = rows * g.state_padded();
-                projected.push(g.projects().then(|| self.arena.take::<E>(size)));
             }
-            projected.reverse();
             for list in [&mut last, &mut carry, &mut dh0] {
                 list.reverse();
             }
             let sweeps = pass.sweeps(&steps, feed);
-            let descents: Vec<_> = (0..directions.len())
-                .map(|d| Descent {
-                    dy: dy.map_or(ptr::null(), |dy| {
-                        dy.at()
-                            .wrapping_add(d * directions[d].geometry.state_padded())
-                    }),
-                    dy_strides: dy.map_or(Strides::packed(0), |dy| dy.strides()),
-                    dh_last: last[d].as_ptr(),
-                    carry: carry[d].as_mut_ptr(),
-                    dh0: if want.states {
-                        dh0[d].as_mut_ptr()
-                    } else {
-                        ptr::null_mut()
-                    },
-                    dh: projected[d]
-                        .as_mut()
-                        .map_or(ptr::null_mut(), |dh| dh.as_mut_ptr()),
-                })
-                .collect();
             let workers = self.workers(rows, &directions[0].geometry);
             let packs: Vec<_> = directions
                 .iter()
                 .map(|direction| direction.backward_pack(weights, &self.arena))
                 .collect();
-            let slices = cut(&steps, directions, workers);
-            parallel::for_each(workers, members(&slices), |(d, slice, own)| {
-                // SAFETY: the buffers were sized above or in `forward`, packs are this
-                // geometry's, and the slices are disjoint in rows or direction.
-                unsafe {
-                    self.kernels.backward(
-                        &directions[d].geometry,
-                        packs[d],
-                        &sweeps[d],
-                        &descents[d],
-                        slice,
-                        own,
-                    );
-                }
-            });
-
             let columns = directions[0].geometry.input;
             let (strides, width) = match want.input_strides.filter(|_| layer == 0) {
                 Some(strides) => (strides, columns.real()),
@@ -180,43 +143,117 @@ impl<E: Element> Stack<E> {
                 at: dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()),
                 strides,
                 width,
+                add: false,
             };
             let base = gradients.as_mut_ptr();
-            let outs: Vec<_> = directions
+
+            let rounds: Vec<_> = directions
                 .iter()
-                .map(|direction| direction.gradients(base, want.add))
+                .map(|d| Rounds::new::<E>(&d.geometry, &steps, d.reverse))
                 .collect();
-            let items = late_items(&steps, directions, workers, (dx.is_some(), want.weights));
-            parallel::for_each(workers, items, |item| match item {
-                Late::Input(range) => {
-                    for (d, direction) in directions.iter().enumerate() {
-                        // SAFETY: dx has R rows of this width, with nothing between; each item's
-                        // steps are its own, and the second direction adds to what the first wrote.
+            let mut rooms: Vec<_> = zip(directions, &rounds)
+                .map(|(direction, rounds)| {
+                    let g = &direction.geometry;
+                    let is_summed = want.weights && sweeps[0].ids.is_some();
+                    let sums = g.panels() * g.input.extent() * g.forward_columns()[0].1;
+                    let own_slots = if g.saved_row() == 0 { rounds.rows() } else { 0 };
+                    Room {
+                        slots: self.arena.take(own_slots * g.panels() * g.slot_row()),
+                        dh: self.arena.take(match g.projects() {
+                            true => rounds.rows() * g.state_padded(),
+                            false => 0,
+                        }),
+                        looked_up: self.arena.take(if is_summed { sums } else { 0 }),
+                    }
+                })
+                .collect();
+            for turn in 0..rounds[0].count() {
+                let descents: Vec<_> = (0..directions.len())
+                    .map(|d| Descent {
+                        round: rounds[d].steps(turn),
+                        pieces: rounds[d].pieces(turn),
+                        places: rounds[d].places(),
+                        slots: match directions[d].geometry.saved_row() {
+                            0 => rooms[d].slots.as_mut_ptr(),
+                            _ => sweeps[d].saved,
+                        },
+                        dh: rooms[d].dh.as_mut_ptr(),
+                        dy: dy.map_or(ptr::null(), |dy| {
+                            dy.at()
+                                .wrapping_add(d * directions[d].geometry.state_padded())
+                        }),
+                        dy_strides: dy.map_or(Strides::packed(0), |dy| dy.strides()),
+                        dh_last: last[d].as_ptr(),
+                        carry: carry[d].as_mut_ptr(),
+                        dh0: if want.states {
+                            dh0[d].as_mut_ptr()
+                        } else {
+                            ptr::null_mut()
+                        },
+                    })
+                    .collect();
+                let slices = cut(&steps, directions, workers, |d| descents[d].round.clone());
+                parallel::for_each(workers, members(&slices), |(d, slice, own)| {
+                    // SAFETY: the buffers were sized above or in `forward`, packs are this
+                    // geometry's, and the slices are disjoint in rows or direction.
+                    unsafe {
+                        self.kernels.backward(
+                            &directions[d].geometry,
+                            packs[d],
+                            &sweeps[d],
+                            &descents[d],
+                            slice,
+                            own,
+                        );
+                    }
+                });
+
+                let outs: Vec<_> = zip(directions, &mut rooms)
+                    .map(|(direction, room)| WeightGradients {
+                        looked_up: room.looked_up.as_mut_ptr(),
+                        first: turn == 0,
+                        last: turn + 1 == rounds[0].count(),
+                        ..direction.gradients(base, want.add || turn > 0)
+                    })
+                    .collect();
+                let items = late_items(
+                    &steps,
+                    directions,
+                    (&rounds, turn),
+                    workers,
+                    (dx.is_some(), want.weights),
+                );
+                parallel::for_each(workers, items, |item| match item {
+                    Late::Input(range, of) => {
+                        for (d, add) in of {
+                            // SAFETY: dx has R rows of this width, with nothing between, which were
+                            // written if they are added to; each item's steps are its own.
+                            unsafe {
+                                self.kernels.input_gradient(
+                                    &directions[d].geometry,
+                                    packs[d],
+                                    &sweeps[d],
+                                    &descents[d],
+                                    range.clone(),
+                                    &to.adding(add),
+                                );
+                            }
+                        }
+                    }
+                    Late::Weights(d, unit) => {
+                        // SAFETY: gradients have every parameter of the layout; units are disjoint.
                         unsafe {
-                            self.kernels.input_gradient(
-                                &direction.geometry,
-                                packs[d],
+                            self.kernels.weights(
+                                &directions[d].geometry,
                                 &sweeps[d],
-                                range.clone(),
-                                &to,
-                                d > 0,
+                                &descents[d],
+                                &unit,
+                                &outs[d],
                             );
                         }
                     }
-                }
-                Late::Weights(d, unit) => {
-                    // SAFETY: gradients have every parameter of the layout; units are disjoint.
-                    unsafe {
-                        self.kernels.weights(
-                            &directions[d].geometry,
-                            &sweeps[d],
-                            &descents[d],
-                            &unit,
-                            &outs[d],
-                        );
-                    }
-                }
-            });
+                });
+            }
             if let (Some(drawn), Some(dx)) = (drawn.filter(|_| layer > 0), dx.as_mut()) {
                 self.drop_out(dx, &steps, drawn, layer);
             }
@@ -225,7 +262,7 @@ impl<E: Element> Stack<E> {
             let states = dh0.into_iter().zip(&carry).zip(directions).rev();
             for ((mut dh0, carry), Direction { geometry: g, .. }) in states {
                 let mut carried = memory_zeros(g);
-                g.collect(carry, batch, g.lanes, &mut carried);
+                g.collect(carry, batch, &mut carried);
                 if g.signature.carry == Carry::Hidden && !want.apart {
                     dh0.iter_mut()
                         .zip(&*carried)
@@ -247,10 +284,20 @@ impl<E: Element> Stack<E> {
     }
 }
 
-/// Work that waits until all slots of a layer hold their gradients.
+/// What a direction writes on its way.
+struct Room<E> {
+    /// See [`Descent`]; nothing where they take the place of what was saved.
+    slots: Buffer<E>,
+    dh: Buffer<E>,
+    /// See [`WeightGradients`].
+    looked_up: Buffer<E>,
+}
+
+/// Work that waits until all slots of a round hold their gradients.
 enum Late {
-    /// The input's gradient at some steps.
-    Input(Range<usize>),
+    /// The input's gradient at some steps: of which directions, and whether each adds to what is
+    /// there.
+    Input(Range<usize>, Vec<(usize, bool)>),
     /// A share of a direction's weight gradients.
     Weights(usize, WeightUnit),
 }
@@ -258,20 +305,35 @@ enum Late {
 fn late_items<E>(
     steps: &Steps,
     directions: &[Direction<E>],
+    (rounds, turn): (&[Rounds], usize),
     workers: usize,
     (with_input, with_weights): (bool, bool),
 ) -> Vec<Late> {
     let mut items = Vec::new();
-    let rows = steps.rows();
-    if with_input {
+    // The directions come to the same rounds from both ends, and meet in one, or between two.
+    let at = |d: usize| rounds[d].steps(turn);
+    let is_met = (1..rounds.len()).any(|d| at(d) == at(0));
+    let is_second = |d: usize| {
+        rounds
+            .iter()
+            .any(|of| (0..turn).any(|before| of.steps(before) == at(d)))
+    };
+    let inputs: Vec<_> = match is_met {
+        true => vec![(at(0), (0..rounds.len()).map(|d| (d, d > 0)).collect())],
+        false => (0..rounds.len())
+            .map(|d| (at(d), vec![(d, is_second(d))]))
+            .collect(),
+    };
+    for (round, of) in inputs.into_iter().filter(|_| with_input) {
         // Enough rows that a column panel's weights are read from memory once for many products,
         // but as many for every thread: these are the longest items, and so come first.
         const ROWS: usize = 256;
+        let rows = steps.rows_of(&round).len();
         let each = rows.div_ceil(rows.div_ceil(ROWS).next_multiple_of(workers).max(1));
-        let mut start = 0;
-        for step in 0..steps.longest() {
-            if steps.offset(step + 1) - steps.offset(start) >= each || step + 1 == steps.longest() {
-                items.push(Late::Input(start..step + 1));
+        let mut start = round.start;
+        for step in round.clone() {
+            if steps.offset(step + 1) - steps.offset(start) >= each || step + 1 == round.end {
+                items.push(Late::Input(start..step + 1, of.clone()));
                 start = step + 1;
             }
         }
@@ -298,16 +360,47 @@ mod tests {
         ] {
             let steps = Steps::new(&lengths);
             let mut end = 0;
-            for item in late_items::<f32>(&steps, &[], workers, (true, true)) {
-                let Late::Input(range) = item else {
+            let round = [Rounds::whole(&steps, true)];
+            for item in late_items::<f32>(&steps, &[], (&round, 0), workers, (true, true)) {
+                let Late::Input(range, of) = item else {
                     unreachable!("there is no direction with weights");
                 };
-                assert_eq!(range.start, end);
+                assert_eq!((range.start, of), (end, vec![(0, false)]));
                 end = range.end;
                 let rows = steps.rows_of(&range).len();
                 assert!(rows <= most, "{rows} rows of {}", steps.rows());
             }
             assert_eq!(end, steps.longest());
+        }
+    }
+
+    #[test]
+    fn of_two_directions_the_second_adds() {
+        for (longest, most) in [
+            (1, 1),
+            (2, 1),
+            (4000, 1),
+            (1700, 1),
+            (1700, 700),
+            (5000, 600),
+        ] {
+            let steps = Steps::new(&[longest; 3]);
+            let rounds = [false, true].map(|reverse| Rounds::cut(&steps, reverse, most));
+            let mut written = vec![0; longest];
+            for turn in 0..rounds[0].count() {
+                for item in late_items::<f32>(&steps, &[], (&rounds, turn), 2, (true, true)) {
+                    let Late::Input(range, of) = item else {
+                        unreachable!("there is no direction with weights");
+                    };
+                    for (_, add) in of {
+                        for step in range.clone() {
+                            assert_eq!(written[step], usize::from(add));
+                            written[step] += 1;
+                        }
+                    }
+                }
+            }
+            assert_eq!(written, vec![2; longest]);
         }
     }
 }

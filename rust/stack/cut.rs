@@ -1,25 +1,27 @@
 //! How a pass over a layer is cut for its threads.
 
+use std::ops::Range;
+
 use super::Direction;
 use crate::layer::Geometry;
 use crate::sequence::Slice;
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// Each direction's slices of rows, each with a team for its units.
+/// Each direction's slices of rows, for some of its steps, each with a team for its units.
 pub(super) fn cut<E: Real>(
     steps: &Steps,
     directions: &[Direction<E>],
     workers: usize,
+    within: impl Fn(usize) -> Range<usize>,
 ) -> Vec<(usize, Slice<E>)> {
     let threads = workers.div_ceil(directions.len());
     let g = &directions[0].geometry;
     let parts = parts::<E>(g, steps, threads);
-    let rows = steps.slices(threads / parts);
     (0..directions.len())
         .flat_map(|d| {
-            rows.iter()
-                .map(move |rows| (d, Slice::new(rows.clone(), parts)))
+            let rows = steps.slices(&within(d), threads / parts).into_iter();
+            rows.map(move |rows| (d, Slice::new(rows, parts)))
         })
         .collect()
 }

@@ -95,7 +95,10 @@ impl<E: Real> Direction<E> {
             input_bias: part(2),
             state_bias: part(3),
             projection: part(4).unwrap_or(ptr::null_mut()),
+            looked_up: ptr::null_mut(),
             add,
+            first: true,
+            last: true,
         }
     }
 

@@ -304,7 +304,7 @@ impl<E: Element> Stack<E> {
         let of_direction = |direction: &Direction<E>| {
             let g = &direction.geometry;
             let projected = if g.projects() { g.padded() } else { 0 };
-            let kept = g.panels() * (g.slot_row() + g.trace_row()) + projected;
+            let kept = g.panels() * (g.saved_row() + g.memory_row()) + projected;
             g.state_padded() + if keep { kept } else { 0 }
         };
         let directions = self.layers.iter().flatten();
@@ -368,10 +368,10 @@ impl<E: Element> Stack<E> {
                     let h0_is_zero = given.is_none();
                     let h0 = given.unwrap_or_else(|| self.arena.zeros(batch * g.state_padded()));
                     assert_eq!(h0.len(), batch * g.state_padded());
-                    let mut trace0 = self.arena.zeros(batch * g.panels() * g.trace_row());
+                    let mut first = self.arena.zeros(batch * g.panels() * g.memory_row());
                     if let Some(memory) = memory0.as_mut().and_then(Iterator::next) {
                         assert_eq!(memory.len(), batch * g.padded());
-                        g.spread(&memory, batch, g.trace_row(), &mut trace0);
+                        g.spread(&memory, batch, &mut first);
                     }
                     let kept = |row: usize| keep.then(|| self.arena.take(rows * g.panels() * row));
                     let m_rows = if keep { rows } else { batch };
@@ -381,9 +381,9 @@ impl<E: Element> Stack<E> {
                         reverse: direction.reverse,
                         h0,
                         h0_is_zero,
-                        trace0,
-                        trace: kept(g.trace_row()),
-                        slots: kept(g.slot_row()),
+                        memory0: first,
+                        memory: kept(g.memory_row()),
+                        saved: kept(g.saved_row()),
                         m,
                     }
                 })
@@ -417,7 +417,7 @@ impl<E: Element> Stack<E> {
                 .iter()
                 .map(|direction| direction.forward_pack(weights, is_short, &self.arena))
                 .collect();
-            let slices: Vec<_> = cut(&steps, directions, workers)
+            let slices: Vec<_> = cut(&steps, directions, workers, |_| 0..steps.longest())
                 .into_iter()
                 .map(|(d, slice)| {
                     let g = &directions[d].geometry;
