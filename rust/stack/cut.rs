@@ -34,8 +34,7 @@ pub(super) fn cut<E: Real>(
 /// to see that the others are done and to get their units' states.
 ///
 /// The constants are of two cores with 1 MiB of second-level cache each (AMD Zen 5), where a flag
-/// goes from one to the other and back in 400 ns; in 50 ns where the cores share a cache, which
-/// makes sharing units only better.
+/// goes from one to the other and back in 400 ns.
 fn parts<E>(g: &Geometry, steps: &Steps, threads: usize) -> usize {
     /// Rows that a tile takes the time of, if it has fewer.
     const ROWS: usize = 4;
