@@ -1,8 +1,8 @@
 //! Cells: what one recurrent unit does with its preactivations, forward and backward.
 //!
-//! A cell is one file. It names its gates and states and gives two pointwise functions over
-//! [`Vector`]; packing, products, the time loop, weight gradients, stacking and bindings follow
-//! from the constants here and know no cell by name.
+//! A cell is one file. It names its gates and states and gives pointwise functions over
+//! [`Vector`], forward in two halves, and backward; packing, products, the time loop, weight
+//! gradients, stacking and bindings follow from the constants here and know no cell by name.
 //!
 //! # Words
 //!

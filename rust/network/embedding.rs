@@ -167,3 +167,37 @@ fn fill<E: Real>(
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_filled_in_packed_order_by_any_number_of_threads() {
+        const STRIDE: usize = 64;
+        let steps = Steps::new(&[3, 900, 0, 2000, 900, 2000]);
+        assert!(steps.rows() * STRIDE > 2 * COPIES);
+        let filled = |threads| {
+            let mut rows = vec![f32::NAN; steps.rows() * STRIDE];
+            parallel::with_threads(threads, || {
+                fill(&steps, STRIDE, &mut rows, |row, step, to| {
+                    to.fill((row * 10_000 + step) as f32);
+                });
+                Ok(())
+            })
+            .unwrap();
+            rows
+        };
+        let mut expected = Vec::new();
+        for step in 0..steps.longest() {
+            for row in 0..steps.count(step) {
+                expected.extend([(row * 10_000 + step) as f32; STRIDE]);
+            }
+        }
+        for threads in [1, 2, 3] {
+            assert_eq!(filled(threads), expected);
+        }
+        let none = Steps::new(&[0, 0]);
+        fill::<f32>(&none, STRIDE, &mut [], |_, _, _| unreachable!("no rows"));
+    }
+}
