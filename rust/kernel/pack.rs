@@ -1,7 +1,5 @@
 //! From torch's matrices to packed panels, and back for gradients.
 
-use std::ops::Range;
-
 use crate::simd::Real;
 
 /// How the columns of a matrix lie in a padded row: `segments` runs of `width`, `padded` apart.
@@ -61,62 +59,55 @@ pub(crate) struct GateRows<'a, E> {
     pub columns: Columns,
 }
 
-/// Packs some columns of one panel of several gates for forward, `[k][gate][lanes]`, with padding
-/// zero.
+/// Packs one panel of several gates for forward, `[k][gate][lanes]`, k up to the last column of the
+/// padded row, with padding zero.
 ///
-/// `first` is the panel's first unit, `units` the number of units there are in all; the columns are
-/// positions in their padded row.
+/// `first` is the panel's first unit, `units` the number of units there are in all.
 pub(crate) fn pack_forward<E: Real>(
     gates: &[GateRows<E>],
     (first, units): (usize, usize),
-    positions: Range<usize>,
     lanes: usize,
     out: &mut [E],
 ) {
     const BLOCK: usize = 16;
     let (transpose, to_row) = (E::transposer(lanes), gates.len() * lanes);
     for (g, gate) in gates.iter().enumerate() {
-        let columns = gate.columns;
-        for segment in 0..columns.segments {
-            let base = segment * columns.padded;
-            let of_segment = |from: usize, until: usize| {
-                from.max(positions.start)..until.min(positions.end).max(positions.start)
-            };
-            let real = of_segment(base, base + columns.width);
-            // Numbers of a gate's rows before the first of these columns.
-            let before = segment * columns.width + real.start.saturating_sub(base);
+        let Columns {
+            segments,
+            width,
+            padded,
+        } = gate.columns;
+        let real = gate.columns.real();
+        for segment in 0..segments {
+            let (base, before) = (segment * padded, segment * width);
             // Whole blocks, where registers have so many lanes; then what is left.
             let blocks = match transpose {
-                Some(_) if first + lanes <= units => real.len() / lanes,
+                Some(_) if first + lanes <= units => width / lanes,
                 _ => 0,
             };
             let done = blocks * lanes;
             if let (Some(transpose), 1..) = (transpose, blocks) {
-                let row = first * columns.real() + before;
-                let from = &gate.rows[row..][..(lanes - 1) * columns.real() + done];
-                let to = &mut out[(real.start - positions.start) * to_row + g * lanes..];
-                let to = &mut to[..(done - 1) * to_row + lanes];
+                let from = &gate.rows[first * real + before..][..(lanes - 1) * real + done];
+                let to = &mut out[base * to_row + g * lanes..][..(done - 1) * to_row + lanes];
                 let (from, to) = (from.as_ptr(), to.as_mut_ptr());
                 // SAFETY: `from` has the panel's rows up to column `done`, and `to` their places.
-                unsafe { transpose(from, columns.real(), to, to_row, blocks) };
+                unsafe { transpose(from, real, to, to_row, blocks) };
             }
-            for start in (done..real.len()).step_by(BLOCK) {
-                let block = start..(start + BLOCK).min(real.len());
+            for start in (done..width).step_by(BLOCK) {
                 for lane in 0..lanes {
                     let unit = first + lane;
-                    let row = unit * columns.real() + before;
-                    for k in block.clone() {
-                        let at = (real.start - positions.start + k) * to_row + g * lanes + lane;
-                        out[at] = if unit < units {
-                            gate.rows[row + k]
+                    for k in start..(start + BLOCK).min(width) {
+                        out[(base + k) * to_row + g * lanes + lane] = if unit < units {
+                            gate.rows[unit * real + before + k]
                         } else {
                             E::ZERO
                         };
                     }
                 }
             }
-            for position in of_segment(base + columns.width, base + columns.padded) {
-                let at = (position - positions.start) * to_row + g * lanes;
+            let end = (base + padded).min(gate.columns.extent());
+            for position in base + width..end {
+                let at = position * to_row + g * lanes;
                 out[at..at + lanes].fill(E::ZERO);
             }
         }

@@ -128,7 +128,7 @@ impl Geometry {
     ) -> ForwardPack<'static, E> {
         let input = self.shape(Matrix::Input).gates(w.input);
         let state = self.shape(Matrix::State).gates(w.state);
-        let [of_input, of_state] = self.forward_columns();
+        let [of_input, _] = self.forward_columns();
         let numbers = of_input.0 * of_input.1;
         let size = self.forward_panel();
         let mut packed = arena.take(size * self.panels());
@@ -137,8 +137,8 @@ impl Geometry {
         parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
             let units = (panel * self.lanes, self.hidden);
             let (to_input, to_state) = out.split_at_mut(numbers);
-            pack_forward(&input, units, 0..of_input.0, self.lanes, to_input);
-            pack_forward(&state, units, 0..of_state.0, self.lanes, to_state);
+            pack_forward(&input, units, self.lanes, to_input);
+            pack_forward(&state, units, self.lanes, to_state);
         });
         let weights = Panels::Packed(Packed {
             numbers: packed,
@@ -175,7 +175,7 @@ impl Geometry {
         let panels = panels.enumerate().collect();
         parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
             let units = (panel * self.lanes, of.units);
-            pack_forward(&rows, units, 0..of.columns.extent(), self.lanes, out);
+            pack_forward(&rows, units, self.lanes, out);
         });
         ForwardPack {
             weights,

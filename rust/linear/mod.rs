@@ -310,11 +310,10 @@ impl<E: Element> Linear<E> {
         self.forward.get_or_init(|| {
             let Shape { outputs, lanes, .. } = self.shape;
             let (gate, size) = (self.gate(weights), self.shape.forward_panel());
-            let all = 0..self.shape.columns.extent();
             let mut packed = arena.take(self.shape.panels() * size);
             let parts = packed.chunks_exact_mut(size).enumerate().collect();
             parallel::for_each(self.workers(1), parts, |(panel, out)| {
-                pack_forward(&[gate], (panel * lanes, outputs), all.clone(), lanes, out);
+                pack_forward(&[gate], (panel * lanes, outputs), lanes, out);
             });
             let mut bias = arena.zeros(self.shape.panels() * lanes);
             bias[..outputs].copy_from_slice(&weights[gate.rows.len()..]);
