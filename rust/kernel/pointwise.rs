@@ -65,6 +65,8 @@ impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseForward<V::Element>, C> {
     #[inline(always)]
     unsafe fn run(self) {
         let mut tile = *self.0;
+        // So that what is saved has room for the gates.
+        const { assert!(C::SIGNATURE.gates == 1 || C::SIGNATURE.saved == C::SIGNATURE.slots) };
         // SAFETY: the caller vouches that every grid covers all rows and panels.
         unsafe {
             if C::SIGNATURE.gates > 1 {
