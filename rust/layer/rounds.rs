@@ -1,10 +1,10 @@
 //! The rounds in which a direction goes back, and where what one leaves lies.
 //!
-//! A round is a few steps: first the gradients of their slots are found, then what follows from
-//! these is taken, the gradients of the input and of the weights, while they are in cache. They take
-//! the place of what forward saved. Where that is nothing, they lie in a ring with room for a round and
-//! for the step after it, from which the next one goes on. (A ring for all cells measured 3 to 5 %
-//! more: its lines have to come back from the other threads' caches to be written.)
+//! A round is some steps: first the gradients of their slots are found, then what follows from
+//! these is taken, the gradients of the input and of the weights. Where forward saved something,
+//! gradients take its place, and all steps are one round: in rounds of 500 rows the gradients of
+//! large matrices go to memory and back too often (8 % of the pass back at 1024 units). Else they
+//! lie in a ring with room for a round and for the step after it, from which the next one goes on.
 
 use std::ops::Range;
 
@@ -19,8 +19,8 @@ const BYTES: usize = 1 << 20;
 
 /// The rounds of a direction over a batch.
 pub(crate) struct Rounds {
-    /// Runs of steps in the order in which backward comes to them. Sums go through them in this order,
-    /// and forwards in each, however many are a round.
+    /// Runs of steps in the order in which backward comes to them. Sums go through them in this
+    /// order, and forwards in each, however many are a round.
     pieces: Vec<Range<usize>>,
     /// The steps of each round, and its pieces.
     rounds: Vec<(Range<usize>, Range<usize>)>,
@@ -33,22 +33,14 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// Those of a direction.
     pub fn new<E>(g: &Geometry, steps: &Steps, reverse: bool) -> Self {
+        if g.saved_row() > 0 {
+            return Self::whole(steps, reverse);
+        }
         let row = g.hidden * g.signature.slots * size_of::<E>();
-        let rounds = Self::cut(steps, reverse, ROWS.max(BYTES / row.max(1)));
-        if g.saved_row() == 0 {
-            return rounds;
-        }
-        Rounds {
-            places: (0..steps.longest())
-                .map(|step| steps.offset(step))
-                .collect(),
-            rows: steps.rows(),
-            ..rounds
-        }
+        Self::cut(steps, reverse, ROWS.max(BYTES / row.max(1)))
     }
 
-    /// All steps as one round.
-    #[cfg(any(test, feature = "bench"))]
+    /// All steps as one round, whose rows lie in packed order.
     pub fn whole(steps: &Steps, reverse: bool) -> Self {
         Self::cut(steps, reverse, usize::MAX / 2)
     }
@@ -200,6 +192,8 @@ mod tests {
     fn few_rows_are_one_round_and_many_take_little_room() {
         let rounds = Rounds::cut(&Steps::new(&[50; 32]), false, 2048);
         assert_eq!((rounds.count(), rounds.rows()), (1, 1600));
+        let rounds = Rounds::whole(&Steps::new(&[400; 64]), false);
+        assert_eq!((rounds.count(), rounds.places()[7]), (1, 7 * 64));
         let rounds = Rounds::cut(&Steps::new(&[400; 64]), false, 1024);
         assert!(rounds.count() > 20 && rounds.rows() <= 1024 + 256 + 2 * 64);
     }
