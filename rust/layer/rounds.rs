@@ -1,10 +1,9 @@
 //! The rounds in which a direction goes back, and where what one leaves lies.
 //!
 //! A round is some steps: first the gradients of their slots are found, then what follows from
-//! these is taken, the gradients of the input and of the weights. Where forward saved something,
-//! gradients take its place, and all steps are one round: in rounds of 500 rows the gradients of
-//! large matrices go to memory and back too often (8 % of the pass back at 1024 units). Else they
-//! lie in a ring with room for a round and for the step after it, from which the next one goes on.
+//! these is taken, the gradients of the input and of the weights, while they are in cache. They take
+//! the place of what forward saved. Where that is nothing, they lie in a ring with room for a round
+//! and for the step after it, from which the next one goes on.
 
 use std::ops::Range;
 
@@ -14,8 +13,10 @@ use crate::steps::Steps;
 
 /// Rows of a round, about: as many as keep products efficient, and threads from waiting often.
 const ROWS: usize = 512;
-/// Bytes of gradients of a round, about, where that is more rows.
+/// Bytes of gradients of a round in the ring, about, where that is more rows.
 const BYTES: usize = 1 << 20;
+/// Bytes of a round where forward saved something: a part of the cache that cores share.
+const SHARED: usize = 4 << 20;
 
 /// The rounds of a direction over a batch.
 pub(crate) struct Rounds {
@@ -33,11 +34,24 @@ pub(crate) struct Rounds {
 impl Rounds {
     /// Those of a direction.
     pub fn new<E>(g: &Geometry, steps: &Steps, reverse: bool) -> Self {
-        if g.saved_row() > 0 {
+        let row = (g.hidden * g.signature.slots * size_of::<E>()).max(1);
+        if g.saved_row() == 0 {
+            return Self::cut(steps, reverse, ROWS.max(BYTES / row));
+        }
+        // The gradients of large matrices would go to memory and back with each round: 8 % of the
+        // pass back at 1024 units.
+        let columns = g.input.real() + g.width;
+        let matrices = g.signature.gates * g.hidden * columns * size_of::<E>();
+        if matrices > SHARED / 2 {
             return Self::whole(steps, reverse);
         }
-        let row = g.hidden * g.signature.slots * size_of::<E>();
-        Self::cut(steps, reverse, ROWS.max(BYTES / row.max(1)))
+        Rounds {
+            places: (0..steps.longest())
+                .map(|step| steps.offset(step))
+                .collect(),
+            rows: steps.rows(),
+            ..Self::cut(steps, reverse, SHARED / row)
+        }
     }
 
     /// All steps as one round, whose rows lie in packed order.
@@ -133,6 +147,26 @@ impl Rounds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::CellKind;
+
+    #[test]
+    fn what_was_saved_is_replaced_where_it_lies() {
+        let of = |hidden| {
+            let input = Geometry::columns(1, 64, 16);
+            Geometry::new(CellKind::Gru, input, (hidden, hidden), 16)
+        };
+        let steps = Steps::new(&[400; 64]);
+        for reverse in [false, true] {
+            let small = Rounds::new::<f32>(&of(128), &steps, reverse);
+            assert!(small.count() > 5);
+            let large = Rounds::new::<f32>(&of(1024), &steps, reverse);
+            assert_eq!(large.count(), 1);
+            for rounds in [small, large] {
+                assert_eq!(rounds.rows(), steps.rows());
+                assert!((0..400).all(|step| rounds.places()[step] == steps.offset(step)));
+            }
+        }
+    }
 
     /// The steps of a range in the order in which backward comes to them.
     fn descending(steps: Range<usize>, reverse: bool) -> Vec<usize> {
