@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 
 from topics import Target, Topic
 from workloads import Row
@@ -31,7 +31,7 @@ def verdict(topic: Topic, target: Target, rows: Iterable[Row]) -> Verdict:
     if not found:
         return Verdict(target, topic.missing, "")
     if target.of_mean:
-        mean = math.exp(sum(math.log(figure) for figure, _ in found) / len(found))
+        mean = geometric_mean(figure for figure, _ in found)
         outcome = "reached" if target.is_reached(mean) else "not reached"
         return Verdict(target, f"{target.form.format(mean)} over {len(found)} rows", outcome)
     choose = min if target.at_least else max
