@@ -9,7 +9,6 @@ from sklearn.exceptions import NotFittedError
 import rnncore
 
 X = np.zeros((4, 3, 2))
-LISTED = [np.zeros((3, 2)), np.zeros((1, 2)), np.zeros((0, 2)), np.zeros((2, 2))]
 IDS = [[0, 1, 2], [3], [], [2, 2]]
 Y = [0, 1, 0, 1]
 

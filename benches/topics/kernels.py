@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # As in benches/kernels.rs.
 SHAPES = [(1, 50, 32, 32), (32, 50, 16, 64), (32, 50, 50, 128), (64, 20, 256, 512)]
 PACKING = ["pack forward", "pack backward"]
+STEP = ["forward", "chain", "input gradient", "weight gradient"]
 
 NOTES = """\
 One thread, by `cargo bench --features bench --bench kernels`. Of a training step, as shares
@@ -73,45 +74,24 @@ def _result(folder: Path) -> tuple[int, float]:
     return benchmark["throughput"]["Elements"], 1e-9 * estimates["median"]["point_estimate"]
 
 
-def parts(row: Row) -> dict[str, tuple[float, float]]:
-    """Give the operations and the milliseconds of each part of a training step that multiplies."""
-    work, ms = row.what["work"], row.milliseconds
-    return {
-        "forward": (work["forward"], ms["forward"]),
-        "chain": (work["chain"], ms["chain"]),
-        "input": (work["input gradient"], ms["input gradient"]),
-        "weights": (work["weight gradient"], ms["weight gradient"]),
-    }
-
-
 def step(row: Row) -> float:
     """Give the milliseconds of a training step, packing included."""
-    packing = sum(row.milliseconds[name] for name in PACKING)
-    return packing + sum(ms for _, ms in parts(row).values())
+    return sum(row.milliseconds[kernel] for kernel in [*PACKING, *STEP])
 
 
-def _share(row: Row, operations: float, ms: float) -> float:
-    return operations / (1e6 * ms) / max(row.sgemm_gflops.values())
-
-
-def of_peak(*names: str) -> Callable[[Row], float]:
-    """Give the share of the matrix product's rate that some parts reach together."""
+def of_peak(kernel: str) -> Callable[[Row], float]:
+    """Give the share of the matrix product's rate that a kernel reaches."""
 
     def figure(row: Row) -> float:
-        chosen = [parts(row)[name] for name in names]
-        return _share(row, sum(work for work, _ in chosen), sum(ms for _, ms in chosen))
+        gflops = row.what["work"][kernel] / (1e6 * row.milliseconds[kernel])
+        return gflops / max(row.sgemm_gflops.values())
 
     return figure
 
 
-def inference_of_peak(row: Row) -> float:
-    """Give the share of the matrix product's rate that forward alone reaches."""
-    return _share(row, row.what["work"]["inference"], row.milliseconds["inference"])
-
-
 def packing(row: Row) -> float:
     """Give the share of a step that goes to laying out weights."""
-    return sum(row.milliseconds[name] for name in PACKING) / step(row)
+    return sum(row.milliseconds[kernel] for kernel in PACKING) / step(row)
 
 
 def cell_share(row: Row) -> float:
@@ -139,11 +119,11 @@ TOPIC = Topic(
     columns={
         "inference ms": lambda row: f"{row.milliseconds['inference']:.4g}",
         "step ms": times(step, "{:.4g}"),
-        "inference": times(inference_of_peak, PERCENT),
+        "inference": times(of_peak("inference"), PERCENT),
         "forward": times(of_peak("forward"), PERCENT),
         "chain": times(of_peak("chain"), PERCENT),
-        "dx": times(of_peak("input"), PERCENT),
-        "dW": times(of_peak("weights"), PERCENT),
+        "dx": times(of_peak("input gradient"), PERCENT),
+        "dW": times(of_peak("weight gradient"), PERCENT),
         "packing": times(packing, PERCENT),
         "cell": times(cell_share, PERCENT),
         "ns a unit": times(nanoseconds_a_unit),
