@@ -387,6 +387,34 @@ def test_forked_workers_predict(rng):
     np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("call", ["fit", "partial_fit"])
+def test_a_model_has_one_training_at_a_time(call, rng):
+    X = rng.standard_normal((20, 4, 2))
+    y = X[:, 0, 0]
+    said = []
+
+    def train_meanwhile(model, logs):
+        for trained in (model, rnncore.GRU(2, max_epochs=1)):
+            thread = threading.Thread(target=lambda of=trained: said.append(tried(of)))
+            thread.start()
+            thread.join()
+        said.append(tried(model))
+
+    def tried(model):
+        try:
+            return getattr(model, call)(X, y).n_epochs_
+        except RuntimeError as error:
+            return str(error)
+
+    model = rnncore.GRU(2, max_epochs=1, callbacks=train_meanwhile).fit(X, y)
+    refused = f"{call}: expected a model that is not in training, got one that is: in another "
+    assert [text if text == 1 else text[: len(refused)] for text in said] == [refused, 1, refused]
+    assert model.set_params(callbacks=None).partial_fit(X, y).n_epochs_ == 2
+    with pytest.raises(ValueError, match="y: expected 20 targets"):
+        model.fit(X, y[1:])
+    assert model.fit(X, y).n_epochs_ == 1
+
+
 def test_other_threads_run_during_fit(rng):
     X = rng.standard_normal((200, 50, 4)).astype(np.float32)
     ticks = []

@@ -118,6 +118,8 @@ def test_interrupting_the_first_epoch_leaves_a_usable_model(rng):
         model.fit(X, X[:, 0, 0])
     timer.join()
     assert model.n_epochs_ == 0
+    assert {name: [] for name in ("loss", "r2", "grad_norm")}.items() <= model.history_.items()
+    assert len(model.history_.to_pandas()) == 0
     assert np.isfinite(model.predict(X[:5])).all()
     assert model.history_.plot().axes
     mpl.pyplot.close("all")

@@ -30,6 +30,7 @@ from rnncore._store import StoreMixin
 from rnncore._stream import StreamMixin
 from rnncore._threads import threads_for
 from rnncore._torch import TorchMixin
+from rnncore._training import alone
 from rnncore._validate import Array
 from rnncore._words import WordsHere, words_here
 
@@ -110,11 +111,14 @@ class RecurrentEstimator(
         FloatingPointError
             When loss or weights stop being finite; names epoch and batch. The model keeps the last
             finite weights.
+        RuntimeError
+            When the model is in training already: in another thread, or where a callback calls.
         """
         options = check_parameters(self.get_params(deep=False), self._cell)
-        fit = Fit(self, options, resume=resume)
-        fit.read(X, y, lengths, sample_weight, eval_set)
-        fit.prepare().fit(fit.checkpoints, fit.found, stacklevel=3)
+        with alone(self, "fit"):
+            fit = Fit(self, options, resume=resume)
+            fit.read(X, y, lengths, sample_weight, eval_set)
+            fit.prepare().fit(fit.checkpoints, fit.found, stacklevel=3)
         return self
 
     @words_here
@@ -143,15 +147,16 @@ class RecurrentEstimator(
 
         Raises
         ------
-        ValueError, TypeError, MemoryError, FloatingPointError
+        ValueError, TypeError, MemoryError, FloatingPointError, RuntimeError
             As in `fit`.
         """
         options = check_parameters(self.get_params(deep=False), self._cell)
         if options["early_stopping"]:
             raise ValueError("early_stopping: expected False for partial_fit, got True")
-        fit = Fit(self, options, partial=True)
-        fit.read(X, y, lengths, sample_weight, None, classes)
-        fit.prepare().partial_fit(stacklevel=3)
+        with alone(self, "partial_fit"):
+            fit = Fit(self, options, partial=True)
+            fit.read(X, y, lengths, sample_weight, None, classes)
+            fit.prepare().partial_fit(stacklevel=3)
         return self
 
     def _become_fitted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,11 +23,16 @@ class History(dict[str, list[float]]):
     not, is NaN.
     """
 
+    def begin(self, names: Iterable[str]) -> None:
+        """Make place for figures of these names; earlier epochs that lack them have NaN."""
+        epochs = self._epochs()
+        for name in names:
+            self.setdefault(name, [math.nan] * epochs)
+
     def add_epoch(self, figures: dict[str, float]) -> None:
         """Append one epoch's figures."""
-        epochs = self._epochs()
-        for name in {**self, **figures}:
-            values = self.setdefault(name, [math.nan] * epochs)
+        self.begin(figures)
+        for name, values in self.items():
             values.append(figures.get(name, math.nan))
 
     def cut(self, epochs: int) -> None:

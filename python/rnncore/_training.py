@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +18,25 @@ from rnncore._network import EVALUATION_BATCH
 from rnncore._progress import Progress
 from rnncore._state import State
 from rnncore._validate import Array
+
+# What marks a model as in training, by process, as a forked child has no part in it, and by id.
+_in_training: dict[tuple[int, int], object] = {}
+
+
+@contextmanager
+def alone(model: object, call: str) -> Iterator[None]:
+    """Refuse a `call` that trains a model which is in training: one of the two would be lost."""
+    key, mark = (os.getpid(), id(model)), object()
+    try:
+        if _in_training.setdefault(key, mark) is not mark:
+            raise RuntimeError(
+                f"{call}: expected a model that is not in training, got one that is: in another "
+                "thread, or in the call that a callback was called from"
+            )
+        yield
+    finally:
+        if _in_training.get(key) is mark:
+            del _in_training[key]
 
 
 class _Best(NamedTuple):
@@ -126,6 +146,7 @@ class Trainer:
     def _run(self, call: str, last: int, stacklevel: int) -> None:
         """Train up to the epoch `last`."""
         state = self._state
+        state.history.begin(self._figures())
         interrupted = False
         bar: AbstractContextManager[Progress | None] = (
             Progress(state.epoch, last, self._metric, lines=self._options["verbose"] == 2)
@@ -156,6 +177,11 @@ class Trainer:
                 stacklevel=stacklevel + 1,
             )
         self._callbacks.on_fit_end()
+
+    def _figures(self) -> list[str]:
+        """Return what the history has of every epoch."""
+        names = ["loss", self._metric, "grad_norm", "learning_rate", "steps", "seconds"]
+        return names if self._validation is None else [*names, "val_loss", f"val_{self._metric}"]
 
     def _epoch(self, progress: Progress | None) -> bool:
         """Train and validate for an epoch; return whether a callback wants to stop."""
