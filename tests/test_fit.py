@@ -102,6 +102,9 @@ def test_a_warm_start_keeps_the_weights_and_takes_new_rates(rng):
         ("loss", "huber", "loss: expected 'squared_error', as the network .* got 'huber'"),
         ("padding_value", np.nan, "padding_value: expected None, as the network .* got nan"),
         ("padding_side", "left", "padding_side: expected 'right', as the network .* got 'left'"),
+        ("embedding_dim", 3, "embedding_dim: expected None for X of feature vectors, got int 3"),
+        ("embedding", "one-hot", "embedding: expected None for X of feature .* got str 'one-hot'"),
+        ("freeze_embedding", True, "freeze_embedding: expected False without .* got True"),
     ],
 )
 def test_what_goes_on_keeps_what_it_began_with(name, value, match, rng):
@@ -116,6 +119,19 @@ def test_what_goes_on_keeps_what_it_began_with(name, value, match, rng):
     for found, weights in weights_of(model).items():
         np.testing.assert_array_equal(weights, before[found])
     assert model.n_epochs_ == 1
+
+
+@pytest.mark.parametrize(("first", "then"), [("one-hot", None), (None, "one-hot")])
+def test_ids_go_on_as_they_began(first, then):
+    X, y = [[0, 1], [2], [1, 1]], [0, 1, 1]
+    model = rnncore.GRU(3, embedding=first, embedding_dim=None if first else 2, max_epochs=1)
+    model.fit(X, y).set_params(warm_start=True, embedding=then, embedding_dim=2 if first else None)
+    if then == "one-hot":
+        expected = "None or an array, as the network that is trained on has, got str 'one-hot'"
+    else:
+        expected = "'one-hot', as the network that is trained on has, got None"
+    with pytest.raises(ValueError, match=f"embedding: expected {expected}"):
+        model.fit(X, y)
 
 
 @pytest.mark.parametrize(

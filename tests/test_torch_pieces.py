@@ -390,7 +390,14 @@ def test_from_torch_refuses(make, error, match):
         ({"hidden_size": 5}, ValueError, r"hidden_size and num_layers: expected \[4\], .*\[5\]"),
         ({"bidirectional": True}, ValueError, r"bidirectional: expected False"),
         ({"dtype": "float64"}, ValueError, r"dtype: expected float32, .* got float64"),
-        ({"task": "regression"}, ValueError, r"loss: expected .* for regression, got 'cross_entr"),
+        ({"task": "regression"}, ValueError, r"task: expected 'classification', .* 'regression'"),
+        ({"task": "language_model"}, ValueError, r"task: expected .*, got 'language_model'"),
+        ({"loss": "huber"}, ValueError, r"loss: expected 'cross_entropy', as .*, got 'huber'"),
+        (
+            {"embedding": "one-hot"},
+            ValueError,
+            r"embedding: expected None or an array, .* 'one-hot'",
+        ),
         ({"output": "mean"}, ValueError, r"output: expected 'last'"),
         ({"embedding_dim": 2}, ValueError, r"embedding_dim: expected 3"),
         ({"masked_id": 2}, ValueError, r"masked_id: expected 0, as the network has, got 2"),
@@ -411,6 +418,8 @@ def test_parameters_that_do_not_fit(parameters, error, match):
     relu = Network(nn.RNN(3, 4, nonlinearity="relu"), linear())
     with pytest.raises(ValueError, match=r"nonlinearity: expected 'relu', .* got 'tanh'"):
         rnncore.RNN.from_torch(relu, nonlinearity="tanh")
+    with pytest.raises(ValueError, match=r"embedding_dim: expected None for X of feature vectors"):
+        rnncore.RNN.from_torch(relu, embedding_dim=3)
 
 
 def test_a_model_without_optimizer_says_so_when_saved_with_one(tmp_path):

@@ -256,6 +256,7 @@ def check_unchanged(options: dict[str, Any], problem: Problem) -> None:
             raise ValueError(
                 f"{name}: expected {known!r}, as the network that is trained on has, got {value!r}"
             )
+    kind.check_parameters(options)
 
 
 # Of a network's configuration what its weights depend on, by the parameters that it comes from.

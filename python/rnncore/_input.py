@@ -12,7 +12,9 @@ from sklearn.base import clone
 from rnncore._data import Sequences, holds_text, read_ids, read_vectors
 from rnncore._validate import any_array, describe
 
-# Of X of ids: parameters that have no say on vectors, and what they are when not set.
+# Parameters that say that X is of ids, and those that have no say on feature vectors either; what
+# they are when not set.
+_OF_IDS = {"embedding": None, "embedding_dim": None}
 _ID_PARAMETERS = {
     "vocabulary_size": None,
     "masked_id": None,
@@ -72,12 +74,7 @@ class Input:
             dtype=options["dtype"],
         )
         if kind == "dense":
-            for name, empty in _ID_PARAMETERS.items():
-                if options[name] != empty:
-                    raise ValueError(
-                        f"{name}: expected {empty} without embedding_dim or embedding, for X of "
-                        f"feature vectors, got {options[name]}"
-                    )
+            found.check_parameters(options)
             sequences = found._read_vectors(X, lengths, None, ("X", "lengths"))
             return replace(found, n_features=sequences.values.shape[1]), sequences
         size = options["vocabulary_size"]
@@ -88,6 +85,23 @@ class Input:
             size = len(embedding)
         sequences = found._read_ids(X, lengths, size, None, ("X", "lengths"))
         return found._with_size(sequences, options), sequences
+
+    def check_parameters(self, options: dict[str, Any]) -> None:
+        """Check that parameters speak of X as it is."""
+        if self.kind == "dense":
+            for name, empty in (_OF_IDS | _ID_PARAMETERS).items():
+                if options[name] is not empty:
+                    where = "" if name in _OF_IDS else " without embedding_dim or embedding,"
+                    raise ValueError(
+                        f"{name}: expected {empty}{where} for X of feature vectors, "
+                        f"got {describe(options[name])}"
+                    )
+        elif isinstance(options["embedding"], str) != (self.kind == "one-hot"):
+            expected = "'one-hot'" if self.kind == "one-hot" else "None or an array"
+            raise ValueError(
+                f"embedding: expected {expected}, as the network that is trained on has, "
+                f"got {describe(options['embedding'])}"
+            )
 
     def _with_vocabulary(self, X: object, options: dict[str, Any]) -> tuple[Self, object]:
         """Return this input with a vocabulary for the strings in `X`, and their ids."""

@@ -249,12 +249,17 @@ _OF_VECTORS = ("embedding_dim", "freeze_embedding", "tie_embedding", "masked_id"
 _DEFAULTS = {field.name: field.default for field in fields(Parameters)}
 
 
+def check_each(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return every parameter in the type that it is to have, whatever the others are."""
+    return {name: CHECKS[name](name, value) for name, value in parameters.items()}
+
+
 def check_parameters(parameters: dict[str, Any], cell: str) -> dict[str, Any]:
     """Return every parameter in the type that `fit` works with, or raise for one that is wrong.
 
     Beside them comes "hidden_sizes", the size of every layer. `cell` is "rnn", "lstm" or "gru".
     """
-    options = {name: CHECKS[name](name, value) for name, value in parameters.items()}
+    options = check_each(parameters)
     options["n_jobs"] = threads_for(options["n_jobs"])
     options["hidden_sizes"] = _hidden_sizes(options["hidden_size"], options["num_layers"])
     for name in ("embedding", "forget_bias"):

@@ -11,7 +11,7 @@ import numpy as np
 from rnncore._fit import check_same_network, check_unchanged
 from rnncore._fitted import Fitted
 from rnncore._network import network_config, new_network
-from rnncore._options import check_parameters
+from rnncore._options import check_each, check_parameters
 from rnncore._validate import float_array
 
 if TYPE_CHECKING:
@@ -93,10 +93,12 @@ class TorchMixin(Fitted):
         found = _estimators.read_network(network, cls._cell.upper())
 
         model, known = cls(**found.parameters | parameters), cls(**found.parameters)
+        # What is not as the network has it first: together with the rest it may not go either.
+        each = check_each(model.get_params(deep=False))
+        problem = replace(found.problem, input=_input(found.problem.input, each))
+        check_unchanged(each, problem)
         options = check_parameters(model.get_params(deep=False), cls._cell)
         implied = check_parameters(known.get_params(deep=False), cls._cell)
-        problem = replace(found.problem, input=_input(found.problem.input, options))
-        check_unchanged(options, problem)
         _check_same_reading(options, implied, problem.input)
         config = network_config(options, problem, cls._cell)
         check_same_network(config, network_config(implied, problem, cls._cell))
