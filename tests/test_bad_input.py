@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import rnncore
@@ -76,6 +77,20 @@ FIT_CASES = [
     case(TypeError, r"X\[1\]: expected real numbers, got str", [X[0], X[1].astype(str)], [0, 1]),
     case(TypeError, r"X: expected a list of texts, got str 'hello'; .* use \[X\]", "hello", [0, 1]),
     case(TypeError, r"X\[1\]: expected .*, got int 2", ["one", 2], [0, 1]),
+    case(TypeError, r"X\[0\]: expected a string, got None", [None, "two"], [0, 1]),
+    case(TypeError, r"X\[0\]: expected a string, got float nan", [NAN, "two"], [0, 1]),
+    case(
+        TypeError,
+        r"X: expected an array of numbers, got DataFrame of shape \(2, 1\) with str 'one' in it",
+        pd.DataFrame({"text": ["one", "two"]}),
+        [0, 1],
+    ),
+    case(
+        TypeError,
+        r"X\[0\]: .* got object array of shape \(3, 2\), numbers as objects: .* astype\(float\)",
+        [X[0].astype(object), X[1]],
+        [0, 1],
+    ),
     case(TypeError, r"X\[1\]: expected .*, got str 'two'", [[1, 2], "two"], [0, 1]),
     case(
         ValueError,

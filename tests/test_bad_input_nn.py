@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import rnncore
 from rnncore import init, nn, optim
@@ -229,6 +230,34 @@ def test_initialisers_refuse():
         init.forget_bias(nn.LSTM(2, 3), "1")
     with pytest.raises(TypeError, match="names: expected a string, got 3"):
         init.zeros(layer, 3)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [getattr(init, name) for name in init.__all__],
+)
+@pytest.mark.parametrize(
+    "layer", [3, nn.LSTM, torch.nn.LSTM(2, 3)], ids=lambda it: type(it).__name__
+)
+def test_initialisers_fill_layers(fill, layer):
+    with pytest.raises(TypeError, match=r"layer: expected a layer or cell of rnncore\.nn, got "):
+        fill(layer)
+
+
+def test_tensors_that_are_no_arrays_are_named():
+    weight = torch.nn.Parameter(torch.zeros(4, 2))
+    with pytest.raises(TypeError, match=r"x: expected an array, got Parameter .* requires grad"):
+        nn.RNN(2, 3)(weight)
+    with pytest.raises(TypeError, match=r"x: expected an array, got Tensor .* BFloat16"):
+        nn.RNN(2, 3)(torch.zeros(4, 2, dtype=torch.bfloat16))
+    weights = dict(torch.nn.RNN(2, 3).named_parameters())
+    with pytest.raises(
+        TypeError, match=r"state_dict\['weight_ih_l0'\]: expected an array, got Par"
+    ):
+        nn.RNN(2, 3).load_state_dict(weights)
+    X = np.zeros((4, 3, 2))
+    with pytest.raises(TypeError, match=r"y: expected an array, got Parameter of shape \(4,\)"):
+        rnncore.RNN(2).fit(X, torch.nn.Parameter(torch.zeros(4)))
 
 
 @pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-1, ValueError), (2.0, TypeError)])

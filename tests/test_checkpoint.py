@@ -235,8 +235,9 @@ def test_a_failed_write_leaves_the_last_one(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(FileExistsError):
-        Checkpoints(tmp_path / "file", {})
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(NotADirectoryError, match="checkpoint_dir: expected a folder, got"):
+            Checkpoints(path, {})
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.999])

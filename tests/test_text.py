@@ -194,6 +194,8 @@ def test_vectors_that_do_not_fit_are_named():
         (3, "X: expected a list of strings or of lists of words, got int 3"),
         (["a", 3], r"X\[1\]: expected a string, got int 3"),
         (["a", ["b"]], r"X\[1\]: expected a string, got list"),
+        ([None, "a"], r"X\[0\]: expected a string, got None"),
+        ([float("nan"), ["a"]], r"X\[0\]: expected a list of words, got float nan"),
         ([["b"], "a"], r"X\[1\]: expected a list of words, got str 'a'"),
         ([["b"], ["a", 7]], r"X\[1\]: expected words that are strings, got int 7"),
         ([["b", ["c"]]], r"X\[0\]: expected words that are strings, got list \['c'\] as word 1"),

@@ -74,8 +74,8 @@ def __dir__() -> list[str]:
 def set_num_threads(n: int) -> None:
     """Set how many threads computations use from now on.
 
-    At the start it is the environment's ``RNNCORE_NUM_THREADS``, or else the number of CPUs that
-    the process may use.
+    At the start it is the environment's ``RNNCORE_NUM_THREADS`` or ``OMP_NUM_THREADS``, or else the
+    number of CPUs that the process may use.
 
     Parameters
     ----------

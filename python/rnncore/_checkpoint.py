@@ -53,7 +53,13 @@ class Checkpoints:
         self._path = Path(folder) / _FILE
         self._fingerprint = {name: json.dumps(to_json(v)) for name, v in fingerprint.items()}
         # Now rather than after the first epoch, which may be long.
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise NotADirectoryError(
+                f"checkpoint_dir: expected a folder, got {os.fspath(folder)!r}, which is a file or "
+                "would lie in one"
+            ) from error
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise PermissionError(
                 f"checkpoint_dir: expected a folder to write to, got {os.fspath(folder)!r}"

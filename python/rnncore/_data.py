@@ -122,12 +122,15 @@ def rows_of(starts: Indexes, lengths: Indexes) -> Indexes:
 
 
 def holds_text(X: object) -> bool:
-    """Return whether `X` is a string, or holds strings, or lists of strings."""
+    """Return whether `X` is a string, or holds strings, or lists of strings.
+
+    The first item says so that is neither empty nor missing.
+    """
     X = listed_objects(X)
     if isinstance(X, str):
         return True
     if isinstance(X, list | tuple):
-        filled = (item for item in X if _is_single(item) or len(item))
+        filled = (item for item in X if (not _is_missing(item) if _is_single(item) else len(item)))
         first = next(filled, None)
         if isinstance(first, list | tuple):
             first = first[0]
@@ -138,6 +141,11 @@ def holds_text(X: object) -> bool:
 def _is_single(item: object) -> bool:
     """Return whether `item` is a value by itself, a string too, and no list or array of them."""
     return not isinstance(item, list | tuple) and np.ndim(item) == 0  # type: ignore[arg-type]
+
+
+def _is_missing(item: object) -> bool:
+    """Return whether `item` is what stands for no text in the column of a table."""
+    return item is None or (isinstance(item, float) and np.isnan(item))
 
 
 def _is_array_of_text(value: object) -> bool:

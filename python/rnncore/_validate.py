@@ -160,7 +160,10 @@ def listed_objects(value: object) -> object:
     """
     if len(getattr(value, "shape", ())) != 1:
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (RuntimeError, TypeError):  # `any_array` says of it what it is called
+        return value
     return array.tolist() if array.dtype == object else value
 
 
@@ -178,14 +181,28 @@ def any_array(name: str, value: object) -> Array:
             f"{name}: expected a rectangular array, got items that differ in shape, in "
             f"{describe(value)}"
         ) from None
+    except (RuntimeError, TypeError) as error:  # such as a tensor that requires gradients
+        raise TypeError(
+            f"{name}: expected an array, got {describe(value)}, which is none to NumPy: {error}"
+        ) from error
 
 
 def as_array(name: str, value: object) -> Array:
     """Return `value` as an array of any type but object."""
     array = any_array(name, value)
     if array.dtype.kind == "O":
-        raise TypeError(f"{name}: expected an array of numbers, got {describe(value)}")
+        raise TypeError(f"{name}: expected an array of numbers, got {_with_objects(value, array)}")
     return array
+
+
+def _with_objects(value: object, array: Array) -> str:
+    """Say what a value is of which NumPy makes `array`, one of objects, and why that may be."""
+    if not array.ndim:
+        return describe(value)
+    for item in array.flat:
+        if not isinstance(item, numbers.Number):
+            return f"{describe(value)} with {describe(item)} in it"
+    return f"{describe(value)}, numbers as objects: convert them by astype(float)"
 
 
 def float_array(name: str, value: object, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Array:

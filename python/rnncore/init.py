@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from rnncore._validate import Array, choice, generator, real
+from rnncore._validate import Array, choice, describe, generator, real
 
 __all__ = ["forget_bias", "orthogonal", "uniform", "xavier_normal", "xavier_uniform", "zeros"]
 
@@ -69,7 +69,10 @@ def uniform(
     ------
     ValueError
         When no parameter's name starts with `names`.
+    TypeError
+        When `layer` is no layer or cell.
     """
+    _check_layer(layer)
     limit = 1 / math.sqrt(layer.hidden_size) if bound is None else real("bound", bound, 0.0)
     return _fill(layer, names, random_state, partial(_uniform, limit))
 
@@ -133,7 +136,10 @@ def forget_bias(layer: LayerT, value: float = 1.0) -> LayerT:
     ------
     ValueError
         When the layer is not an LSTM or has no bias.
+    TypeError
+        When `layer` is no layer or cell.
     """
+    _check_layer(layer)
     value = real("value", value)
     state, hidden = layer.state_dict(), layer.hidden_size
     biases = _select(state, "bias")
@@ -276,6 +282,13 @@ def _set_forget_bias(name: str, bias: Array, value: float) -> None:
     bias[hidden : 2 * hidden] = value if "bias_ih" in name else 0.0
 
 
+def _check_layer(layer: object) -> None:
+    from rnncore._recurrent import Recurrent  # which imports this module
+
+    if not isinstance(layer, Recurrent):
+        raise TypeError(f"layer: expected a layer or cell of rnncore.nn, got {describe(layer)}")
+
+
 def _select(names: Mapping[str, Array], prefix: str) -> list[str]:
     if not isinstance(prefix, str):
         raise TypeError(f"names: expected a string, got {prefix!r}")
@@ -289,6 +302,7 @@ def _fill(
     layer: LayerT, names: str, random_state: object, draw: _Draw, *, weights_only: bool = False
 ) -> LayerT:
     """Replace the chosen parameters gate by gate, in the order of the state dict."""
+    _check_layer(layer)
     rng = generator("random_state", random_state)
     state, hidden = layer.state_dict(), layer.hidden_size
     for name in _select(state, names):

@@ -301,7 +301,9 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         """Return distinct words as they stand in X, their indexes by text, and if X held lists."""
         self._check_parameters()
         texts = [X] if isinstance(X, str) else _listed(X, name)
-        tokenized = bool(texts) and not isinstance(texts[0], str)
+        # The first that is a text of any kind says of which the others must be.
+        are_strings = (isinstance(text, str) for text in texts if isinstance(text, Iterable))
+        tokenized = bool(texts) and not next(are_strings, True)
         code: defaultdict[str, int] = defaultdict()
         code.default_factory = code.__len__  # a new word gets the next number
         codes = []
@@ -318,7 +320,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         return list(code), codes, tokenized
 
     def _words(self, name: str, text: object, tokenized: bool) -> list[str]:
-        """Return the words of one text, which must be of the kind of the first."""
+        """Return the words of one text, which must be of the kind that `tokenized` says."""
         if tokenized:
             if isinstance(text, str) or not isinstance(text, Iterable):
                 raise TypeError(f"{name}: expected a list of words, got {describe(text)}")
