@@ -133,6 +133,30 @@ def test_weights_given_from_outside(calls):
     assert len(calls) == 2
 
 
+def put(layer, name, weight):
+    """Exchange a parameter unseen, as torch.func.functional_call does."""
+    layer._parameters[name] = weight
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda layer: None,
+        lambda layer: put(layer, "bias_hh_l0", torch.nn.Parameter(torch.zeros(16))),
+        lambda layer: put(layer, "weight_ih_l0", torch.zeros(16, 3)),
+        lambda layer: put(layer, "weight_hh_l0", None),
+        lambda layer: delattr(layer, "weight_hh_l0"),
+        lambda layer: layer.double(),
+        *CHANGES.values(),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_are_known_by_what_torch_knows_them(change):
+    layer = LSTM(3, 4)
+    change(layer)
+    assert layer._weights_have_changed() is torch.nn.LSTM._weights_have_changed(layer)
+
+
 def test_data_parallel(calls):
     layer, x = GRU(3, 4), torch.randn(5, 2, 3)
     # Without devices it calls the module itself.

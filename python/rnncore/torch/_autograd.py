@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -196,14 +197,20 @@ def run(
         errors, which torch names.
     """
     h0, c0 = states if len(states) == 2 else (states[0], None)
-    keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    keep = torch.is_grad_enabled() and any(map(_requires_grad, (*weights, x, *states)))
     found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
     if found is None:
         return None
     outputs, record = found
-    if keep:
-        return tuple(_Run.apply(call, record, outputs, batch_sizes, x, h0, c0, *weights))
-    return outputs
+    if record is None:
+        return outputs
+    applied: tuple[Tensor, ...] = _Run.apply(
+        (call, batch_sizes, record), outputs, x, h0, c0, *weights
+    )
+    return applied
+
+
+_requires_grad = attrgetter("requires_grad")
 
 
 def forward(
@@ -283,28 +290,27 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        call: Call,
-        record: _core.Record,
+        made: tuple[Call, Tensor | None, _core.Record],
         outputs: tuple[Tensor, ...],
-        batch_sizes: Tensor | None,
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         ctx.set_materialize_grads(False)
+        call, batch_sizes, record = made
         # Then forward's record goes with the rest, so that it is not kept but made anew.
         byte = as_tensor(record) if _are_saved_tensors_hooked() else None
         # The others are inputs: torch finds out whether they were written before backward reads.
         ctx.save_for_backward(byte, *tensors)
-        ctx.call, ctx.batch_sizes = call, batch_sizes
-        ctx.record = record if byte is None else None
+        ctx.made = made if byte is None else (call, batch_sizes, None)
         return outputs
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Any, ...]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         byte, *tensors = ctx.saved_tensors
-        record = ctx.record if byte is None else as_record(byte)
-        needs = ctx.needs_input_grad[4:]
-        found = backward(ctx.call, record, ctx.batch_sizes, tensors, needs, gradients)
-        return (None, None, None, None, *found)
+        call, batch_sizes, record = ctx.made
+        if byte is not None:
+            record = as_record(byte)
+        _, _, *needs = ctx.needs_input_grad
+        return (None, None, *backward(call, record, batch_sizes, tensors, needs, gradients))
 
 
 def backward(
@@ -329,19 +335,21 @@ def backward(
     -------
     gradients : one for each of `tensors`, None where there is none
     """
-    if all(gradient is None for gradient in gradients):
+    parts = [None, *gradients] if call.single else gradients
+    d_output, d_h, d_c = parts if len(parts) == 3 else (*parts, None)
+    if d_output is None and d_h is None and d_c is None:
         return [None] * len(tensors)
     found = None
     # Not where gradients are differentiated themselves, or somebody sees each operation.
     if not (torch.is_grad_enabled() or is_watched()):
-        if record is None or record.is_used():
-            x, h0, c0, *weights = tensors
+        x = tensors[0]
+        given = (x, d_output, d_h, d_c, needs, torch.get_num_threads())
+        found = record.backward(*given) if record is not None else None
+        if found is None and (record is None or record.is_used()):
+            _, h0, c0, *weights = tensors
             made = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
-            record = made[1] if made else None
-        parts = [None, *gradients] if call.single else gradients
-        d_output, d_h, d_c = parts if len(parts) == 3 else (*parts, None)
-        if record is not None:
-            found = record.backward(tensors[0], d_output, d_h, d_c, needs, torch.get_num_threads())
+            if made is not None and made[1] is not None:
+                found = made[1].backward(*given)
     if found is None:
         return _backward_through_torch(call, batch_sizes, tensors, needs, gradients)
     return found

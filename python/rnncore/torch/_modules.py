@@ -45,19 +45,37 @@ class _Kernels:
         return module
 
 
-class RNN(_Kernels, nn.RNN):
+class _Layers(_Kernels, nn.RNNBase):
+    """The same for modules of layers."""
+
+    def _weights_have_changed(self) -> bool:
+        """Tell whether weights are other tensors than those in ``_flat_weights``.
+
+        What torch's method tells. That one looks each weight up twice among the attributes, where
+        parameters are found last: that is a good part of a short call.
+        """
+        for name, known in zip(self._flat_weights_names, self._flat_weight_refs, strict=True):
+            weight = self._parameters.get(name)
+            if weight is None:  # no parameter, such as a parametrized one
+                weight = getattr(self, name, None)
+            if weight is not None and known is not None and known() is not weight:
+                return True
+        return False
+
+
+class RNN(_Layers, nn.RNN):
     """`torch.nn.RNN`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.RNN)
 
 
-class LSTM(_Kernels, nn.LSTM):
+class LSTM(_Layers, nn.LSTM):
     """`torch.nn.LSTM`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.LSTM)
 
 
-class GRU(_Kernels, nn.GRU):
+class GRU(_Layers, nn.GRU):
     """`torch.nn.GRU`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.GRU)
