@@ -11,7 +11,7 @@ use crate::simd::Real;
 ///
 /// # Errors
 /// [`Error::OutOfMemory`] if there is no such room.
-pub(crate) fn reserve<E: Real>(numbers: usize, what: &'static str) -> Result<Vec<E>> {
+pub(crate) fn reserve<T>(numbers: usize, what: &'static str) -> Result<Vec<T>> {
     let mut room = Vec::new();
     match room.try_reserve_exact(numbers) {
         Ok(()) => Ok(room),

@@ -400,30 +400,38 @@ def test_sequences_of_a_language_model_are_apart(form, rng):
 
 
 @pytest.mark.parametrize("form", ["list", "array", "stream"])
-def test_predictions_in_parts_are_those_of_the_whole(form, rng, monkeypatch):
+def test_the_most_probable_id_is_predicted(form, rng):
     X = {
         "list": [rng.integers(0, 7, n) for n in (4, 0, 0, 9, 1, 3, 0)],
         "array": rng.integers(0, 7, (5, 4)),
         "stream": rng.integers(0, 7, 30),
     }[form]
     model = rnncore.LSTM(5, task="language_model", vocabulary_size=7, max_epochs=1, random_state=0)
-    if form == "stream":
-        model.fit(X)
-    else:
-        model.set_params(padding_side="left").fit(X, lengths=None if form == "list" else [4] * 5)
-    whole = model.predict(X)
-    rows = []
-    run = type(model)._run
+    model.fit(X)
+    for found, probabilities in zip(model.predict(X), model.predict_proba(X), strict=True):
+        assert found.dtype == np.int64
+        np.testing.assert_array_equal(found, probabilities.argmax(axis=-1))
 
-    def spy(self, sequences, **rest):
-        rows.append(int(sequences.lengths.sum()))
-        return run(self, sequences, **rest)
 
-    monkeypatch.setattr(type(model), "_run", spy)
-    monkeypatch.setattr("rnncore._estimator._OUTPUTS_AT_ONCE", 7 * 5)
-    for found, wanted in zip(model.predict(X), whole, strict=True):
-        np.testing.assert_array_equal(found, wanted)
-    assert rows == {"list": [13, 4, 0], "array": [8, 4, 4, 4], "stream": [30]}[form]
+def test_the_first_of_equally_probable_classes_is_predicted():
+    model = rnncore.RNN(3, max_epochs=1).fit(np.zeros((4, 2, 1)), list("dbca"))
+    weights = weights_of(model)
+    weights["head.weight"][:] = 0
+    weights["head.bias"][:] = [0, 1, 0, 1]
+    model._network.set_parameters(weights)
+    assert model.predict(np.zeros((2, 2, 1))).tolist() == ["b", "b"]
+    assert model.stream().step([[0.0]]).tolist() == ["b"]
+
+
+def test_one_long_stream_is_predicted_without_its_outputs():
+    before = """
+import numpy as np
+import rnncore
+model = rnncore.GRU(4, task="language_model", vocabulary_size=5000, max_epochs=1)
+stream = np.arange(20_000) % 5000
+model.fit(stream[:200]).predict(stream[:200])
+"""
+    assert grown(before, "model.predict(stream)") < 60  # of 400 MB
 
 
 def test_output_weights_may_be_the_vectors_of_ids():

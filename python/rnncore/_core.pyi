@@ -217,6 +217,10 @@ class Network:
     def predict(
         self, examples: Examples, *, batch_size: int, n_threads: int | None = None
     ) -> _Array: ...
+    # Which output of each row of `predict` is the largest, and whether all outputs are finite.
+    def choose(
+        self, examples: Examples, *, batch_size: int, n_threads: int | None = None
+    ) -> tuple[NDArray[np.int64], bool]: ...
     def features(
         self,
         examples: Examples,

@@ -8,8 +8,8 @@ one in the right dtype is not copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,17 +55,6 @@ class Sequences:
     def longest(self) -> int:
         """Steps of a padded array over these sequences."""
         return int(self.sizes.max())
-
-    def part(self, first: int, last: int) -> Self:
-        """Return the sequences ``first .. last``; nothing but their places is copied."""
-        begin, end = self.offsets[[first, last]]
-        return replace(
-            self,
-            values=self.values[begin:end],
-            starts=self.starts[first:last] - begin,
-            lengths=self.lengths[first:last],
-            offsets=self.offsets[first : last + 1] - begin,
-        )
 
     def rows(self) -> Indexes:
         """Return the row of `values` of every real step, sequence after sequence."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from itertools import pairwise
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,9 +32,6 @@ from rnncore._torch import TorchMixin
 from rnncore._training import alone
 from rnncore._validate import Array
 from rnncore._words import WordsHere, words_here
-
-# Numbers of which labels are made at a time, one sequence's at least: 64 MB in single precision.
-_OUTPUTS_AT_ONCE = 2**24
 
 
 class RecurrentEstimator(
@@ -361,31 +357,25 @@ class RecurrentEstimator(
             self._examples(sequences), batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
         )
         with np.errstate(over="ignore", invalid="ignore"):
-            finite = bool(np.isfinite(outputs.sum()))  # needs no memory, and has the say if true
-        if not finite and not np.isfinite(outputs).all():
-            warnings.warn(
-                "the network's outputs are not finite: its states grow without bound on sequences "
-                "like these, and what is predicted from them means nothing",
-                RuntimeWarning,
-                stacklevel=stacklevel + 1,
-            )
+            are_finite = bool(
+                np.isfinite(outputs.sum())
+            )  # needs no memory, and has the say if true
+        if not are_finite and not np.isfinite(outputs).all():
+            _warn_of_outputs(stacklevel + 1)
         return outputs
 
     def _predictions(self, sequences: Sequences) -> Array:
-        """Return labels, numbers or ids, a row for each sequence or each real step.
-
-        Raw outputs, of which there may be thousands for each id, are there for a part of the
-        sequences at a time.
-        """
+        """Return labels, numbers or ids, a row for each sequence or each real step."""
         problem = self._problem
-        rows = sequences.lengths if problem.per_step else np.ones_like(sequences.lengths)
-        part = (np.cumsum(rows) - rows) * problem.n_outputs // _OUTPUTS_AT_ONCE
-        bounds = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
-        parts = []
-        for first, last in pairwise(bounds):
-            outputs = self._run(sequences.part(first, last), stacklevel=3)
-            parts.append(problem.predictions(outputs))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if problem.loss != "cross_entropy":
+            return problem.predictions(self._run(sequences, stacklevel=3))
+        # Of raw outputs there may be thousands for each id.
+        chosen, are_finite = self._network.choose(
+            self._examples(sequences), batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
+        )
+        if not are_finite:
+            _warn_of_outputs(stacklevel=3)
+        return problem.labels(chosen)
 
     def _mean_loss(self, X: object, y: object, lengths: object, sample_weight: object) -> float:
         _, examples = self._labelled(X, y, lengths, sample_weight)
@@ -449,3 +439,13 @@ class RecurrentEstimator(
             if state["_optimizer"] is not None:
                 self._optimizer, buffers = state["_optimizer"]
                 self._optimizer._core.set_state(self._network, buffers)
+
+
+def _warn_of_outputs(stacklevel: int) -> None:
+    """Warn that outputs are not finite; a `stacklevel` of 2 is the caller of what calls this."""
+    warnings.warn(
+        "the network's outputs are not finite: its states grow without bound on sequences "
+        "like these, and what is predicted from them means nothing",
+        RuntimeWarning,
+        stacklevel=stacklevel + 1,
+    )

@@ -195,11 +195,12 @@ class Problem:
             return outputs[:, 0] if self.single else outputs
         if not self.single:
             return (outputs > 0).astype(np.int64)
-        chosen: Array
         if self.loss == "cross_entropy":
-            chosen = outputs.argmax(axis=1)
-        else:
-            chosen = (outputs[:, 0] > 0).astype(np.int64)
+            return self.labels(outputs.argmax(axis=1))
+        return self.labels((outputs[:, 0] > 0).astype(np.int64))
+
+    def labels(self, chosen: Array) -> Array:
+        """Return the labels of class indexes, which are ids for a language model."""
         return chosen if self.classes is None else self.classes[chosen]
 
     def probabilities(self, outputs: Array) -> Array:

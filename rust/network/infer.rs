@@ -1,5 +1,7 @@
 //! Use of a network with its weights as they are, in memory that does not grow with the lengths.
 
+use std::cell::Cell;
+
 use super::{Network, Output, Span};
 use crate::data::{BatchPlan, Sequences};
 use crate::error::{Error, Result};
@@ -101,16 +103,17 @@ impl<E: Element> Network<E> {
         self.stack.check_room(rows, keep != Keep::Nothing)
     }
 
-    /// Rows of numbers for sequences: see [`Network::predict`].
-    fn rows<X>(
+    /// Rows of `width` numbers for sequences: see [`Network::predict`]. `write` puts those of some
+    /// rows that the head sees.
+    fn rows<X, T: Copy + Default>(
         &self,
         sequences: &Sequences<E>,
         batch_size: usize,
         wanted: Wanted,
         width: usize,
         mut observe: impl FnMut() -> std::result::Result<(), X>,
-        write: impl Fn(&[E], &mut dyn FnMut(usize, &[E])),
-    ) -> std::result::Result<Vec<E>, Stopped<X>> {
+        write: impl Fn(&[E], &mut dyn FnMut(usize, &[T])),
+    ) -> std::result::Result<Vec<T>, Stopped<X>> {
         self.check(sequences)?;
         let lengths = sequences.lengths();
         self.check_pieces(&lengths, batch_size)?;
@@ -126,7 +129,7 @@ impl<E: Element> Network<E> {
         }
         let numbers = rows.saturating_mul(width);
         let mut all = reserve(numbers, "numbers of the result")?;
-        all.resize(numbers, E::ZERO);
+        all.resize(numbers, T::default());
         let plan = BatchPlan::new(lengths, batch_size, false, true, 0)?;
         let columns = self.stack.layer_columns(wanted.layer);
         let arena = self.stack.arena();
@@ -172,15 +175,11 @@ impl<E: Element> Network<E> {
         batch_size: usize,
         observe: impl FnMut() -> std::result::Result<(), X>,
     ) -> std::result::Result<Vec<E>, Stopped<X>> {
-        let wanted = Wanted {
-            layer: self.config.stack.num_layers() - 1,
-            output: self.config.output,
-        };
         let (width, stride) = (self.config.n_outputs, self.output_stride());
         self.rows(
             sequences,
             batch_size,
-            wanted,
+            self.seen(),
             width,
             observe,
             |seen, put| {
@@ -191,6 +190,47 @@ impl<E: Element> Network<E> {
                 });
             },
         )
+    }
+
+    /// Which output of each row of [`Network::predict`] is the largest, the first of several, and
+    /// whether all outputs are finite. They, of which a row may have thousands, are there for some
+    /// rows at a time.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn choose<X>(
+        &self,
+        sequences: &Sequences<E>,
+        batch_size: usize,
+        observe: impl FnMut() -> std::result::Result<(), X>,
+    ) -> std::result::Result<(Vec<i64>, bool), Stopped<X>> {
+        let (width, stride) = (self.config.n_outputs, self.output_stride());
+        let are_finite = Cell::new(true);
+        let chosen = self.rows(
+            sequences,
+            batch_size,
+            self.seen(),
+            1,
+            observe,
+            |seen, put| {
+                self.outputs(seen, |block, outputs| {
+                    for (row, from) in block.zip(outputs.chunks_exact(stride)) {
+                        let from = &from[..width];
+                        are_finite.set(are_finite.get() && from.iter().all(|y| y.is_finite()));
+                        put(row, &[largest(from) as i64]);
+                    }
+                });
+            },
+        )?;
+        Ok((chosen, are_finite.get()))
+    }
+
+    /// What the head sees.
+    fn seen(&self) -> Wanted {
+        Wanted {
+            layer: self.config.stack.num_layers() - 1,
+            output: self.config.output,
+        }
     }
 
     /// Hidden states of a layer, its directions' side by side: pooled, or those of all steps,
@@ -277,4 +317,12 @@ impl<E: Element> Network<E> {
         }
         Ok((total.loss(), total.metric()))
     }
+}
+
+/// The place of the first of the largest numbers.
+fn largest<E: Element>(row: &[E]) -> usize {
+    (1..row.len()).fold(
+        0,
+        |best, place| if row[place] > row[best] { place } else { best },
+    )
 }

@@ -84,6 +84,24 @@ fn predict<'py, E: Held>(
     table(py, outputs, config.n_outputs)
 }
 
+fn chosen<'py, E: Held>(
+    py: Python<'py>,
+    model: &Guarded<Network<E>>,
+    config: &NetworkConfig,
+    examples: &PyExamples,
+    batch_size: usize,
+    n_threads: Option<usize>,
+) -> PyResult<(Bound<'py, PyAny>, bool)> {
+    let borrowed = examples.borrow::<E>(py)?;
+    let sequences = borrowed.examples(config)?.sequences;
+    let mut ticker = Ticker::start();
+    let (places, are_finite) = detached(py, n_threads, || {
+        let model = model.read()?;
+        Ok(model.choose(&sequences, batch_size, || ticker.signals())?)
+    })?;
+    Ok((PyArray::from_vec(py, places).into_any(), are_finite))
+}
+
 fn features<'py, E: Held>(
     py: Python<'py>,
     model: &Guarded<Network<E>>,
@@ -320,6 +338,19 @@ impl PyNetwork {
     ) -> PyResult<Bound<'py, PyAny>> {
         dispatch!(self.inner, model => {
             predict(py, model, &self.config, examples.get(), batch_size, n_threads)
+        })
+    }
+
+    #[pyo3(signature = (examples, *, batch_size, n_threads=None))]
+    fn choose<'py>(
+        &self,
+        py: Python<'py>,
+        examples: &Bound<'py, PyExamples>,
+        batch_size: usize,
+        n_threads: Option<usize>,
+    ) -> PyResult<(Bound<'py, PyAny>, bool)> {
+        dispatch!(self.inner, model => {
+            chosen(py, model, &self.config, examples.get(), batch_size, n_threads)
         })
     }
 
