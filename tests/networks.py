@@ -30,12 +30,13 @@ def batched(sequences, size):
 class Problem:
     """A network, its twin, and sequences with targets; numbers come from a seed."""
 
-    def __init__(self, weighted=False, each=None, lengths=LENGTHS, seed=0, **options):
+    def __init__(self, weighted=False, each=None, lengths=LENGTHS, seed=0, bound=0.6, **options):
         rng = np.random.default_rng(seed)
         self.config = {**PLAIN, **options}
         self.network = _core.Network(**self.config)
         self.parameters = {
-            name: rng.uniform(-0.6, 0.6, shape) for name, shape in self.network.parameter_shapes()
+            name: rng.uniform(-bound, bound, shape)
+            for name, shape in self.network.parameter_shapes()
         }
         if self.config.get("masked_id") is not None:
             self.parameters["embedding.weight"][self.config["masked_id"]] = 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import rnncore
-from rnncore import _models, nn, optim
+from rnncore import _models, nn, optim, preprocessing, text
 
 LAYERS = [nn.RNN, nn.LSTM, nn.GRU]
 CELLS = [nn.RNNCell, nn.LSTMCell, nn.GRUCell]
@@ -190,7 +190,7 @@ def test_dropout_without_a_second_layer_warns():
         nn.LSTM(I, H, dropout=0.5)
 
 
-@pytest.mark.parametrize("module", [nn, _models])
+@pytest.mark.parametrize("module", [nn, _models, preprocessing, text])
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(module)
     assert outcome.attempted > 0

@@ -1,10 +1,13 @@
 """Long ragged batches, which a plain layer goes back through in several rounds, against torch."""
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import rnncore
+
+from .networks import IDS, Problem
 
 
 def test_rounds_give_torchs_gradients():
@@ -36,3 +39,13 @@ def test_rounds_give_torchs_gradients():
     for name, expected in theirs.named_parameters():
         np.testing.assert_allclose(gradients[name], expected.grad, rtol=1e-9, atol=1e-11)
         assert np.array_equal(gradients[name], again[name])
+
+
+@pytest.mark.parametrize("inputs", [IDS, {**IDS, "input": "one-hot"}], ids=["vectors", "one-hot"])
+def test_rounds_add_up_the_gradients_of_ids(inputs):
+    # Each round meets each id.
+    lengths = (210, 13, 198, 150, 210, 1)
+    problem = Problem(**inputs, cell="rnn_tanh", hidden_sizes=[264], lengths=lengths, bound=0.06)
+    problem.train(batch_size=len(lengths))
+    problem.twin.descend(problem.mean_loss(range(len(lengths))), 0.3)
+    problem.check()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from peers import GATES
+from peers import GATES, Case
 from workloads import Row, Workload, measure
 
 Shape = tuple[int, ...]
+T = TypeVar("T")
 
 # Of `torch_modules`: named here, where no import of torch is needed.
 MODULE_FORMS = [
@@ -44,6 +45,16 @@ class Scope:
     def of(self, cells: Sequence[str]) -> list[str]:
         """Give those of some cells that are wanted."""
         return [cell for cell in cells if cell in self.cells]
+
+    def some(self, items: Sequence[T]) -> Sequence[T]:
+        """Give the first alone where little is wanted."""
+        return items[:1] if self.quick else items
+
+    def cases(self, shapes: Sequence[Shape]) -> Iterator[Case]:
+        """Give every wanted cell in every shape."""
+        for shape in shapes:
+            for cell in self.of(list(GATES)):
+                yield Case(cell, *shape)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from statistics import geometric_mean
 
-from peers import GATES, Case
 from topics import (
     Scope,
     Target,
@@ -45,10 +44,8 @@ product's rate, by the faster of MKL and oneDNN, "of MKL" by MKL alone. "at peak
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows."""
     shapes = scope.shapes or (QUICK_SHAPES if scope.quick else SHAPES)
-    for shape in shapes:
-        for cell in scope.of(list(GATES)):
-            case = Case(cell, *shape)
-            yield from layer_passes(case, scope.threads, scope.peers, against_peak=True)
+    for case in scope.cases(shapes):
+        yield from layer_passes(case, scope.threads, scope.peers, against_peak=True)
 
 
 def share_of_mkl(row: Row) -> float | None:

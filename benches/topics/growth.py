@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-from peers import GATES, Case, Problem, Rnncore
+from peers import Case, Problem, Rnncore
 from topics import Scope, Target, Topic, times
 from workloads import Row, Workload
 
@@ -21,7 +21,7 @@ def workloads(scope: Scope) -> Iterator[Workload]:
     import rnncore
 
     rnncore.set_num_threads(scope.threads)
-    for cell in scope.of(CELLS[: 1 if scope.quick else None]):
+    for cell in scope.of(scope.some(CELLS)):
         for axis, sizes in SIZES.items():
             case = Case(cell, **START)
             layers = {
@@ -36,21 +36,16 @@ def workloads(scope: Scope) -> Iterator[Workload]:
                 )
     if scope.threads == 1:
         return
-    for shape in THREADED[:1] if scope.quick else THREADED:
-        for cell in scope.of(list(GATES)):
-            layer = Rnncore(Problem(Case(cell, *shape)), scope.threads)
-            for name in ("forward", "step"):
-                one, more = (on_threads(n, getattr(layer, name)) for n in (1, scope.threads))
-                yield Workload(
-                    what={
-                        "pass": name,
-                        "axis": "threads",
-                        "sizes": [1, scope.threads],
-                        **asdict(Case(cell, *shape)),
-                    },
-                    runs=runs({"1": one, str(scope.threads): more}),
-                    wrong=[],
-                )
+    for case in scope.cases(scope.some(THREADED)):
+        layer = Rnncore(Problem(case), scope.threads)
+        sizes = [1, scope.threads]
+        for name in ("forward", "step"):
+            one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
+            yield Workload(
+                what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
+                runs=runs({"1": one, str(scope.threads): more}),
+                wrong=[],
+            )
 
 
 def runs(by_size: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from peers import GATES, Case
 from timing import interleaved_medians
 from topics import Scope, Topic, times
 from workloads import PEAK_SIZE, Row, Workload, matrix_products
@@ -34,10 +33,8 @@ its time for one hidden unit at one step. Products and cell overlap in part."""
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows: nothing to check here, the crate's tests hold the kernels."""
     shapes = SHAPES[1:3] if scope.quick else SHAPES
-    for shape in shapes:
-        for cell in scope.of(list(GATES)):
-            case = Case(cell, *shape)
-            yield Workload(what=asdict(case), runs={}, wrong=[])
+    for case in scope.cases(shapes):
+        yield Workload(what=asdict(case), runs={}, wrong=[])
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:

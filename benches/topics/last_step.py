@@ -16,7 +16,7 @@ STEPS = [200, 300]
 
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows."""
-    for cell in scope.of(CELLS[: 1 if scope.quick else None]):
+    for cell in scope.of(scope.some(CELLS)):
         for steps in STEPS:
             case = Case(cell, 64, steps, 128, 256, gradient="last")
             at_all = Torch(Problem(replace(case, gradient="all")), scope.threads)

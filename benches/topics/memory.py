@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from footprint import alone, is_measured, rise
-from peers import GATES, PEERS, Case, Problem
+from peers import PEERS, Case, Problem
 from timing import pin_to_cpus
 from topics import Scope, Target, Topic, layer_title, times
 from workloads import Row, Workload
@@ -28,17 +28,14 @@ def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows, each implementation in a process of its own; none but on Linux."""
     if not is_measured():
         return
-    for shape in SHAPES[: 1 if scope.quick else None]:
-        for cell in scope.of(list(GATES)):
-            case = Case(cell, *shape)
-            yield Workload(
-                what={"pass": "step", **asdict(case), "needed": needed_megabytes(case)},
-                runs={
-                    name: alone(first_step, name, case, scope.threads)
-                    for name in ("rnncore", "torch")
-                },
-                wrong=[],
-            )
+    for case in scope.cases(scope.some(SHAPES)):
+        yield Workload(
+            what={"pass": "step", **asdict(case), "needed": needed_megabytes(case)},
+            runs={
+                name: alone(first_step, name, case, scope.threads) for name in ("rnncore", "torch")
+            },
+            wrong=[],
+        )
 
 
 def first_step(name: str, case: Case, threads: int) -> float:

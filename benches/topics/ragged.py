@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from peers import GATES, Array, Case, Problem, Rnncore, Torch
+from peers import Array, Case, Problem, Rnncore, Torch
 from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
 from workloads import Row, Workload, differences
 
@@ -48,9 +48,8 @@ class RaggedTorch(Torch):
 
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows."""
-    for shape in SHAPES[: 1 if scope.quick else None]:
-        for cell in scope.of(list(GATES)):
-            yield from passes(Case(cell, *shape), scope.threads)
+    for case in scope.cases(scope.some(SHAPES)):
+        yield from passes(case, scope.threads)
 
 
 def passes(case: Case, threads: int) -> Iterator[Workload]:

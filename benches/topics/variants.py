@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from peers import GATES, Case
 from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
 from topics.layers import layer_passes
 from workloads import Row, Workload
@@ -14,14 +14,10 @@ SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
 
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows."""
-    for shape in SHAPES[: 1 if scope.quick else None]:
-        for cell in scope.of(list(GATES)):
-            for case in (
-                Case(cell, *shape, dtype="float64"),
-                Case(cell, *shape, layers=2, bidirectional=True),
-            ):
-                names = ["rnncore", "torch"]
-                yield from layer_passes(case, scope.threads, names, against_peak=True)
+    for plain in scope.cases(scope.some(SHAPES)):
+        for variant in ({"dtype": "float64"}, {"layers": 2, "bidirectional": True}):
+            case = replace(plain, **variant)
+            yield from layer_passes(case, scope.threads, ["rnncore", "torch"], against_peak=True)
 
 
 def _float64(row: Row) -> float | None:

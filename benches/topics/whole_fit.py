@@ -132,7 +132,7 @@ def workloads(scope: Scope) -> Iterator[Workload]:
     for hidden, (batches, epochs) in SIZES.items():
         if scope.quick and hidden not in (32, 256):
             continue
-        for steps in STEPS[: 1 if scope.quick else None]:
+        for steps in scope.some(STEPS):
             for cell in scope.of(["LSTM", "GRU"]):
                 training = Training(cell, hidden, steps, batches, epochs)
                 yield Workload(
