@@ -6,6 +6,7 @@
 //! DLPack 1, which every torch speaks.
 
 use std::ffi::{CStr, c_int, c_void};
+use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ struct DataType {
 
 /// `DLTensor`.
 #[repr(C)]
+#[derive(Clone, Copy)]
 struct Tensor {
     data: *mut c_void,
     device: Device,
@@ -120,14 +122,13 @@ impl Managed for Versioned {
 #[repr(C)]
 struct Functions {
     version: Version,
-    /// The functions of an older version, and one that makes tensors: pointers.
-    unused: [usize; 2],
-    /// The tensor of a Python object, to be deleted by whom it is given; -1 with an exception set.
-    from_python:
-        Option<unsafe extern "C" fn(from: *mut ffi::PyObject, to: *mut *mut Versioned) -> c_int>,
+    /// The functions of an older version, and those that make a tensor and give one away: pointers.
+    unused: [usize; 3],
     /// The Python object of a tensor, which it takes over; -1 with an exception set.
     to_python:
         Option<unsafe extern "C" fn(from: *mut Versioned, to: *mut *mut ffi::PyObject) -> c_int>,
+    /// The tensor of a Python object, which keeps it; -1 with an exception set.
+    borrow: Option<unsafe extern "C" fn(from: *mut ffi::PyObject, to: *mut Tensor) -> c_int>,
 }
 
 /// How tensors of a library go in and out.
@@ -161,7 +162,7 @@ impl Exchange {
             (version.major == 1).then(|| unsafe { functions.cast::<Functions>().as_ref() })
         });
         Exchange {
-            functions: functions.filter(|f| f.from_python.is_some() && f.to_python.is_some()),
+            functions: functions.filter(|f| f.borrow.is_some() && f.to_python.is_some()),
             kinds,
             is_view,
             to_capsule,
@@ -188,66 +189,42 @@ impl Exchange {
         {
             return None;
         }
-        let Some(from_python) = self.functions.and_then(|f| f.from_python) else {
+        let Some(borrow) = self.functions.and_then(|f| f.borrow) else {
             let capsule = self.to_capsule.bind(py).call1((object,)).ok()?;
             return Held::of_capsule(capsule.cast_into().ok()?);
         };
-        let mut managed = ptr::null_mut();
+        let mut tensor = MaybeUninit::uninit();
         // SAFETY: the object is of a type that the functions are of, and attached.
-        if unsafe { from_python(object.as_ptr(), &mut managed) } != 0 {
+        if unsafe { borrow(object.as_ptr(), tensor.as_mut_ptr()) } != 0 {
             drop(PyErr::take(py));
             return None;
         }
-        NonNull::new(managed).map(Held::of_managed)
+        Some(Held {
+            // SAFETY: with success, the function has filled all of it.
+            tensor: unsafe { tensor.assume_init() },
+            owner: object.clone(),
+        })
     }
 }
 
 /// A tensor of Python's that lives at least as long as this.
 pub(super) struct Held<'py> {
-    tensor: NonNull<Tensor>,
-    #[expect(dead_code, reason = "dropped with the tensor")]
-    owner: Owner<'py>,
-}
-
-enum Owner<'py> {
-    Managed(NonNull<Versioned>),
-    #[expect(dead_code, reason = "kept alive")]
-    Capsule(Bound<'py, PyCapsule>),
-}
-
-impl Drop for Owner<'_> {
-    fn drop(&mut self) {
-        if let Owner::Managed(managed) = self {
-            // SAFETY: the tensor was given to us, and is deleted once, here.
-            unsafe {
-                if let Some(deleter) = managed.as_ref().deleter {
-                    deleter(managed.as_ptr());
-                }
-            }
-        }
-    }
+    tensor: Tensor,
+    #[expect(dead_code, reason = "keeps what the tensor points to")]
+    owner: Bound<'py, PyAny>,
 }
 
 impl<'py> Held<'py> {
-    fn of_managed(managed: NonNull<Versioned>) -> Self {
-        // SAFETY: the pointer is to a `DLManagedTensorVersioned`, within which the tensor lies.
-        let tensor = unsafe { NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor) };
-        Held {
-            tensor,
-            owner: Owner::Managed(managed),
-        }
-    }
-
     fn of_capsule(capsule: Bound<'py, PyCapsule>) -> Option<Self> {
         let managed = capsule
             .pointer_checked(Some(NAME))
             .ok()?
             .cast::<Unversioned>();
         // SAFETY: a capsule of this name holds a `DLManagedTensor`, within which the tensor lies.
-        let tensor = unsafe { NonNull::new_unchecked(&raw mut (*managed.as_ptr()).tensor) };
+        let tensor = unsafe { (*managed.as_ptr()).tensor };
         Some(Held {
             tensor,
-            owner: Owner::Capsule(capsule),
+            owner: capsule.into_any(),
         })
     }
 
@@ -255,9 +232,7 @@ impl<'py> Held<'py> {
     ///
     /// Nobody may write to them meanwhile, as with a borrowed NumPy array.
     pub fn view<T: Scalar>(&self) -> Option<ArrayViewD<'_, T>> {
-        // SAFETY: the tensor lives as long as its owner: a capsule that was made for us, so that
-        // nobody takes it over, or a managed tensor that is deleted when this is dropped.
-        let tensor = unsafe { self.tensor.as_ref() };
+        let tensor = &self.tensor;
         let dimensions = usize::try_from(tensor.dimensions).ok()?;
         let sizes = |from: *mut i64| -> Option<Vec<usize>> {
             if dimensions == 0 {
@@ -266,7 +241,8 @@ impl<'py> Held<'py> {
             if from.is_null() {
                 return None;
             }
-            // SAFETY: `from` is not null, and DLPack has it point to as many numbers as dimensions.
+            // SAFETY: `from` is not null, and DLPack has it point to as many numbers as dimensions,
+            // which live as long as the owner: Python's tensor, or a capsule that was made for us.
             let sizes = unsafe { slice::from_raw_parts(from, dimensions) };
             sizes.iter().map(|&size| size.try_into().ok()).collect()
         };
@@ -278,7 +254,7 @@ impl<'py> Held<'py> {
             return None;
         }
         let shape = IxDyn(&shape).strides(IxDyn(&strides));
-        // SAFETY: the memory belongs to the capsule's tensor, of this type, shape and strides, which
+        // SAFETY: the memory belongs to the owner's tensor, of this type, shape and strides, which
         // were checked to be no less than 0, at an address that was checked to be aligned.
         Some(unsafe { ArrayView::from_shape_ptr(shape, data) })
     }

@@ -123,6 +123,7 @@ _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _tracing = torch._C._get_tracing_state
 _is_autocast = torch.is_autocast_enabled
+_is_any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
 def is_watched() -> bool:
@@ -136,7 +137,8 @@ def is_watched() -> bool:
         or _dispatch_modes() > 0
         or (_function_modes() > 0 and _is_function_mode_on())
         or _tracing() is not None
-        or _is_autocast("cpu")
+        # To ask about one device takes as long as all the other questions.
+        or (_is_any_autocast() and _is_autocast("cpu"))
     )
 
 
@@ -197,7 +199,9 @@ def run(
         errors, which torch names.
     """
     h0, c0 = states if len(states) == 2 else (states[0], None)
-    keep = torch.is_grad_enabled() and any(map(_requires_grad, (*weights, x, *states)))
+    keep = torch.is_grad_enabled() and (
+        weights[0].requires_grad or any(map(_requires_grad, (*weights, x, *states)))
+    )
     found = forward(call, batch_sizes, x, h0, c0, weights, keep=keep)
     if found is None:
         return None

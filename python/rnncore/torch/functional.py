@@ -145,8 +145,7 @@ def _layers(cell: str, x: Tensor, args: tuple[Any, ...]) -> Any:
     run = _kernels()
     if run is not None and len(args) == 8:
         # What follows the input of torch's two signatures is told by where the states stand.
-        packed = isinstance(args[0 if cell == "lstm" else 1], Tensor)
-        if packed:
+        if isinstance(args[0 if cell == "lstm" else 1], Tensor):
             batch_sizes, hx, weights, bias, num_layers, dropout, train, bidirectional = args
             batch_first = False
         else:
@@ -217,13 +216,17 @@ def _kernels() -> Any:
 
 def _states(cell: str, x: Any, hx: Any) -> States:
     """Return the states as a tuple; an empty one if a tensor is none or has no dimensions."""
-    states = tuple(hx) if cell == "lstm" else (hx,)
-    if len(states) != (2 if cell == "lstm" else 1):
-        return ()
-    for tensor in (x, *states):
-        if not (isinstance(tensor, Tensor) and tensor.dim()):
+    if cell == "lstm":
+        states = tuple(hx)
+        if len(states) != 2:
             return ()
-    return states
+        h, c = states
+        if not (isinstance(c, Tensor) and c.dim()):
+            return ()
+    else:
+        h, states = hx, (hx,)
+    fits = isinstance(x, Tensor) and isinstance(h, Tensor) and x.dim() and h.dim()
+    return states if fits else ()
 
 
 def _compile_as_part(function: Any) -> None:
