@@ -24,7 +24,7 @@ pub struct Layer {
     steps: Steps,
     arena: Arc<Arena>,
     forward: ForwardPack<'static, f32>,
-    backward: BackwardPack<f32>,
+    backward: BackwardPack<'static, f32>,
     x: Buffer<f32>,
     dx: Buffer<f32>,
     dy: Buffer<f32>,

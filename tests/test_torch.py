@@ -111,21 +111,83 @@ def test_weights_may_be_written_in_any_way(write):
     same(layer(x), theirs(layer)(x), 1e-6)
 
 
+def by_capsules():
+    """The way into Rust of a torch that has no functions for C."""
+    kinds = [torch.Tensor, torch.nn.Parameter]
+    ways = torch.Tensor.is_neg, torch._C._to_dlpack, torch._C._from_dlpack
+    return _autograd._core.Exchange(None, kinds, *ways)
+
+
+EXCHANGES = pytest.mark.parametrize("exchange", [_autograd._exchange, by_capsules()])
+
+
 @pytest.mark.parametrize("kind", LAYERS + CELLS)
 @pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (16, 32), (37, 20), (40, 100)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_one_step_reads_weights_in_place_to_the_same_bits(kind, sizes, dtype):
+def test_one_step_of_few_rows_reads_weights_in_place_to_the_same_bits(kind, sizes, dtype):
     options = {} if kind in CELLS else {"num_layers": 2, "bidirectional": True}
     module = kind(*sizes, dtype=dtype, **options)
-    for batch in (1, 7):
-        x = torch.randn(batch, sizes[0], dtype=dtype)
-        x = x if kind in CELLS else x[None]
-        # What is kept for backward is computed with weights that were packed and compared.
-        expected = module(x)
+    weights = list(module.parameters())
+    # Of so many rows weights are packed. Those beside the few add nothing to a gradient.
+    x = torch.randn(1, 40, sizes[0], dtype=dtype)
+
+    def run(rows, few):
+        given = x[:, :rows].clone().requires_grad_()
+        output = module(given[0] if kind in CELLS else given)
+        output = output[0] if isinstance(output, tuple) else output
+        output = output[None] if kind in CELLS else output
+        d_output = torch.zeros_like(output)
+        d_output[:, :few] = torch.linspace(-1, 1, d_output[:, :few].numel()).view_as(
+            d_output[:, :few]
+        )
+        dx, *others = torch.autograd.grad(output, [given, *weights], d_output)
+        return output[:, :few], dx[:, :few], *others
+
+    for few in (1, 3, 7):
+        expected = run(40, few)
+        same(run(few, few), expected, 0)
         with torch.no_grad():
-            same(module(x), expected, 0)
-            module.weight_hh.data.mul_(2) if kind in CELLS else module.weight_hh_l1.data.mul_(2)
-            same(module(x), theirs(module)(x), 1e-5)
+            given = x[0, :few] if kind in CELLS else x[:, :few]
+            found = module(given)
+            found = found[0] if isinstance(found, tuple) else found
+            same(found.view_as(expected[0]), expected[0], 0)
+            weights[1].data.mul_(1.5)
+            same(module(given), theirs(module)(given), 1e-5)
+
+
+def test_one_step_goes_back_with_the_weights_of_its_own_call():
+    layer, x = LSTM(16, 16), torch.randn(1, 2, 16, requires_grad=True)
+    y, _ = layer(x)
+    layer(torch.randn(1, 2, 16))
+    layer(torch.randn(5, 2, 16))
+    expected, _ = theirs(layer)(x)
+    (found,), (gradient,) = (torch.autograd.grad(out.sum(), x) for out in (y, expected))
+    same(found, gradient, 1e-6)
+    y, _ = layer(x)
+    with torch.no_grad():
+        layer.weight_ih_l0.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
+@EXCHANGES
+def test_weights_of_one_step_that_are_not_read_are_refused(exchange):
+    layer = RNN(3, 4)
+    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 4, 1, True, False, 0, "float32")
+    own = list(layer.parameters())
+    x, h = torch.randn(1, 2, 3), torch.zeros(1, 2, 4)
+    outputs, record = stack.forward(own, x, h, None, None, False, False, True, 1)
+    for weights in (
+        own[:3],
+        [own[0].t(), *own[1:]],
+        [own[0].reshape(3, 4), *own[1:]],
+        [own[0].double(), *own[1:]],
+        [own[0].t().contiguous().t(), *own[1:]],
+    ):
+        assert record.backward(x, weights, outputs[0], None, None, [True] * 7, 1) is None
+    assert not record.is_used()
+    assert record.backward(x, own, outputs[0], None, None, [True] * 7, 1) is not None
+    assert record.is_used()
 
 
 def test_weights_written_before_backward_are_torchs_error():
@@ -322,16 +384,6 @@ def test_packed_weights_go_with_the_weights():
     assert len(_autograd._stacks) == before
 
 
-def by_capsules():
-    """The way into Rust of a torch that has no functions for C."""
-    kinds = [torch.Tensor, torch.nn.Parameter]
-    ways = torch.Tensor.is_neg, torch._C._to_dlpack, torch._C._from_dlpack
-    return _autograd._core.Exchange(None, kinds, *ways)
-
-
-EXCHANGES = pytest.mark.parametrize("exchange", [_autograd._exchange, by_capsules()])
-
-
 @EXCHANGES
 def test_what_is_not_read_is_refused(exchange):
     layer = LSTM(3, 4)
@@ -364,16 +416,16 @@ def test_what_is_not_read_is_refused(exchange):
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 2])),
         forward(x=torch.randn(4, 3), counts=torch.tensor([3, 1])),
         forward(x=torch.randn(3, 3), counts=torch.tensor([2, 0, 1])),
-        record.backward(x, x[0], None, None, [True] * 7, 1),
-        record.backward(x[0], outputs[0], None, None, [True] * 7, 1),
-        record.backward(x.double(), outputs[0], None, None, [True] * 7, 1),
-        record.backward(x, None, h.double(), None, [True] * 7, 1),
-        record.backward(x, torch._neg_view(outputs[0]), None, None, [True] * 7, 1),
+        record.backward(x, own, x[0], None, None, [True] * 7, 1),
+        record.backward(x[0], own, outputs[0], None, None, [True] * 7, 1),
+        record.backward(x.double(), own, outputs[0], None, None, [True] * 7, 1),
+        record.backward(x, own, None, h.double(), None, [True] * 7, 1),
+        record.backward(x, own, torch._neg_view(outputs[0]), None, None, [True] * 7, 1),
     ]
     assert refused == [None] * len(refused)
     assert not record.is_used()
-    assert record.backward(x, outputs[0], None, None, [True] * 7, 1) is not None
-    assert record.backward(x, outputs[0], None, None, [True] * 7, 1) is None
+    assert record.backward(x, own, outputs[0], None, None, [True] * 7, 1) is not None
+    assert record.backward(x, own, outputs[0], None, None, [True] * 7, 1) is None
 
 
 @EXCHANGES
@@ -384,7 +436,7 @@ def test_tensors_go_in_and_out_without_a_copy(exchange):
     held = [x, h, *layer.parameters()]
     before = [sys.getrefcount(tensor) for tensor in held]
     (output, end), record = stack.forward(held[2:], x, h, None, None, False, False, True, 1)
-    gradients = record.backward(x, torch.ones_like(output), None, None, [True] * 7, 1)
+    gradients = record.backward(x, held[2:], torch.ones_like(output), None, None, [True] * 7, 1)
     assert [sys.getrefcount(tensor) for tensor in held] == before
     # They are tensors like any other, and the last to go takes the memory with it.
     del record

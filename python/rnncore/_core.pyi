@@ -143,6 +143,7 @@ class Record:
     def backward(
         self,
         x: _Tensor,
+        weights: Sequence[_Tensor],
         d_output: _Tensor | None,
         d_h: _Tensor | None,
         d_c: _Tensor | None,

@@ -3,9 +3,53 @@
 use std::ops::Range;
 
 use super::{SCRATCH, Scratch, fits, prefetch_run, runs, with_tile};
+use crate::cell::MAX_SLOTS;
 use crate::simd::{Op, Real, Vector};
 
-/// out\[row\]\[column\] = sum over panels and k of a\[panel\]\[row\]\[k\] * w\[column panel\]\[panel\]\[k\].
+/// The weights of a product, from a column panel on: packed, or a matrix's rows where they are.
+#[derive(Clone, Copy)]
+pub(crate) struct Factor<E> {
+    /// The first line of each gate, which is a register wide in each column panel.
+    pub gates: [*const E; MAX_SLOTS],
+    /// How many gates there are.
+    pub count: usize,
+    /// Lines of a gate, in all, and those that a panel's numbers are multiplied with; fewer in the
+    /// last one if no more are left.
+    pub lines: usize,
+    pub depth: usize,
+    /// Numbers from a line to the next.
+    pub line: usize,
+    /// Numbers from a column panel to the next.
+    pub column: usize,
+}
+
+impl<E> Factor<E> {
+    /// Packed ones, all gates of a panel as one: `panels` times `depth` lines of each column panel.
+    pub fn packed(at: *const E, (panels, depth): (usize, usize), lanes: usize) -> Self {
+        let mut gates = [std::ptr::null(); MAX_SLOTS];
+        gates[0] = at;
+        let lines = panels * depth;
+        Factor {
+            gates,
+            count: 1,
+            lines,
+            depth,
+            line: lanes,
+            column: lines * lanes,
+        }
+    }
+
+    /// The same from another column panel on.
+    fn from(mut self, column: usize) -> Self {
+        for gate in &mut self.gates {
+            *gate = gate.wrapping_add(column * self.column);
+        }
+        self
+    }
+}
+
+/// out\[row\]\[column\] = sum over panels, gates and k of
+/// a\[panel\]\[row\]\[gate\]\[k\] * w\[gate\]\[panel and k\]\[column\].
 #[derive(Clone, Copy)]
 pub(crate) struct Product<E> {
     /// The first row's numbers in the first panel.
@@ -16,10 +60,8 @@ pub(crate) struct Product<E> {
     pub a_panel: usize,
     /// Panels summed over.
     pub panels: usize,
-    /// Numbers read of a row in a panel.
-    pub depth: usize,
-    /// Packed weights of the first column panel.
-    pub weights: *const E,
+    /// What they are multiplied with. A row's numbers in a panel are those of one gate after another.
+    pub weights: Factor<E>,
     /// The first row of the result; column panels lie side by side.
     pub out: *mut E,
     /// Numbers from a row of the result to the next.
@@ -36,27 +78,39 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Elemen
         let of = self.0;
         // SAFETY: `Product::tile`'s caller vouches for rows, panels, weights and the result.
         unsafe {
-            let stride = of.panels * of.depth * V::LANES;
+            let Factor {
+                gates,
+                count,
+                lines,
+                depth,
+                line,
+                column,
+            } = of.weights;
             let mut sums = [[V::splat(V::Element::default()); PANELS]; ROWS];
-            let mut weights = of.weights;
             for panel in 0..of.panels {
                 let a = of.a.add(panel * of.a_panel);
                 let next = a.wrapping_add(of.a_panel);
                 for r in 0..ROWS {
-                    prefetch_run(next.wrapping_add(r * of.a_row), of.depth);
+                    prefetch_run(next.wrapping_add(r * of.a_row), count * depth);
                 }
-                for k in 0..of.depth {
-                    let mut w = [V::splat(V::Element::default()); PANELS];
-                    for (p, w) in w.iter_mut().enumerate() {
-                        *w = V::load(weights.add(p * stride));
-                    }
-                    for (r, sums) in sums.iter_mut().enumerate() {
-                        let a = V::splat(*a.add(r * of.a_row + k));
-                        for (p, sum) in sums.iter_mut().enumerate() {
-                            *sum = sum.add_product(a, w[p]);
+                let first = panel * depth;
+                let left = (lines - first).min(depth);
+                for (gate, &weights) in gates.iter().enumerate().take(count) {
+                    let a = a.add(gate * depth);
+                    let mut weights = weights.add(first * line);
+                    for k in 0..left {
+                        let mut w = [V::splat(V::Element::default()); PANELS];
+                        for (p, w) in w.iter_mut().enumerate() {
+                            *w = V::load(weights.add(p * column));
                         }
+                        for (r, sums) in sums.iter_mut().enumerate() {
+                            let a = V::splat(*a.add(r * of.a_row + k));
+                            for (p, sum) in sums.iter_mut().enumerate() {
+                                *sum = sum.add_product(a, w[p]);
+                            }
+                        }
+                        weights = weights.wrapping_add(line);
                     }
-                    weights = weights.add(V::LANES);
                 }
             }
             for (r, sums) in sums.iter().enumerate() {
@@ -138,14 +192,13 @@ impl<E: Real> Product<E> {
         width: usize,
     ) {
         let (most, wide) = super::tile_shape(rows.len(), (1, 1), V::REGISTERS);
-        let stride = self.panels * self.depth * V::LANES;
         for (column, panels) in runs(columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {
                 // SAFETY: the rows and column panels lie within what the caller vouches for.
                 unsafe {
                     let tile = Product {
                         a: self.a.add(row * self.a_row),
-                        weights: self.weights.add(column * stride),
+                        weights: self.weights.from(column),
                         out: self.out.add(row * self.out_row + column * V::LANES),
                         ..self
                     };

@@ -2,7 +2,7 @@
 
 use super::pack::{Columns, GateRows, pack_backward, pack_forward};
 use super::preactivation::{Joint, Operand, Preactivation, Slots, Staggered};
-use super::product::{Product, whole_tiles};
+use super::product::{Factor, Product, whole_tiles};
 use super::weight::{Block, ColumnPanel, Piece, Totals};
 use super::*;
 use crate::simd::{Real, Vector, on_every_isa};
@@ -310,14 +310,13 @@ impl<E: Real> Case<E> {
                 a_row,
                 a_panel,
                 panels,
-                depth,
-                weights: std::ptr::null(),
+                weights: Factor::packed(std::ptr::null(), (panels, depth), V::LANES),
                 out: std::ptr::null_mut(),
                 out_row,
                 add,
             },
         };
-        (case.of.a, case.of.weights) = (case.a.as_ptr(), case.weights.as_ptr());
+        (case.of.a, case.of.weights.gates[0]) = (case.a.as_ptr(), case.weights.as_ptr());
         case
     }
 
@@ -331,14 +330,14 @@ impl<E: Real> Case<E> {
             }
             let mut sum = if of.add { before.to_f64() } else { 0.0 };
             for panel in 0..of.panels {
-                for k in 0..of.depth {
+                for k in 0..of.weights.depth {
                     let a = self.a[row * of.a_row + panel * of.a_panel + k];
-                    let line = (column / V::LANES * of.panels + panel) * of.depth + k;
+                    let line = (column / V::LANES * of.panels + panel) * of.weights.depth + k;
                     let w = self.weights[line * V::LANES + column % V::LANES];
                     sum += a.to_f64() * w.to_f64();
                 }
             }
-            assert_close(found, sum, of.panels * of.depth);
+            assert_close(found, sum, of.weights.lines);
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::pack::Columns;
-use super::{fits, most_rows, runs};
+use super::{SCRATCH, Scratch, fits, most_rows, runs};
 use crate::simd::{Op, Real, Vector, prefetch};
 
 /// Rows, about, that are summed before the result is touched: both operands of a block stay in cache.
@@ -93,13 +93,10 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
         // SAFETY: `Block::run`'s caller vouches for pieces, panels and the result.
         unsafe {
             // So that it is there when the sums are.
+            let columns: [usize; PANELS] = std::array::from_fn(|p| panels[p].column);
             for u in 0..UNITS {
-                for panel in panels {
-                    prefetch(
-                        of.out
-                            .wrapping_add(u * of.width + panel.column)
-                            .cast_const(),
-                    );
+                for column in columns {
+                    prefetch(of.out.wrapping_add(u * of.width + column).cast_const());
                 }
             }
             let positions: [usize; PANELS] = std::array::from_fn(|p| panels[p].position);
@@ -124,26 +121,34 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                     x = x.add(piece.x_row);
                 }
             }
-            for (u, sums) in sums.iter().enumerate() {
-                for (p, sum) in sums.iter().enumerate() {
-                    let panel = panels[p];
-                    let to = of.out.add(u * of.width + panel.column);
-                    if panel.count == V::LANES {
+            if panels.iter().all(|panel| panel.count == V::LANES) {
+                for (u, sums) in sums.iter().enumerate() {
+                    for (p, sum) in sums.iter().enumerate() {
+                        let to = of.out.add(u * of.width + columns[p]);
                         let sum = if of.add { V::load(to).add(*sum) } else { *sum };
                         sum.store(to);
-                    } else {
-                        // The matrix's next row begins inside this vector.
-                        let mut lanes = [V::Element::default(); 16];
-                        sum.store(lanes.as_mut_ptr());
-                        for (lane, &sum) in lanes.iter().enumerate().take(panel.count) {
-                            let before = if of.add {
-                                *to.add(lane)
-                            } else {
-                                V::Element::ZERO
-                            };
-                            *to.add(lane) = before + sum;
-                        }
                     }
+                }
+                return;
+            }
+            // A row of the matrix ends inside a vector.
+            let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
+            for (u, sums) in sums.iter().enumerate() {
+                for (p, sum) in sums.iter().enumerate() {
+                    sum.store(scratch.0.as_mut_ptr().add((u * PANELS + p) * V::LANES));
+                }
+            }
+            for (i, sums) in scratch
+                .0
+                .chunks_exact(V::LANES)
+                .enumerate()
+                .take(UNITS * PANELS)
+            {
+                let (u, panel) = (i / PANELS, panels[i % PANELS]);
+                let to = of.out.add(u * of.width + panel.column);
+                for (lane, &sum) in sums.iter().enumerate().take(panel.count) {
+                    let to = to.add(lane);
+                    *to = if of.add { *to + sum } else { sum };
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Geometry;
-use super::panels::{Lent, Packed, Panels, packers};
+use super::panels::{Lent, Packed, Panels, Turned, packers};
 use crate::buffer::{Arena, Buffer};
 use crate::cell::Feed;
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
@@ -92,14 +92,14 @@ pub(crate) struct ForwardPack<'a, E> {
     pub projection: Buffer<E>,
 }
 
-/// Weights packed for backward.
-pub(crate) struct BackwardPack<E> {
+/// Weights for backward.
+pub(crate) struct BackwardPack<'a, E> {
     /// Towards the input.
-    pub input: Buffer<E>,
+    pub input: Turned<'a, E>,
     /// Towards the step before.
-    pub state: Buffer<E>,
+    pub state: Turned<'a, E>,
     /// From the hidden state to the cell's output; empty without projection.
-    pub projection: Buffer<E>,
+    pub projection: Turned<'a, E>,
 }
 
 impl Geometry {
@@ -215,24 +215,61 @@ impl Geometry {
     }
 
     /// Packs for backward.
-    pub fn pack_backward<E: Real>(&self, w: Weights<E>, arena: &Arc<Arena>) -> BackwardPack<E> {
-        let pack = |from, matrix| {
-            let of = self.shape(matrix);
-            let rows = of.gates(from);
-            let size = of.panels(self.lanes) * rows.len() * self.lanes * self.lanes;
-            let mut out = arena.take(size * (of.columns.stride() / self.lanes));
-            let workers = packers(out.len());
-            let panels = out.chunks_exact_mut(size.max(1)).enumerate().collect();
-            parallel::for_each(workers, panels, |(panel, out): (usize, &mut [E])| {
-                pack_backward(&rows, panel, of.units, self.lanes, out);
-            });
-            out
-        };
+    pub fn pack_backward<E: Real>(
+        &self,
+        w: Weights<E>,
+        arena: &Arc<Arena>,
+    ) -> BackwardPack<'static, E> {
+        let pack = |from, matrix| self.pack_turned(from, matrix, arena);
         BackwardPack {
             input: pack(w.input, Matrix::Input),
             state: pack(w.state, Matrix::State),
             projection: pack(w.projection, Matrix::Projection),
         }
+    }
+
+    /// The same for weights that a single step of a few rows reads where they are. Those whose columns
+    /// fill no registers are packed.
+    pub fn lend_backward<'a, E: Real>(
+        &self,
+        w: Weights<'a, E>,
+        with_input: bool,
+        arena: &Arc<Arena>,
+    ) -> BackwardPack<'a, E> {
+        let lend = |from, matrix| {
+            let of = self.shape(matrix);
+            if of.columns.stride() > of.columns.real() {
+                return self.pack_turned(from, matrix, arena);
+            }
+            Turned::Lent(Lent(of.gates(from)))
+        };
+        BackwardPack {
+            input: match with_input {
+                true => lend(w.input, Matrix::Input),
+                false => Turned::Lent(Lent(Vec::new())),
+            },
+            state: lend(w.state, Matrix::State),
+            projection: lend(w.projection, Matrix::Projection),
+        }
+    }
+
+    fn pack_turned<E: Real>(
+        &self,
+        from: &[E],
+        matrix: Matrix,
+        arena: &Arc<Arena>,
+    ) -> Turned<'static, E> {
+        let of = self.shape(matrix);
+        let rows = of.gates(from);
+        let (panels, depth) = (of.panels(self.lanes), rows.len() * self.lanes);
+        let size = panels * depth * self.lanes;
+        let mut out = arena.take(size * (of.columns.stride() / self.lanes));
+        let workers = packers(out.len());
+        let columns = out.chunks_exact_mut(size.max(1)).enumerate().collect();
+        parallel::for_each(workers, columns, |(panel, out): (usize, &mut [E])| {
+            pack_backward(&rows, panel, of.units, self.lanes, out);
+        });
+        Turned::Packed(out, (panels, depth))
     }
 }
 
@@ -387,6 +424,9 @@ mod tests {
         assert_eq!(*forward.projection, by_unit);
         let backward = g.pack_backward(weights, &Arc::default());
         let by_column = [1.0, 2.0, 4.0, 5.0, 3.0, 0.0, 6.0, 0.0];
-        assert_eq!(*backward.projection, by_column);
+        let Turned::Packed(projection, _) = backward.projection else {
+            panic!("packed");
+        };
+        assert_eq!(*projection, by_column);
     }
 }

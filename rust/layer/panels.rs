@@ -1,4 +1,4 @@
-//! A direction's weights for forward: packed by panels, or as their owner has them.
+//! A direction's weights for the passes: packed by panels, or as their owner has them.
 
 use super::Geometry;
 use crate::buffer::Buffer;
@@ -7,6 +7,7 @@ use crate::kernel::Grid;
 use crate::kernel::direct::Direct;
 use crate::kernel::pack::{Columns, GateRows};
 use crate::kernel::preactivation::Operand;
+use crate::kernel::product::Factor;
 use crate::parallel;
 use crate::simd::{Real, Vector};
 
@@ -105,6 +106,44 @@ impl<E: Real> Lent<'_, E> {
             // SAFETY: a gate has H rows of `real()` columns, so as many of the panel's from `first`
             // on; the caller vouches for the rest.
             unsafe { V::invoke(products) }
+        }
+    }
+}
+
+/// A matrix that gradients are multiplied with.
+pub(crate) enum Turned<'a, E> {
+    /// Column panel after column panel, each of so many panels of so many lines.
+    Packed(Buffer<E>, (usize, usize)),
+    /// Gates whose columns fill registers, where somebody has them.
+    Lent(Lent<'a, E>),
+}
+
+impl<E: Real> Turned<'_, E> {
+    /// What is multiplied with, from a column panel of `lanes` columns on.
+    pub fn factor(&self, column: usize, lanes: usize) -> Factor<E> {
+        match self {
+            Turned::Packed(numbers, (panels, depth)) => {
+                let at = numbers[column * panels * depth * lanes..].as_ptr();
+                Factor::packed(at, (*panels, *depth), lanes)
+            }
+            Turned::Lent(Lent(rows)) => {
+                let mut gates = [std::ptr::null(); MAX_SLOTS];
+                for (at, gate) in gates.iter_mut().zip(rows) {
+                    *at = gate.rows[column * lanes..].as_ptr();
+                }
+                let (width, lines) = rows.first().map_or((0, 0), |gate| {
+                    let width = gate.columns.real();
+                    (width, gate.rows.len() / width)
+                });
+                Factor {
+                    gates,
+                    count: rows.len(),
+                    lines,
+                    depth: lanes,
+                    line: width,
+                    column: lanes,
+                }
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use crate::buffer::{Arena, Buffer};
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
 use crate::kernel::preactivation::{Joint, Operand, Preactivation};
-use crate::kernel::product::{Product, whole_tiles};
+use crate::kernel::product::{Factor, Product, whole_tiles};
 use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, Totals};
 use crate::kernel::{Grid, runs, tile_shape};
 use crate::parallel;
@@ -184,13 +184,14 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
         for first in (0..shape.panels()).step_by(each) {
             // SAFETY: as in `forward`; the packed part of these panels begins there.
             unsafe {
+                let panels = each.min(shape.panels() - first);
+                let weights = pack.0[first * V::LANES * stride..].as_ptr();
                 Product {
                     a: dy.add(first * V::LANES),
                     a_row: shape.stride,
                     a_panel: V::LANES,
-                    panels: each.min(shape.panels() - first),
-                    depth: V::LANES,
-                    weights: pack.0[first * V::LANES * stride..].as_ptr(),
+                    panels,
+                    weights: Factor::packed(weights, (panels, V::LANES), V::LANES),
                     out: dx,
                     out_row: stride,
                     add: first > 0,

@@ -10,7 +10,7 @@ use crate::params::reserve;
 use crate::pass::{States, View};
 use crate::pool::Pool;
 use crate::sequence::Element;
-use crate::stack::Want;
+use crate::stack::{Parameters, Want};
 use crate::steps::Steps;
 use crate::train::Stopped;
 
@@ -148,7 +148,7 @@ impl<E: Element> Network<E> {
                 weights: true,
                 ..Want::default()
             };
-            let weights = &self.weights[self.places.rnn.clone()];
+            let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
             let kept = incoming.copied(arena);
             let Run { pass, x, .. } = run;
             let feed = x.feed(self.stack.input_columns().stride());

@@ -392,7 +392,7 @@ impl<E: Element> Network<E> {
             add: !is_first,
             from_layer: 0,
         };
-        let weights = &self.weights[self.places.rnn.clone()];
+        let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
         let rnn = &mut gradients.total[self.places.rnn.clone()];
         let feed = x.feed(self.stack.input_columns().stride());
         let stride = self.stack.output_columns().stride();

@@ -5,8 +5,8 @@
 //! never made anew. A record holds the weights that it was made with, so that other weights may be
 //! used before it goes back.
 //!
-//! A call of one step reads each weight once, which is what comparing them costs. Where nothing is
-//! kept for backward, it computes with the caller's own.
+//! A call of one step of a few rows reads each weight once, which is what comparing them costs. So it
+//! computes with the caller's own, forward and back: its record holds none, and is given them again.
 
 use std::sync::{Arc, Mutex};
 
@@ -94,7 +94,6 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
         how: How,
         (config, layout): (&Config, &Layout),
     ) -> Option<Self> {
-        let entries = layout.entries();
         let x = tensors.x.view::<E>()?;
         let packed = tensors.counts.is_some();
         let form = Form::of(x.ndim(), packed, how.batch_first, how.is_single)?;
@@ -122,11 +121,7 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
             && h0.shape() == hidden
             && c0.is_some() == config.cell.signature().has_memory()
             && c0.is_none_or(|c0| c0.shape() == memory)
-            && weights.len() == entries.len()
-            && entries
-                .iter()
-                .zip(&weights)
-                .all(|(entry, weight)| weight.shape() == entry.shape);
+            && are_shaped(&weights, layout);
         fits.then_some(Given {
             form,
             batch,
@@ -173,7 +168,9 @@ fn forward<'py, E: Element + Scalar>(
     let (model, tape, output, hidden, memory) = py.detach(|| {
         as_torch(n_threads, || {
             let lent: Option<Vec<_>> = match given.steps() {
-                Some(1) if !keep => given.weights.iter().map(|w| w.as_slice()).collect(),
+                Some(steps) if Parameters::<E>::worth_lending(steps, given.batch) => {
+                    slices(&given.weights)
+                }
                 _ => None,
             };
             let model = match lent {
@@ -222,6 +219,17 @@ fn forward<'py, E: Element + Scalar>(
     Ok(Some((outputs, form, keep.then_some((model, tape)))))
 }
 
+/// Whether weights are all there, each of its shape.
+fn are_shaped<E>(weights: &[ArrayViewD<E>], layout: &Layout) -> bool {
+    let shapes = layout.entries().iter().map(|entry| &entry.shape[..]);
+    shapes.eq(weights.iter().map(|weight| weight.shape()))
+}
+
+/// The weights where they are, if each has its numbers side by side.
+fn slices<'a, E>(weights: &'a [ArrayViewD<'_, E>]) -> Option<Vec<&'a [E]>> {
+    weights.iter().map(|weight| weight.as_slice()).collect()
+}
+
 /// The input, and gradients of the output and the final states, as far as there are any; None if one
 /// of them is not of the stack's type and form.
 type Last<'a, E> = (
@@ -252,7 +260,7 @@ fn backward<'py, E: Element + Scalar>(
     py: Python<'py>,
     record: &Left<E>,
     (exchange, form): (&Exchange, Form),
-    (x, given): (&Held<'py>, &[Option<Held<'py>>; 3]),
+    (x, weights, given): (&Held<'py>, &[Bound<'py, PyAny>], &[Option<Held<'py>>; 3]),
     (needs, n_threads): (&[bool], usize),
 ) -> PyResult<Option<Bound<'py, PyList>>> {
     let Some((x, dy, dh, dc)) = gradients::<E>(form, x, given) else {
@@ -261,12 +269,33 @@ fn backward<'py, E: Element + Scalar>(
     let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
         return Err(Error::value("needs", "one for each tensor", needs.len()).into());
     };
+    let lender = match &*lock(record) {
+        Some((model, tape)) => tape.is_lent().then(|| Arc::clone(model)),
+        None => return Ok(None),
+    };
+    let held = match &lender {
+        Some(_) => weights.iter().map(|weight| exchange.hold(weight)).collect(),
+        None => Some(Vec::new()),
+    };
+    let Some(held) = held else { return Ok(None) };
+    let views: Option<Vec<ArrayViewD<E>>> = held.iter().map(Held::view).collect();
+    let views = views.filter(|views| match &lender {
+        Some(model) => are_shaped(views, model.layout()),
+        None => true,
+    });
+    let Some(lent) = views.as_deref().and_then(slices) else {
+        return Ok(None);
+    };
     let kept = lock(record).take();
     let Some((model, mut tape)) = kept else {
         // Another thread took it back meanwhile, as the graph is retained.
         return Ok(None);
     };
     let config = model.config();
+    let weights = match lender {
+        Some(_) => Parameters::Lent(&lent),
+        None => model.own(),
+    };
     let first = need_weights.iter().position(|&need| need);
     let states = need_h0 || need_c0;
     let from_layer = match first {
@@ -289,7 +318,8 @@ fn backward<'py, E: Element + Scalar>(
     let states = config.states_shapes(batch);
     let (dx, dh0, dc0, weights) = py.detach(|| {
         as_torch(n_threads, || {
-            let mut found = model.backward_for(&mut tape, (Some(x), dy), (dh, dc), want)?;
+            let mut found =
+                model.backward_for(weights, &mut tape, (Some(x), dy), (dh, dc), want)?;
             let dx = model.take_dx(&mut found)?;
             let room = |shape: [usize; 3]| model.room(shape.iter().product());
             let mut dh0 = want.states.then(|| room(states[0]));
@@ -453,13 +483,15 @@ impl PyRecord {
     }
 
     /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether if
-    /// what is given is not of the outputs' type and form, or the record is used. `x` is forward's.
-    #[pyo3(signature = (x, d_output, d_h, d_c, needs, n_threads))]
+    /// what is given is not of the outputs' type and form, or the record is used. `x` and the weights
+    /// are forward's.
+    #[pyo3(signature = (x, weights, d_output, d_h, d_c, needs, n_threads))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn backward<'py>(
         &self,
         py: Python<'py>,
         x: &Bound<'py, PyAny>,
+        weights: Vec<Bound<'py, PyAny>>,
         d_output: Option<&Bound<'py, PyAny>>,
         d_h: Option<&Bound<'py, PyAny>>,
         d_c: Option<&Bound<'py, PyAny>>,
@@ -476,7 +508,7 @@ impl PyRecord {
             return Ok(None);
         };
         let (to, gradients) = ((exchange, self.form), [dy, dh, dc]);
-        let given = (&x, &gradients);
+        let given = (&x, &weights[..], &gradients);
         let how = (&needs[..], n_threads);
         dispatch!(self.inner, record => backward(py, record, to, given, how))
     }

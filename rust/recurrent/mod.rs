@@ -206,8 +206,7 @@ impl<E: Element> Recurrent<E> {
         Parameters::Own(&self.weights)
     }
 
-    /// The same for a caller whose arrays of rows have these axes, with weights that may be others:
-    /// those have no backward.
+    /// The same for a caller whose arrays of rows have these axes, with weights that may be others.
     pub(crate) fn forward_for(
         &self,
         weights: Parameters<E>,
@@ -217,6 +216,7 @@ impl<E: Element> Recurrent<E> {
         dropout_seed: Option<u64>,
     ) -> Result<Tape<E>> {
         let (steps, total) = self.steps(&inputs)?;
+        let is_lent = matches!(weights, Parameters::Lent(_));
         let batch = steps.batch();
         let has_memory = self.config().cell.signature().has_memory();
         let [hidden, memory] = self.config().states_shapes(batch);
@@ -266,6 +266,7 @@ impl<E: Element> Recurrent<E> {
             total,
             axes,
             kept: is_kept,
+            is_lent,
             owner: self.id.clone(),
             version: self.version,
         })
@@ -292,13 +293,14 @@ impl<E: Element> Recurrent<E> {
             weights: true,
             ..Want::default()
         };
-        self.backward_for(tape, (None, dy), (dh, dc), want)
+        self.backward_for(self.own(), tape, (None, dy), (dh, dc), want)
     }
 
     /// The same for some of the gradients: others are left out, those of weights empty. A tape that
-    /// did not keep the input is given it again.
+    /// did not keep the input, or was made with lent weights, is given them again.
     pub(crate) fn backward_for(
         &self,
+        weights: Parameters<E>,
         tape: &mut Tape<E>,
         (x, dy): (Option<Rows<E>>, Option<Rows<E>>),
         (dh, dc): (Option<ArrayView3<E>>, Option<ArrayView3<E>>),
@@ -310,6 +312,9 @@ impl<E: Element> Recurrent<E> {
         }
         if tape.version != self.version {
             return Err(foreign("one recorded before the weights changed"));
+        }
+        if tape.is_lent != matches!(weights, Parameters::Lent(_)) {
+            return Err(foreign("one of other weights"));
         }
         let steps = &tape.steps;
         let (columns, outputs) = (self.stack.input_columns(), self.stack.output_columns());
@@ -338,10 +343,10 @@ impl<E: Element> Recurrent<E> {
         let dy = dy.map(|dy| Lent::new(dy, steps, outputs, true, arena));
         let last = self.gather_both((dh, dc), steps);
         let wanted = if want.weights { self.weights.len() } else { 0 };
-        let mut weights = arena.take(wanted);
+        let mut found = arena.take(wanted);
         if want.from_layer > 0 {
             // Those of the layers beneath are not written.
-            weights.fill(E::ZERO);
+            found.fill(E::ZERO);
         }
         let there = tape.axes.strides(steps, tape.total, columns.real());
         let (dx_strides, dx_columns) = match there {
@@ -355,7 +360,7 @@ impl<E: Element> Recurrent<E> {
         let fed = (Feed::Rows(x.view()), dy.as_ref().map(Lent::view));
         let inputs = self
             .stack
-            .backward(&self.weights, pass, fed, last, want, &mut weights);
+            .backward(weights, pass, fed, last, want, &mut found);
         Ok(Gradients {
             inputs,
             dx_strides,
@@ -363,7 +368,7 @@ impl<E: Element> Recurrent<E> {
             steps: steps.clone(),
             total: tape.total,
             axes: tape.axes,
-            weights,
+            weights: found,
         })
     }
 

@@ -47,6 +47,8 @@ pub struct Tape<E> {
     /// Those of the caller's arrays.
     pub(super) axes: Axes,
     pub(super) kept: bool,
+    /// Whether it was made with weights that somebody lent.
+    pub(super) is_lent: bool,
     pub(super) owner: Identity,
     pub(super) version: u64,
 }
@@ -78,6 +80,11 @@ impl<E> Tape<E> {
     /// Steps of all sequences together, R.
     pub fn rows(&self) -> usize {
         self.steps.rows()
+    }
+    /// Whether it was made with weights that somebody lent.
+    #[cfg(feature = "python")]
+    pub(crate) fn is_lent(&self) -> bool {
+        self.is_lent
     }
     /// Steps of the array that came in, T.
     pub fn total(&self) -> usize {

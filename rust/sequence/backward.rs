@@ -285,7 +285,6 @@ unsafe fn to_state<V: Vector, S: Slots>(
     descent: &Descent<V::Element>,
     (step, panel, row): (usize, usize, usize),
 ) -> Product<V::Element> {
-    let depth = S::STATE.1 * V::LANES;
     // SAFETY: the slots have this step and row.
     let slots = unsafe { descent.slots_at(g, sweep.steps, (step, 0, row)) };
     Product {
@@ -293,8 +292,7 @@ unsafe fn to_state<V: Vector, S: Slots>(
         a_row: slots.row,
         a_panel: slots.panel,
         panels: g.panels(),
-        depth,
-        weights: pack.state[panel * g.panels() * depth * V::LANES..].as_ptr(),
+        weights: pack.state.factor(panel, V::LANES),
         out: ptr::null_mut(),
         out_row: 0,
         add: false,
@@ -319,8 +317,7 @@ unsafe fn to_projected<V: Vector>(
         a_row: width,
         a_panel: V::LANES,
         panels: width / V::LANES,
-        depth: V::LANES,
-        weights: pack.projection[panel * width * V::LANES..].as_ptr(),
+        weights: pack.projection.factor(panel, V::LANES),
         out: ptr::null_mut(),
         out_row: 0,
         add: false,
@@ -365,9 +362,7 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
     dx: &InputGradient<V::Element>,
 ) {
     let steps = sweep.steps;
-    let (first, slots) = S::INPUT;
     let panels = dx.width.div_ceil(V::LANES);
-    let depth = slots * V::LANES;
     for (column, wide) in runs(0..panels, 2) {
         let mut step = range.start;
         while step < range.end {
@@ -388,15 +383,11 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
             unsafe {
                 let slots = descent.slots_at(g, steps, (step, 0, 0));
                 Product {
-                    a: slots.at.cast_const().add(first * V::LANES),
+                    a: slots.at.cast_const().add(S::INPUT.0 * V::LANES),
                     a_row,
                     a_panel: slots.panel,
                     panels: g.panels(),
-                    depth,
-                    weights: pack
-                        .input
-                        .as_ptr()
-                        .add(column * g.panels() * depth * V::LANES),
+                    weights: pack.input.factor(column, V::LANES),
                     out: dx.at.add(dx.strides.at(steps, step, 0) + column * V::LANES),
                     out_row,
                     add: dx.add,

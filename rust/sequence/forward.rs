@@ -8,7 +8,7 @@ use super::Sweep;
 use super::slice::{Slice, WORTHWHILE};
 use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
-use crate::kernel::product::{Product, whole_tiles};
+use crate::kernel::product::{Factor, Product, whole_tiles};
 use crate::kernel::{Grid, SCRATCH, Scratch, prefetch_run, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry, Panels};
 use crate::simd::{Real, Vector};
@@ -336,8 +336,11 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                 a_row: m.row,
                 a_panel: m.panel,
                 panels: g.panels(),
-                depth: V::LANES,
-                weights: self.pack.projection.as_ptr(),
+                weights: Factor::packed(
+                    self.pack.projection.as_ptr(),
+                    (g.panels(), V::LANES),
+                    V::LANES,
+                ),
                 out: sweep.y.add(sweep.y_strides.at(sweep.steps, step, 0)),
                 out_row: sweep.y_strides.row,
                 add: false,

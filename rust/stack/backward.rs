@@ -4,7 +4,7 @@ use std::iter::zip;
 use std::ops::Range;
 use std::ptr;
 
-use super::{Direction, Stack, cut, members};
+use super::{Direction, Parameters, Stack, cut, members};
 use crate::buffer::Buffer;
 use crate::cell::Carry;
 use crate::layer::{Descent, Geometry, InputGradient, Rounds, WeightGradients, WeightUnit};
@@ -61,14 +61,14 @@ impl<E: Element> Stack<E> {
     /// If a buffer's size is not that, or the pass was not kept.
     pub(crate) fn backward(
         &self,
-        weights: &[E],
+        weights: Parameters<E>,
         pass: Pass<E>,
         (x, dy): (Feed<E>, Option<View<E>>),
         last: States<E>,
         want: Want,
         gradients: &mut [E],
     ) -> InputGradients<E> {
-        assert_eq!(weights.len(), self.layout.size());
+        assert!(weights.fit(&self.layout));
         assert!(!want.weights || gradients.len() == self.layout.size());
         let Pass {
             steps,
@@ -128,17 +128,17 @@ impl<E: Element> Stack<E> {
             }
             let sweeps = pass.sweeps(&steps, feed);
             let workers = self.workers(rows, &directions[0].geometry);
+            let with_input = layer > want.from_layer || want.input;
             let packs: Vec<_> = directions
                 .iter()
-                .map(|direction| direction.backward_pack(weights, &self.arena))
+                .map(|direction| direction.backward_pack(weights, with_input, &self.arena))
                 .collect();
             let columns = directions[0].geometry.input;
             let (strides, width) = match want.input_strides.filter(|_| layer == 0) {
                 Some(strides) => (strides, columns.real()),
                 None => (Strides::packed(columns.stride()), columns.stride()),
             };
-            let mut dx =
-                (layer > want.from_layer || want.input).then(|| self.arena.take(rows * width));
+            let mut dx = with_input.then(|| self.arena.take(rows * width));
             let to = InputGradient {
                 at: dx.as_mut().map_or(ptr::null_mut(), |dx| dx.as_mut_ptr()),
                 strides,
@@ -199,7 +199,7 @@ impl<E: Element> Stack<E> {
                     unsafe {
                         self.kernels.backward(
                             &directions[d].geometry,
-                            packs[d],
+                            &packs[d],
                             &sweeps[d],
                             &descents[d],
                             slice,
@@ -231,7 +231,7 @@ impl<E: Element> Stack<E> {
                             unsafe {
                                 self.kernels.input_gradient(
                                     &directions[d].geometry,
-                                    packs[d],
+                                    &packs[d],
                                     &sweeps[d],
                                     &descents[d],
                                     range.clone(),

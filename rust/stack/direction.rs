@@ -15,7 +15,8 @@ pub(crate) enum Parameters<'a, E> {
     /// The stack's own, one flat buffer of [`Stack::layout`](super::Stack::layout): what is packed of them is kept until
     /// [`Stack::weights_changed`](super::Stack::weights_changed).
     Own(&'a [E]),
-    /// Somebody else's, each by itself in the layout's order: nothing of them is kept.
+    /// Somebody else's, each by itself in the layout's order, to be read where they are: nothing of
+    /// them is kept. For single steps of rows.
     #[cfg_attr(
         not(any(test, feature = "python")),
         expect(dead_code, reason = "the bindings' alone")
@@ -24,6 +25,14 @@ pub(crate) enum Parameters<'a, E> {
 }
 
 impl<E> Parameters<'_, E> {
+    /// Whether a pass is done faster with lent weights than with packed ones, even those of the call
+    /// before: these would have to be compared.
+    #[cfg(feature = "python")]
+    pub fn worth_lending(steps: usize, batch: usize) -> bool {
+        const FEW: usize = 4;
+        steps == 1 && batch <= FEW
+    }
+
     /// Whether they are all there.
     pub fn fit(self, layout: &Layout) -> bool {
         match self {
@@ -63,7 +72,7 @@ pub(super) struct Direction<E: 'static> {
     pub reverse: bool,
     /// Packed copies, made when first needed and dropped when the weights change.
     pub forward: OnceLock<ForwardPack<'static, E>>,
-    pub backward: OnceLock<BackwardPack<E>>,
+    pub backward: OnceLock<BackwardPack<'static, E>>,
 }
 
 impl<E: Real> Direction<E> {
@@ -102,11 +111,10 @@ impl<E: Real> Direction<E> {
         }
     }
 
-    /// The weights of a forward pass; of single steps of a few rows, if `is_short`.
+    /// The weights of a forward pass.
     pub fn forward_pack<'a>(
         &'a self,
         all: Parameters<'a, E>,
-        is_short: bool,
         arena: &Arc<Arena>,
     ) -> Packed<'a, ForwardPack<'a, E>> {
         let (g, weights) = (&self.geometry, self.weights(all));
@@ -114,14 +122,24 @@ impl<E: Real> Direction<E> {
             Parameters::Own(_) => {
                 Packed::Kept(self.forward.get_or_init(|| g.pack_forward(weights, arena)))
             }
-            Parameters::Lent(_) if is_short => Packed::Passing(g.lend_forward(weights, arena)),
-            Parameters::Lent(_) => Packed::Passing(g.pack_forward(weights, arena)),
+            Parameters::Lent(_) => Packed::Passing(g.lend_forward(weights, arena)),
         }
     }
 
-    pub fn backward_pack(&self, weights: &[E], arena: &Arc<Arena>) -> &BackwardPack<E> {
-        let weights = self.weights(Parameters::Own(weights));
-        self.backward
-            .get_or_init(|| self.geometry.pack_backward(weights, arena))
+    /// The weights of a pass back; lent ones towards the input only `with_input`.
+    pub fn backward_pack<'a>(
+        &'a self,
+        all: Parameters<'a, E>,
+        with_input: bool,
+        arena: &Arc<Arena>,
+    ) -> Packed<'a, BackwardPack<'a, E>> {
+        let (g, weights) = (&self.geometry, self.weights(all));
+        match all {
+            Parameters::Own(_) => Packed::Kept(
+                self.backward
+                    .get_or_init(|| g.pack_backward(weights, arena)),
+            ),
+            Parameters::Lent(_) => Packed::Passing(g.lend_backward(weights, with_input, arena)),
+        }
     }
 }

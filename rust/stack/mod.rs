@@ -337,6 +337,9 @@ impl<E: Element> Stack<E> {
         drawn: Option<Drawn>,
     ) -> Pass<E> {
         assert!(weights.fit(&self.layout));
+        if let Parameters::Lent(_) = weights {
+            assert!(steps.longest() <= 1 && matches!(x, Feed::Rows(_)));
+        }
         match &x {
             Feed::Rows(rows) => {
                 assert!(rows.covers(&steps, self.input_columns().extent()));
@@ -410,12 +413,9 @@ impl<E: Element> Stack<E> {
             };
             let sweeps = pass.sweeps(&steps, feed);
             let workers = self.workers(rows, &directions[0].geometry);
-            /// Rows for which weights are multiplied faster where they lie than they are packed.
-            const FEW: usize = 4;
-            let is_short = steps.longest() <= 1 && batch <= FEW && matches!(feed, Feed::Rows(_));
             let packs: Vec<_> = directions
                 .iter()
-                .map(|direction| direction.forward_pack(weights, is_short, &self.arena))
+                .map(|direction| direction.forward_pack(weights, &self.arena))
                 .collect();
             let slices: Vec<_> = cut(&steps, directions, workers, |_| 0..steps.longest())
                 .into_iter()

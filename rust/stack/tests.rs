@@ -110,6 +110,7 @@ fn run(
     let mut gradients = vec![f64::NAN; weights.len()];
     let dy = dy();
     let fed = (feed, Some(View::packed(&dy, strides.row)));
+    let weights = Parameters::Own(weights);
     let found = stack.backward(weights, pass, fed, given(500), want, &mut gradients);
     padding_is_zero(&output, stack.output_columns());
     if let Some(dx) = &found.dx {
@@ -218,41 +219,89 @@ fn layers_differ(config: Config, isa: Isa) {
 
 #[test]
 fn neither_threads_that_share_units_nor_lent_weights_change_a_bit() {
-    for (cell, lengths) in [
-        (CellKind::RNN_TANH, vec![1, 0, 1]),
-        (CellKind::Lstm, vec![1, 0, 1]),
-        (CellKind::Gru, vec![1, 0, 1]),
-        (CellKind::RNN_TANH, vec![4, 0, 2]),
-        (CellKind::Gru, vec![4, 0, 2]),
+    for (cell, lengths, proj_size) in [
+        (CellKind::RNN_TANH, vec![1, 0, 1], 0),
+        (CellKind::Lstm, vec![1, 0, 1], 0),
+        (CellKind::Lstm, vec![1, 0, 1], 24),
+        (CellKind::Gru, vec![1, 0, 1], 0),
+        (CellKind::RNN_TANH, vec![4, 0, 2], 0),
+        (CellKind::Gru, vec![4, 0, 2], 0),
         // More rows than a tile has.
-        (CellKind::Lstm, vec![1; 40]),
+        (CellKind::Lstm, vec![1; 40], 0),
+        (CellKind::Gru, vec![1; 40], 0),
+        (CellKind::RNN_TANH, vec![1; 40], 0),
     ] {
-        for &isa in Isa::available() {
-            let stack = Stack::<f64>::with_isa(config(cell, 90, &[700, 30]), isa).unwrap();
-            let (steps, columns) = (Steps::new(&lengths), stack.input_columns());
-            let weights: Vec<f64> = (0..stack.layout().size())
-                .map(|i| (i as f64 * 0.37).sin() / 20.0)
-                .collect();
-            let entries = stack.layout().entries().iter();
-            let parts: Vec<&[f64]> = entries.map(|entry| &weights[entry.range()]).collect();
-            let (own, lent) = (Parameters::Own(&weights), Parameters::Lent(&parts));
-            let of = |threads: usize, weights: Parameters<f64>| {
-                let run = || {
-                    let x = rows(&stack, steps.rows(), columns, 1);
-                    let x = Feed::Rows(View::packed(&x, columns.stride()));
-                    let (steps, none) = (steps.clone(), States::none());
-                    let strides = Strides::packed(stack.output_columns().stride());
-                    let pass = stack.forward(weights, steps, x, none, false, strides, None);
-                    Ok(pass.output().to_vec())
-                };
-                parallel::with_threads(threads, run).unwrap()
+        // Columns that fill registers, and others.
+        for (inputs, sizes) in [(48, [352, 32]), (50, [349, 30])] {
+            let config = Config {
+                proj_size,
+                ..config(cell, inputs, &sizes)
             };
-            let alone = of(1, own);
-            assert!(alone.iter().any(|&h| h != 0.0));
-            for (threads, weights) in [(2, own), (5, own), (1, lent), (2, lent)] {
-                assert!(of(threads, weights) == alone, "{cell} by {isa:?}");
+            for &isa in Isa::available() {
+                bits_are_the_same(&config, &lengths, isa);
             }
         }
+    }
+}
+
+fn bits_are_the_same(config: &Config, lengths: &[usize], isa: Isa) {
+    let stack = Stack::<f64>::with_isa(config.clone(), isa).unwrap();
+    let steps = Steps::new(lengths);
+    let (columns, outputs) = (stack.input_columns(), stack.output_columns());
+    let weights: Vec<f64> = (0..stack.layout().size())
+        .map(|i| (i as f64 * 0.37).sin() / 20.0)
+        .collect();
+    let entries = stack.layout().entries().iter();
+    let parts: Vec<&[f64]> = entries.map(|entry| &weights[entry.range()]).collect();
+    let (own, lent) = (Parameters::Own(&weights), Parameters::Lent(&parts));
+    let (x, dy) = (
+        rows(&stack, steps.rows(), columns, 1),
+        rows(&stack, steps.rows(), outputs, 2),
+    );
+    let state =
+        |layer: usize, seed: usize| rows(&stack, lengths.len(), stack.state_columns(layer), seed);
+    let of = |threads: usize, weights: Parameters<f64>, keep: bool| {
+        let run = || {
+            let feed = Feed::Rows(View::packed(&x, columns.stride()));
+            let initial = States {
+                hidden: Some((0..stack.state_count()).map(|i| state(i / 2, i)).collect()),
+                memory: None,
+            };
+            let strides = Strides::packed(outputs.stride());
+            let pass = stack.forward(weights, steps.clone(), feed, initial, keep, strides, None);
+            let mut found = vec![pass.output().to_vec()];
+            if keep {
+                let mut gradients = vec![f64::NAN; stack.layout().size()];
+                let fed = (feed, Some(View::packed(&dy, outputs.stride())));
+                let none = States::none();
+                let back = stack.backward(weights, pass, fed, none, ALL, &mut gradients);
+                found.push(gradients);
+                found.extend(back.dx.iter().chain(&back.dh0).map(|rows| rows.to_vec()));
+            }
+            Ok(found)
+        };
+        parallel::with_threads(threads, run).unwrap()
+    };
+    let alone = of(1, own, true);
+    assert!(
+        alone
+            .iter()
+            .all(|numbers| numbers.iter().any(|&x| x != 0.0))
+    );
+    let mut ways = vec![(2, own), (5, own), (1, own)];
+    if steps.longest() == 1 {
+        ways.extend([(1, lent), (2, lent), (5, lent)]);
+    }
+    for (threads, weights) in ways {
+        let (cell, width) = (config.cell, config.input_size);
+        assert!(
+            of(threads, weights, true) == alone,
+            "{cell} {width} by {isa:?}"
+        );
+        assert!(
+            of(threads, weights, false) == alone[..1],
+            "{cell} {width} by {isa:?}"
+        );
     }
 }
 

@@ -346,11 +346,10 @@ def backward(
     found = None
     # Not where gradients are differentiated themselves, or somebody sees each operation.
     if not (torch.is_grad_enabled() or is_watched()):
-        x = tensors[0]
-        given = (x, d_output, d_h, d_c, needs, torch.get_num_threads())
+        x, h0, c0, *weights = tensors
+        given = (x, weights, d_output, d_h, d_c, needs, torch.get_num_threads())
         found = record.backward(*given) if record is not None else None
         if found is None and (record is None or record.is_used()):
-            _, h0, c0, *weights = tensors
             made = forward(call, batch_sizes, x, h0, c0, weights, keep=True)
             if made is not None and made[1] is not None:
                 found = made[1].backward(*given)
