@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::Arc;
 
-use ndarray::{ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
+use ndarray::{ArrayView, ArrayViewD, Dimension, IxDyn, ShapeBuilder};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyCapsuleMethods, PyType};
@@ -234,26 +234,30 @@ impl<'py> Held<'py> {
     pub fn view<T: Scalar>(&self) -> Option<ArrayViewD<'_, T>> {
         let tensor = &self.tensor;
         let dimensions = usize::try_from(tensor.dimensions).ok()?;
-        let sizes = |from: *mut i64| -> Option<Vec<usize>> {
+        let sizes = |from: *mut i64| -> Option<IxDyn> {
+            let mut sizes = IxDyn::zeros(dimensions);
             if dimensions == 0 {
-                return Some(Vec::new());
+                return Some(sizes);
             }
             if from.is_null() {
                 return None;
             }
             // SAFETY: `from` is not null, and DLPack has it point to as many numbers as dimensions,
             // which live as long as the owner: Python's tensor, or a capsule that was made for us.
-            let sizes = unsafe { slice::from_raw_parts(from, dimensions) };
-            sizes.iter().map(|&size| size.try_into().ok()).collect()
+            let from = unsafe { slice::from_raw_parts(from, dimensions) };
+            for (to, &from) in sizes.slice_mut().iter_mut().zip(from) {
+                *to = from.try_into().ok()?;
+            }
+            Some(sizes)
         };
         let (shape, strides) = (sizes(tensor.shape)?, sizes(tensor.strides)?);
         let data = tensor.data.wrapping_byte_add(tensor.byte_offset as usize);
         let data = data.cast::<T>();
         let fits = tensor.device.kind == CPU && tensor.data_type == type_of::<T>();
-        if !fits || data.is_null() || !data.is_aligned() || shape.contains(&0) {
+        if !fits || data.is_null() || !data.is_aligned() || shape.slice().contains(&0) {
             return None;
         }
-        let shape = IxDyn(&shape).strides(IxDyn(&strides));
+        let shape = shape.strides(strides);
         // SAFETY: the memory belongs to the owner's tensor, of this type, shape and strides, which
         // were checked to be no less than 0, at an address that was checked to be aligned.
         Some(unsafe { ArrayView::from_shape_ptr(shape, data) })
