@@ -272,20 +272,20 @@ mod tests {
             assert_eq!(
                 error,
                 format!(
-                    "`starts[1]`: expected {length} rows from it on within the 6 rows, got {start}"
+                    "starts[1]: expected {length} rows from it on within the 6 rows, got {start}"
                 )
             );
         }
         assert_eq!(
             message(Sequences::new(dense(&rows, 2), &[0], &[-1])),
-            "`lengths[0]`: expected an integer >= 0, got -1"
+            "lengths[0]: expected an integer >= 0, got -1"
         );
         assert_eq!(
             message(Sequences::new(dense(&rows, 2), &[0, 1], &[1])),
-            "`lengths`: expected shape (2,) as `starts`, got (1,)"
+            "lengths: expected shape (2,) as `starts`, got (1,)"
         );
-        assert!(message(Sequences::new(dense(&rows, 5), &[], &[])).starts_with("`values`"));
-        assert!(message(Sequences::new(dense(&rows, 0), &[], &[])).starts_with("`values`"));
+        assert!(message(Sequences::new(dense(&rows, 5), &[], &[])).starts_with("values: "));
+        assert!(message(Sequences::new(dense(&rows, 0), &[], &[])).starts_with("values: "));
     }
 
     #[test]
@@ -298,11 +298,11 @@ mod tests {
         assert!(Sequences::new(values, &[0, 4], &[2, 1]).is_ok());
         assert_eq!(
             message(Sequences::new(values, &[4, 1], &[1, 2])),
-            "`values[2]`: expected an identifier in 0..5, got -1"
+            "values[2]: expected an identifier in 0..5, got -1"
         );
         assert_eq!(
             message(Sequences::new(values, &[3], &[2])),
-            "`values[3]`: expected an identifier in 0..5, got 5"
+            "values[3]: expected an identifier in 0..5, got 5"
         );
     }
 
@@ -388,7 +388,7 @@ mod tests {
     fn a_batch_holds_a_sequence_at_least() {
         assert_eq!(
             message(BatchPlan::new(vec![1], 0, true, true, 0)),
-            "`batch_size`: expected an integer >= 1, got 0"
+            "batch_size: expected an integer >= 1, got 0"
         );
         assert!(
             BatchPlan::new(vec![], 4, true, true, 0)

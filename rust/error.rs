@@ -1,7 +1,7 @@
 //! The crate's one error type.
 //!
 //! Every message names the argument as the caller knows it, what was expected and what came, so
-//! that it can be shown unchanged: "`x`: expected shape (T, B, 3), got (5, 2, 4)".
+//! that it can be shown unchanged: "x: expected shape (T, B, 3), got (5, 2, 4)".
 
 use thiserror::Error as ThisError;
 
@@ -12,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(ThisError, Debug, Clone, PartialEq, Eq)]
 pub enum Error {
     /// An array's shape or length does not fit.
-    #[error("`{argument}`: expected shape {expected}, got {actual}")]
+    #[error("{argument}: expected shape {expected}, got {actual}")]
     Shape {
         /// The argument as the caller wrote it.
         argument: String,
@@ -23,7 +23,7 @@ pub enum Error {
     },
 
     /// A value is outside what the argument allows.
-    #[error("`{argument}`: expected {expected}, got {actual}")]
+    #[error("{argument}: expected {expected}, got {actual}")]
     Value {
         /// The argument as the caller wrote it.
         argument: String,
@@ -34,7 +34,7 @@ pub enum Error {
     },
 
     /// A vector instruction set was asked for that this machine does not have.
-    #[error("`RNNCORE_ISA`: expected one of {available}, got {name:?}")]
+    #[error("RNNCORE_ISA: expected one of {available}, got {name:?}")]
     UnknownIsa {
         /// The name that was asked for.
         name: String,
@@ -81,13 +81,13 @@ pub enum Error {
 
     /// A tape was given to `backward` twice.
     #[error(
-        "`tape`: expected one that `backward` has not used yet, got a used one; \
-         call `forward` again"
+        "tape: expected one that backward has not used yet, got a used one; \
+         call forward again"
     )]
     TapeUsed,
 
     /// A tape does not belong to these weights.
-    #[error("`tape`: expected one recorded by this stack with its present weights, got {actual}")]
+    #[error("tape: expected one recorded by this stack with its present weights, got {actual}")]
     TapeForeign {
         /// What came: "one of another stack", "one recorded before the weights changed".
         actual: String,
@@ -154,11 +154,11 @@ mod tests {
     fn messages_name_argument_expected_and_actual() {
         assert_eq!(
             Error::shape("x", "(T, B, 3)", "(5, 2, 4)").to_string(),
-            "`x`: expected shape (T, B, 3), got (5, 2, 4)"
+            "x: expected shape (T, B, 3), got (5, 2, 4)"
         );
         assert_eq!(
             Error::value("hidden_size", "an integer >= 1", 0).to_string(),
-            "`hidden_size`: expected an integer >= 1, got 0"
+            "hidden_size: expected an integer >= 1, got 0"
         );
     }
 

@@ -271,7 +271,7 @@ fn what_cannot_be_cut_is_refused() {
         let network = Network::<f32>::new(config.clone()).unwrap();
         let run = Run::new(&network, data.examples(config), options);
         let message = run.map(|_| ()).unwrap_err().to_string();
-        assert!(message.starts_with("`checkpoint_time`"), "{message}");
+        assert!(message.starts_with("checkpoint_time: "), "{message}");
     };
     let mut config = config(CellKind::Gru, Input::Dense, Output::Sequence);
     refuse(&config, Bptt::Windowed { block: 1, reach: 2 });

@@ -249,13 +249,13 @@ fn a_projection_is_smaller_and_of_a_cell_that_may_have_it() {
     };
     for cell in CellKind::recurrent() {
         let expected = format!(
-            "`proj_size`: expected 0 for the cell \"{cell}\", as it reads its state unit by unit, got 4"
+            "proj_size: expected 0 for the cell \"{cell}\", as it reads its state unit by unit, got 4"
         );
         let expected = (!may_project(cell)).then_some(expected);
         assert_eq!(refused(cell, 4), expected);
         assert_eq!(refused(cell, 0), None);
     }
-    let expected = "`proj_size`: expected a number smaller than hidden_size, or 0 for none, got 5";
+    let expected = "proj_size: expected a number smaller than hidden_size, or 0 for none, got 5";
     assert_eq!(refused(CellKind::Lstm, 5).as_deref(), Some(expected));
 }
 
@@ -286,7 +286,7 @@ fn states_of_layers_that_differ_have_no_one_array() {
         ..config(CellKind::Gru, 2, 1)
     };
     let error = Recurrent::<f32>::new(config).err().unwrap();
-    let expected = "`hidden_sizes`: expected layers of one size, got [4, 3]";
+    let expected = "hidden_sizes: expected layers of one size, got [4, 3]";
     assert_eq!(error.to_string(), expected);
 }
 

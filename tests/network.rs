@@ -343,13 +343,13 @@ fn pieces_and_windows_that_cannot_be_are_refused() {
     let config = plain(CellKind::Gru, Output::Sequence);
     let (network, examples) = (network(&config), data.examples(&config, 1, false));
     for (bptt, name) in [
-        (Bptt::Truncated(0), "`bptt_steps`"),
-        (Bptt::Windowed { block: 0, reach: 0 }, "`bptt_steps`"),
-        (Bptt::Windowed { block: 3, reach: 1 }, "`bptt_window`"),
+        (Bptt::Truncated(0), "bptt_steps"),
+        (Bptt::Windowed { block: 0, reach: 0 }, "bptt_steps"),
+        (Bptt::Windowed { block: 3, reach: 1 }, "bptt_window"),
     ] {
         let run = Run::new(&network, examples.clone(), options(2, bptt));
         let message = run.map(|_| ()).unwrap_err().to_string();
-        assert!(message.starts_with(name), "{message}");
+        assert!(message.starts_with(&format!("{name}: ")), "{message}");
     }
 }
 
@@ -358,7 +358,7 @@ fn a_network_projects_no_state() {
     let mut config = plain(CellKind::Lstm, Output::Last);
     config.stack.proj_size = 2;
     let message = Network::<f64>::new(config).map(|_| ()).unwrap_err();
-    let expected = "`proj_size`: expected 0 in a network, got 2";
+    let expected = "proj_size: expected 0 in a network, got 2";
     assert_eq!(message.to_string(), expected);
 }
 

@@ -32,7 +32,7 @@ from .networks import FEATURES, IDS, PLAIN, VOCABULARY, Problem
     ids=str,
 )
 def test_networks_that_cannot_be_are_refused_by_name(options, name):
-    with pytest.raises(ValueError, match=f"`{name}`"):
+    with pytest.raises(ValueError, match=rf"^{name}\b"):
         _core.Network(**{**PLAIN, **options})
 
 
@@ -54,7 +54,7 @@ def test_networks_that_cannot_be_are_refused_by_name(options, name):
     ids=str,
 )
 def test_training_that_cannot_be_is_refused_by_name(case, options, name):
-    with pytest.raises(ValueError, match=f"`{name}"):
+    with pytest.raises(ValueError, match=rf"^{name}\b"):
         Problem(**case).train(**options)
 
 
@@ -69,7 +69,7 @@ def test_positions_of_another_epoch_are_refused():
         {"states": position["states"][:-1]},
         {"states": np.append(position["states"], 0)},
     ):
-        with pytest.raises(ValueError, match="`position`"):
+        with pytest.raises(ValueError, match=r"^position: "):
             problem.train(bptt_steps=3, position={**position, **change})
     with pytest.raises(TypeError, match="score"):
         problem.train(bptt_steps=3, position={**position, "score": [1.0]})
@@ -84,25 +84,25 @@ def test_weights_and_targets_that_cannot_be_are_refused_by_name():
             problem.targets[problem.starts[3]] = -1  # of no weight: never looked at
             problem.train()
         else:
-            with pytest.raises(ValueError, match=r"`weights\["):
+            with pytest.raises(ValueError, match=r"^weights\["):
                 problem.train()
     problem.weights[problem.starts[3]] = 1
-    with pytest.raises(ValueError, match=r"`targets\["):
+    with pytest.raises(ValueError, match=r"^targets\["):
         problem.train()
     problem.weights = problem.weights[1:]
-    with pytest.raises(ValueError, match="`weights`"):
+    with pytest.raises(ValueError, match=r"^weights: "):
         problem.train()
     problem = Problem(loss="binary_cross_entropy")
     problem.targets[0, 1] = 1.5
     with pytest.raises(ValueError, match="from 0 to 1"):
         problem.train()
-    with pytest.raises(ValueError, match="`targets`"):
+    with pytest.raises(ValueError, match=r"^targets: "):
         problem.network.evaluate(
             _core.Examples(problem.values, problem.starts, problem.lengths), batch_size=3
         )
     values = problem.values.astype("float32")
     singles = _core.Examples(values, problem.starts, problem.lengths)
-    with pytest.raises(TypeError, match="`values`: expected a float64 array"):
+    with pytest.raises(TypeError, match=r"^values: expected a float64 array"):
         problem.network.predict(singles, batch_size=3)
 
 
@@ -117,7 +117,7 @@ def test_arrays_that_have_changed_since_are_refused_or_not_seen():
     for name, value in [("dtype", np.dtype(np.uint8)), ("shape", (problem.values.size,))]:
         before = getattr(problem.values, name)
         setattr(problem.values, name, value)
-        with pytest.raises(TypeError, match="`values`: expected a float64 array with 2 dimensions"):
+        with pytest.raises(TypeError, match=r"^values: expected a float64 array with 2 dimensions"):
             problem.network.evaluate(examples, batch_size=3)
         setattr(problem.values, name, before)
     assert problem.network.evaluate(examples, batch_size=3) == want
@@ -125,26 +125,26 @@ def test_arrays_that_have_changed_since_are_refused_or_not_seen():
 
 def test_streams_refuse_by_name():
     problem = Problem(output="mean")
-    with pytest.raises(ValueError, match="`bidirectional`"):
+    with pytest.raises(ValueError, match=r"^bidirectional: "):
         Problem(bidirectional=True).network.stream(1)
-    with pytest.raises(ValueError, match="`batch_size`"):
+    with pytest.raises(ValueError, match=r"^batch_size: "):
         problem.network.stream(0)
     stream = problem.network.stream(2)
     for x in (np.zeros((3, FEATURES)), np.zeros((2, FEATURES + 1))):
-        with pytest.raises(ValueError, match="`x`"):
+        with pytest.raises(ValueError, match=r"^x: "):
             stream.step(x)
-    with pytest.raises(TypeError, match="`x`"):
+    with pytest.raises(TypeError, match=r"^x: "):
         stream.step(np.zeros((2, FEATURES), "float32"))
-    with pytest.raises(ValueError, match="`rows`"):
+    with pytest.raises(ValueError, match=r"^rows: "):
         stream.reset(np.array([2]))
     state = stream.state()
     for change in ({"h_l0": state["h_l0"][:1]}, {"steps": np.array([-1, 0])}, {"more": 1}):
-        with pytest.raises(ValueError, match="`state"):
+        with pytest.raises(ValueError, match=r"^state\b"):
             stream.set_state({**state, **change})
     del state["c_l1"]
     with pytest.raises(ValueError, match="c_l1"):
         stream.set_state(state)
     ids = Problem(**IDS, masked_id=0).network.stream(2)
     ids.step(np.array([1, 2]))
-    with pytest.raises(ValueError, match="`x`"):
+    with pytest.raises(ValueError, match=r"^x: "):
         ids.step(np.array([1, VOCABULARY]))

@@ -186,7 +186,7 @@ fn cells_have_names() {
     assert_eq!(CellKind::by_name("rnn_tanh"), Ok(CellKind::RNN_TANH));
     let error = CellKind::by_name("linear").unwrap_err().to_string();
     assert!(
-        error.starts_with("`cell`: expected one of \"rnn_tanh\", "),
+        error.starts_with("cell: expected one of \"rnn_tanh\", "),
         "{error}"
     );
 }

@@ -420,7 +420,7 @@ fn parts_make_the_same_score() {
         let parts = score.to_parts();
         assert_eq!(Score::from_parts(loss, n_outputs, &parts).unwrap(), score);
         let error = Score::from_parts(loss, n_outputs, &parts[1..]).unwrap_err();
-        assert!(error.to_string().starts_with("`score`: expected "));
+        assert!(error.to_string().starts_with("score: expected "));
     }
 }
 
@@ -456,7 +456,7 @@ fn a_delta_out_of_range_is_named() {
     assert!(Loss::Huber { delta: 1.0 }.validate().is_ok());
     for delta in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = Loss::Huber { delta }.validate().unwrap_err();
-        assert!(error.to_string().starts_with("`huber_delta`: expected "));
+        assert!(error.to_string().starts_with("huber_delta: expected "));
     }
 }
 

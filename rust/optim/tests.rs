@@ -275,11 +275,7 @@ fn state_of_other_weights_or_another_rule_is_refused() {
     let error = optimizer
         .step(&mut [1.0; 4], &[1.0; 4], &mut state)
         .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("`state`: expected shape (4,)")
-    );
+    assert!(error.to_string().starts_with("state: expected shape (4,)"));
     assert!(
         optimizer
             .step(&mut [1.0; 3], &[1.0; 4], &mut state)
@@ -292,7 +288,7 @@ fn state_of_other_weights_or_another_rule_is_refused() {
     assert!(
         error
             .to_string()
-            .starts_with("`state`: expected 2 buffers, got 1")
+            .starts_with("state: expected 2 buffers, got 1")
     );
 }
 
@@ -345,19 +341,19 @@ fn parts_that_no_update_leaves_are_refused() {
     for (buffers, message) in [
         (
             vec![zeros.clone()],
-            "`state`: expected 2 buffers, got 1, of another rule",
+            "state: expected 2 buffers, got 1, of another rule",
         ),
         (
             vec![zeros, one_less],
-            "`state`: expected shape (3,) as the weights, got (2,)",
+            "state: expected shape (3,) as the weights, got (2,)",
         ),
         (
             bad(f64::NAN, 0.0),
-            "`state[\"buffers\"][0][1]`: expected a finite number, got NaN",
+            "state[\"buffers\"][0][1]: expected a finite number, got NaN",
         ),
         (
             bad(-1.0, -1.0),
-            "`state[\"buffers\"][1][2]`: expected a finite number >= 0, got -1",
+            "state[\"buffers\"][1][2]: expected a finite number >= 0, got -1",
         ),
     ] {
         let error = State::from_parts(rule, 3, 1, buffers).unwrap_err();
@@ -470,7 +466,7 @@ fn settings_outside_their_range_are_named() {
     ] {
         let message = optimizer.validate().unwrap_err().to_string();
         assert!(
-            message.starts_with(&format!("`{argument}`: expected ")),
+            message.starts_with(&format!("{argument}: expected ")),
             "{message}"
         );
     }

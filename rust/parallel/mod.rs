@@ -196,7 +196,7 @@ mod tests {
             let error = lookup(&[("RNNCORE_NUM_THREADS", text)]).unwrap_err();
             assert_eq!(
                 error.to_string(),
-                format!("`RNNCORE_NUM_THREADS`: expected a number of threads >= 1, got {text:?}")
+                format!("RNNCORE_NUM_THREADS: expected a number of threads >= 1, got {text:?}")
             );
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
             Err(_) => array.get_type().to_string(),
         };
         PyTypeError::new_err(format!(
-            "`{argument}`: expected a {expected} array{dimensions}, got {actual}"
+            "{argument}: expected a {expected} array{dimensions}, got {actual}"
         ))
     });
     // A view of numbers that do not lie at multiples of their size would be undefined.

@@ -52,7 +52,7 @@ pub(super) fn rows<'a, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &'a PyReadonlyArray<'_, E, D>,
 ) -> PyResult<&'a [E]> {
-    let message = || format!("`{argument}`: expected a C-contiguous array");
+    let message = || format!("{argument}: expected a C-contiguous array");
     // An array that lies column after column would make a slice too.
     if !array.is_c_contiguous() {
         return Err(PyValueError::new_err(message()));
@@ -157,7 +157,7 @@ fn lend<'py, E: Held, D: ndarray::Dimension>(
             Either::F64(_) => ("float32", "float64"),
         };
         return Err(PyTypeError::new_err(format!(
-            "`{argument}`: expected a {expected} array as the network's, got a {actual} array"
+            "{argument}: expected a {expected} array as the network's, got a {actual} array"
         )));
     };
     // Whoever else holds the array may have given it another type or shape since.

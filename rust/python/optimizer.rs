@@ -103,7 +103,7 @@ impl Known {
             return Ok(py.detach(|| dispatch!(stack.inner, stack => of_stack(stack))));
         }
         let message = format!(
-            "`model`: expected a Network or a Stack, got {}",
+            "model: expected a Network or a Stack, got {}",
             model.get_type()
         );
         Err(PyTypeError::new_err(message))

@@ -134,7 +134,7 @@ fn backward<'py, E: Held>(
     let batch_first = tape.batch_first;
     let Some(tape) = E::unwrap(&tape.inner) else {
         return Err(PyTypeError::new_err(format!(
-            "`tape`: expected a tape of a {} stack, got one of another dtype",
+            "tape: expected a tape of a {} stack, got one of another dtype",
             E::NAME
         )));
     };

@@ -311,8 +311,8 @@ fn sizes_out_of_range_are_refused_by_name() {
         let error = Stack::<f32>::new(config(CellKind::Gru, 1, sizes)).err();
         error.unwrap().to_string()
     };
-    assert!(refused(&[]).starts_with("`hidden_sizes`: "));
-    assert!(refused(&[3, 0]).starts_with("`hidden_size`: "));
+    assert!(refused(&[]).starts_with("hidden_sizes: "));
+    assert!(refused(&[3, 0]).starts_with("hidden_size: "));
     assert!(refused(&[3, 1 << 40]).contains("hidden_size 1099511627776 do not fit into memory"));
-    assert!(refused(&vec![1; MOST_LAYERS + 1]).starts_with("`hidden_sizes`: "));
+    assert!(refused(&vec![1; MOST_LAYERS + 1]).starts_with("hidden_sizes: "));
 }
