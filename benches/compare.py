@@ -225,10 +225,10 @@ def chosen_topics(chosen: argparse.Namespace) -> list[Topic]:
 
 def shape(text: str) -> tuple[int, ...]:
     """Read "batch,steps,inputs,hidden"."""
-    numbers = tuple(int(number) for number in text.split(","))
-    if len(numbers) != 4 or min(numbers) < 1:
-        raise ValueError
-    return numbers
+    numbers = text.split(",")
+    if len(numbers) != 4 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise argparse.ArgumentTypeError(f"expected B,T,I,H as 64,100,128,256, got {text!r}")
+    return tuple(map(int, numbers))
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -178,7 +178,7 @@ def main() -> None:
             continue
         try:
             task = read(arguments.folder)
-        except (FileNotFoundError, ValueError):  # as of a pattern that no file has
+        except FileNotFoundError:
             print(f"left out for want of data: {name}", file=sys.stderr)
             continue
         cells = []

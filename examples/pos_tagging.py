@@ -19,7 +19,9 @@ from rnncore.text import Vocabulary
 
 def sentences(folder: Path, split: str) -> tuple[list[list[str]], list[list[str]]]:
     """Return the words and the universal tags of each sentence."""
-    (path,) = folder.glob(f"*-ud-{split}.conllu*")
+    path = next(folder.glob(f"*-ud-{split}.conllu*"), None)
+    if path is None:
+        raise FileNotFoundError(f"{folder}: expected a file *-ud-{split}.conllu, got none")
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         blocks = file.read().strip().split("\n\n")
     lines = [[line.split("\t") for line in block.split("\n")] for block in blocks]

@@ -73,7 +73,12 @@ PARAMETER_CASES = [
     ("output_dropout", 2, ValueError, "output_dropout: expected a finite number >= 0 and < 1"),
     ("locked_dropout", 0.5, TypeError, "locked_dropout: expected True or False, got float"),
     ("optimizer", "lion", ValueError, "optimizer: expected one of 'adam', 'adamw', .* got 'lion'"),
-    ("optimizer", rnncore.optim.SGD, TypeError, "optimizer: expected one of 'adam', .* got type"),
+    (
+        "optimizer",
+        rnncore.optim.SGD,
+        TypeError,
+        r"optimizer: expected one of 'adam', .*, or an object of rnncore\.optim, got type",
+    ),
     (
         "learning_rate",
         0,

@@ -171,12 +171,17 @@ def test_a_row_for_each_pass_is_printed():
     assert "| inference against the best peer |" in done.stdout
 
 
-def test_a_misspelt_form_is_answered_by_the_forms(capsys: pytest.CaptureFixture[str]):
+def test_a_misspelt_form_or_shape_is_answered(capsys: pytest.CaptureFixture[str]):
     import compare
 
     with pytest.raises(SystemExit):
         compare.parse(["--torch-modules", "lop"])
     assert "--torch-modules: invalid choice: 'lop' (choose from" in capsys.readouterr().err
+    for shape in ("1,2,3", "1,2,3,0", "1,2,3,x"):
+        with pytest.raises(SystemExit):
+            compare.parse(["--shape", shape])
+        assert f"expected B,T,I,H as 64,100,128,256, got '{shape}'" in capsys.readouterr().err
+    assert compare.parse(["--shape", "1,2,3,4", "--threads", "1"]).shape == [(1, 2, 3, 4)]
     assert compare.parse(["--torch-modules", "loop", "--threads", "1"]).torch_modules == ["loop"]
     assert compare.parse(["--torch-modules", "--threads", "1"]).torch_modules == []
 

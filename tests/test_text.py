@@ -196,6 +196,7 @@ def test_vectors_that_do_not_fit_are_named():
         (["a", ["b"]], r"X\[1\]: expected a string, got list"),
         ([None, "a"], r"X\[0\]: expected a string, got None"),
         ([float("nan"), ["a"]], r"X\[0\]: expected a list of words, got float nan"),
+        ([b"a"], r"X\[0\]: expected a list of words, got bytes b'a'"),
         ([["b"], "a"], r"X\[1\]: expected a list of words, got str 'a'"),
         ([["b"], ["a", 7]], r"X\[1\]: expected words that are strings, got int 7"),
         ([["b", ["c"]]], r"X\[0\]: expected words that are strings, got list \['c'\] as word 1"),

@@ -95,7 +95,15 @@ def _padding_value(name: str, value: Any) -> float:
 
 
 def _optimizer(name: str, value: Any) -> Any:
-    return value if isinstance(value, optim.Optimizer) else choice(name, value, tuple(_RULES))
+    if isinstance(value, optim.Optimizer):
+        return value
+    if not isinstance(value, str):
+        listed = ", ".join(map(repr, _RULES))
+        raise TypeError(
+            f"{name}: expected one of {listed}, or an object of rnncore.optim, "
+            f"got {describe(value)}"
+        )
+    return choice(name, value, tuple(_RULES))
 
 
 def _learning_rate(name: str, value: Any) -> Any:

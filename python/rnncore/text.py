@@ -322,7 +322,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
     def _words(self, name: str, text: object, tokenized: bool) -> list[str]:
         """Return the words of one text, which must be of the kind that `tokenized` says."""
         if tokenized:
-            if isinstance(text, str) or not isinstance(text, Iterable):
+            if isinstance(text, str | bytes) or not isinstance(text, Iterable):
                 raise TypeError(f"{name}: expected a list of words, got {describe(text)}")
             return list(text)
         if not isinstance(text, str):
