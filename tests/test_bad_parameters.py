@@ -373,3 +373,6 @@ def test_too_many_positional_arguments_are_answered():
         rnncore.LSTM(3, 2)
     with pytest.raises(TypeError, match="Adam: expected learning_rate by position"):
         rnncore.optim.Adam(0.1, 0.9)
+    match = "GRU.fit: expected X, y by position and the rest by name, got 3 arguments by position"
+    with pytest.raises(TypeError, match=match):
+        rnncore.GRU(3).fit(X, Y, np.ones(4))

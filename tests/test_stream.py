@@ -239,6 +239,26 @@ def test_what_is_no_word_is_named():
         model.stream(2).step(["a", 3])
 
 
+def test_a_step_of_one_sequence_is_answered_with_how_to_pass_it():
+    X, y = np.ones((4, 2, 3)), [0, 1, 0, 1]
+    for model, x, advice in [
+        (
+            rnncore.LSTM(2, max_epochs=1).fit(X, y),
+            X[0, 0],
+            r"\(1, 3\), got \(3,\); .* use x\[None\]$",
+        ),
+        (
+            rnncore.LSTM(2, max_epochs=1, embedding_dim=2).fit([[1]] * 4, y),
+            1,
+            r"got \(\); .* \[x\]$",
+        ),
+    ]:
+        with pytest.raises(ValueError, match="x: expected shape .*" + advice):
+            model.stream().step(x)
+        with pytest.raises(ValueError, match=r"got \(3?,?\)$"):
+            model.stream(2).step(x)
+
+
 def test_what_cannot_stream_is_named():
     X, y = np.ones((4, 2, 1)), np.array([0.0, 1.0, 2.0, 3.0])
     with pytest.raises(NotFittedError):

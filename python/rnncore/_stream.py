@@ -126,7 +126,7 @@ class Stream:
         array = as_array("x", x)
         shape = (self._batch_size, self._input.n_features)
         if array.shape != shape:
-            raise ValueError(f"x: expected shape {shape}, got {array.shape}")
+            raise self._misshapen(array.shape, shape)
         if array.dtype.kind not in "fiub":
             raise TypeError(f"x: expected real numbers, got {describe(array)}")
         flags = array.flags
@@ -144,13 +144,18 @@ class Stream:
         size, count = self._input.vocabulary_size, self._input.ids_per_step
         shape = (self._batch_size,) if count == 1 else (self._batch_size, count)
         if array.shape != shape:
-            raise ValueError(f"x: expected shape {shape}, got {array.shape}")
+            raise self._misshapen(array.shape, shape)
         if array.dtype.kind not in "iu":
             raise TypeError(f"x: expected integer ids, got {describe(array)}")
         outside = array[(array < 0) | (array >= size)]
         if outside.size:
             raise ValueError(f"x: expected ids in 0..{size - 1}, got {outside[0]}")
         return np.require(array, np.int64, ["C", "ALIGNED"])
+
+    def _misshapen(self, found: tuple[int, ...], expected: tuple[int, ...]) -> ValueError:
+        is_single = self._batch_size == 1 and found == expected[1:]
+        advice = f"; for one sequence use {'x[None]' if found else '[x]'}" if is_single else ""
+        return ValueError(f"x: expected shape {expected}, got {found}{advice}")
 
     def __repr__(self) -> str:
         return f"Stream(batch_size={self._batch_size}, method={self._method!r})"

@@ -55,11 +55,20 @@ def _word_here(name: str, known: list[str]) -> str | None:
 
 
 @functools.cache
-def _parameters_of(constructor: Callable[..., None]) -> tuple[list[str], list[str]]:
+def _parameters_of(method: Callable[..., object]) -> tuple[list[str], list[str]]:
     """Return the names of the parameters but self: all, and those that may go by position."""
-    parameters = list(inspect.signature(constructor).parameters.values())[1:]
+    parameters = list(inspect.signature(method).parameters.values())[1:]
     in_order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     return [p.name for p in parameters], in_order
+
+
+def _check_positions(name: str, found: int, in_order: list[str]) -> None:
+    """Check how many arguments come by position; errors call who takes them `name`."""
+    if found > len(in_order):
+        raise TypeError(
+            f"{name}: expected {', '.join(in_order) or 'nothing'} by position and the "
+            f"rest by name, got {found} arguments by position"
+        )
 
 
 class WordsHere:
@@ -69,11 +78,7 @@ class WordsHere:
 
     def __new__(cls, *args: object, **arguments: object) -> Self:
         known, in_order = _parameters_of(cls.__init__) if args or arguments else ([], [])
-        if len(args) > len(in_order):
-            raise TypeError(
-                f"{cls.__name__}: expected {', '.join(in_order) or 'nothing'} by position and the "
-                f"rest by name, got {len(args)} arguments by position"
-            )
+        _check_positions(cls.__name__, len(args), in_order)
         for name in arguments:
             if name in known:
                 continue
@@ -85,10 +90,11 @@ class WordsHere:
 
 def words_here(method: Callable[P, R]) -> Callable[P, R]:
     """Let a method answer arguments that it lacks, but that its class's constructor may have."""
-    known = list(inspect.signature(method).parameters)[1:]
+    known, in_order = _parameters_of(method)
 
     @functools.wraps(method)
     def answering(*args: P.args, **arguments: P.kwargs) -> R:
+        _check_positions(f"{type(args[0]).__name__}.{method.__name__}", len(args) - 1, in_order)
         for name in arguments:
             if name not in known:
                 raise TypeError(_answer(type(args[0]), method.__name__, name, known))
