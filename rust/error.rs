@@ -120,9 +120,7 @@ impl Error {
             actual: actual.to_string(),
         }
     }
-}
 
-impl Error {
     /// The same of an argument that the caller knows by another name.
     pub(crate) fn renamed(self, name: &str) -> Self {
         let argument = name.to_owned();

@@ -11,6 +11,7 @@
 //! threads, nor on what else is in its batch, nor on the pieces that it comes in.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
 use crate::kernel::pack::Columns;
@@ -19,7 +20,6 @@ use crate::parallel;
 use crate::pass::Pass;
 use crate::simd::Real;
 use crate::steps::Steps;
-use std::sync::Arc;
 
 /// Numbers that are worth a second thread to pool.
 const WORTHWHILE: usize = 1 << 16;
@@ -67,12 +67,13 @@ impl Pool {
     }
 
     /// What has been seen of each sequence.
-    pub fn rows_mut(&mut self) -> &mut [Row] {
-        &mut self.rows
-    }
-    /// What has been seen of each sequence.
     pub fn rows(&self) -> &[Row] {
         &self.rows
+    }
+
+    /// The same to be changed.
+    pub fn rows_mut(&mut self) -> &mut [Row] {
+        &mut self.rows
     }
 
     /// Takes in what a layer did in a pass over the next steps of the first sequences.

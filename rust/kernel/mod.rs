@@ -8,7 +8,7 @@
 //! | weights for forward | `[panel][k of x][input slots][L]`, then `[k of h][state slots][L]` |
 //! | weights for backward | `[column panel][unit panel][slots][L units][L columns]` |
 //! | slots of a step (saved values, then gradients) | `[panel][row][slots][L]` |
-//! | trace of a step | `[panel][row][trace][L]` |
+//! | memory of a step | `[panel][row][L]` |
 //! | rows of x, h, y and their gradients | `[row][columns padded to L]`, padding zero |
 //!
 //! A sum always runs over k in ascending order in one accumulator, whatever the tile: that is why

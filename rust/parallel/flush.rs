@@ -8,6 +8,10 @@ use std::marker::PhantomData;
 /// A state that decays towards zero passes through denormals (below 1.2e-38 in float32), which cost
 /// x86 cores some hundred cycles an operation and change no result that anybody looks at. Does
 /// nothing on processors other than x86-64 and AArch64.
+///
+/// The compiler knows of no mode but the default: it may compute ahead of time what denormals give, or
+/// move arithmetic in or out. Nothing relies on where exactly the mode begins and ends, and no
+/// bound nor address comes from a float.
 pub struct FlushDenormals {
     before: u64,
     /// The mode belongs to the thread, so the guard must not leave it.
@@ -50,9 +54,8 @@ mod mode {
 
     pub fn write(value: u64) {
         let value = value as u32;
-        // SAFETY: `value` is what `read` gave, at most with the two FLUSH bits on, which only
-        // change whether denormals are kept; exceptions stay masked and rounding as it was, which
-        // is what compiled code relies on.
+        // SAFETY: `value` is what `read` gave, at most with the two FLUSH bits on: exceptions stay
+        // masked and rounding as it was, and what denormals become may be either (see the type).
         unsafe {
             asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags))
         };
@@ -75,9 +78,8 @@ mod mode {
     }
 
     pub fn write(value: u64) {
-        // SAFETY: `value` is what `read` gave, at most with the FLUSH bit on, which only changes
-        // whether denormals are kept; exceptions stay masked and rounding as it was, which is what
-        // compiled code relies on.
+        // SAFETY: `value` is what `read` gave, at most with the FLUSH bit on: exceptions stay masked
+        // and rounding as it was, and what denormals become may be either (see the type).
         unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 }

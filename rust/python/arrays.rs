@@ -100,7 +100,7 @@ pub(super) fn optional<'py, E: Held>(
 }
 
 /// What an array's memory belongs to.
-#[pyclass(frozen)]
+#[pyclass(module = "rnncore._core", frozen)]
 struct Owner {
     #[expect(dead_code, reason = "kept alive")]
     numbers: Box<dyn Send + Sync>,
@@ -217,7 +217,7 @@ pub(super) fn shapes<'py>(
         .collect()
 }
 
-/// The name of a type, for the message of an [`Error`].
+/// What the name of one of some choices stands for.
 pub(super) fn choose<T: Copy>(argument: &str, name: &str, choices: &[(&str, T)]) -> Result<T> {
     choices
         .iter()

@@ -197,6 +197,9 @@ impl<E: Real> Sweep<'_, E> {
     }
 
     /// What the cell gives at a step before it is projected, from row `row` on.
+    ///
+    /// # Safety
+    /// The step has that row, and the layer a projection.
     unsafe fn projected(&self, g: &Geometry, step: usize, row: usize) -> Grid<*mut E> {
         let first = match self.saved.is_null() {
             true => row,
@@ -211,6 +214,9 @@ impl<E: Real> Sweep<'_, E> {
     }
 
     /// The hidden state that comes into a step, from row `row` on.
+    ///
+    /// # Safety
+    /// The step before has that row, or the batch if there is none.
     unsafe fn h_before(&self, g: &Geometry, before: Option<usize>, row: usize) -> Grid<*const E> {
         // SAFETY: y and h0 have the rows that `Sweep` states.
         let (at, stride) = unsafe {
@@ -231,7 +237,10 @@ impl<E: Real> Sweep<'_, E> {
         }
     }
 
-    /// The memory after a step, or the initial one.
+    /// The memory after a step, or the initial one, from row `row` on in `panel`.
+    ///
+    /// # Safety
+    /// The step has that row, or the batch if there is none, and the layer that panel.
     unsafe fn memory_at(
         &self,
         g: &Geometry,

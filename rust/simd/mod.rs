@@ -54,9 +54,18 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use transpose::transpose;
 
-/// A scalar type that the crate computes in: `f32` or `f64`.
+mod sealed {
+    /// Of `f32` and `f64`: unsafe code relies on [`Real`](super::Real) being these alone, of whom
+    /// every pattern of bits is a number.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A scalar type that the crate computes in: `f32` or `f64`, and no other.
 pub trait Real:
-    Copy
+    sealed::Sealed
+    + Copy
     + Debug
     + Default
     + Display
@@ -153,6 +162,7 @@ macro_rules! real {
                 }
             }
             fn transposer(lanes: usize) -> Option<Transposer<$t>> {
+                #[cfg(target_arch = "x86_64")]
                 let has = |isa| Isa::available().contains(&isa);
                 match lanes {
                     #[cfg(target_arch = "x86_64")]

@@ -270,7 +270,7 @@ impl<E: Element> Stack<E> {
     }
 
     /// To be called after every change of the weights: packed copies are stale.
-    pub fn weights_changed(&mut self) {
+    pub(crate) fn weights_changed(&mut self) {
         for direction in self.layers.iter_mut().flatten() {
             direction.forward.take();
             direction.backward.take();
