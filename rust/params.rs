@@ -22,6 +22,19 @@ pub(crate) fn reserve<T>(numbers: usize, what: &'static str) -> Result<Vec<T>> {
     }
 }
 
+/// Whether there is room for so many numbers, which are `what`. Only what is large is asked about:
+/// memory that is not there ends the process where it is taken.
+///
+/// # Errors
+/// [`Error::OutOfMemory`] if there is not.
+pub(crate) fn check_room<E: Real>(numbers: usize, what: &'static str) -> Result<()> {
+    const LARGE: usize = 1 << 26;
+    if numbers > LARGE {
+        reserve::<E>(numbers, what)?;
+    }
+    Ok(())
+}
+
 /// A named array in the flat buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {

@@ -3,7 +3,7 @@
 use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
 use crate::network::{Keep, Network, Output, Span};
-use crate::params::reserve;
+use crate::params::check_room;
 use crate::pass::{StateRows, States};
 use crate::pool::Pool;
 use crate::sequence::Element;
@@ -49,10 +49,8 @@ impl<E: Element> Stream<E> {
         }
         network.check_room(&[batch_size], 1, usize::MAX, Keep::Nothing)?;
         let columns = network.seen_columns();
-        reserve::<E>(
-            batch_size.saturating_mul(columns.stride()),
-            "numbers of the states",
-        )?;
+        let numbers = batch_size.saturating_mul(columns.stride());
+        check_room::<E>(numbers, "numbers of the states")?;
         let output = network.config().output;
         Ok(Stream {
             batch: (0..batch_size).collect(),

@@ -129,6 +129,16 @@ def test_layers_beyond_memory_are_refused():
         nn.LSTM(2**31 - 1, 2**31 - 1)
 
 
+@pytest.mark.parametrize(
+    ("shape", "lengths"),
+    [((0, 2**40, 3), None), ((2**40, 0, 3), None), ((2**42, 1, 3), None), ((2**42, 1, 3), [2])],
+)
+def test_batches_beyond_memory_are_refused(shape, lengths):
+    x = np.broadcast_to(np.float32(0), shape)  # which take none themselves
+    with pytest.raises(MemoryError, match=r"\d+ numbers of a batch do not fit into memory"):
+        nn.LSTM(3, 4).forward(x, lengths=lengths)
+
+
 def test_nonlinearity_is_checked():
     with pytest.raises(ValueError, match=r"nonlinearity: expected one of 'tanh', .*, got 'elu'"):
         nn.RNN(2, 3, nonlinearity="elu")

@@ -23,6 +23,10 @@ from .networks import FEATURES, IDS, PLAIN, VOCABULARY, Problem
         ({"output_dropout": -0.1}, "output_dropout"),
         ({"output_dropout": np.nan}, "output_dropout"),
         ({"loss": "huber", "huber_delta": 0.0}, "huber_delta"),
+        ({"input_size": 0}, "input_size"),
+        ({**IDS, "input_size": 0}, "input_size"),
+        ({**IDS, "vocabulary_size": 0}, "vocabulary_size"),
+        ({"input": "one-hot", "vocabulary_size": 0}, "vocabulary_size"),
         ({"hidden_sizes": []}, "hidden_sizes"),
         ({"hidden_sizes": [3, 0]}, "hidden_size"),
         ({"cell": "rnn_sine"}, "cell"),
@@ -73,7 +77,18 @@ def test_positions_of_another_epoch_are_refused():
             problem.train(bptt_steps=3, position={**position, **change})
     with pytest.raises(TypeError, match="score"):
         problem.train(bptt_steps=3, position={**position, "score": [1.0]})
+    for change in ({"group": -1}, {"draws": 1.5}, {"norms": "x"}):
+        (name,) = change
+        match = rf"position\[\"{name}\"\]: expected a number >= 0, got {change[name]}"
+        with pytest.raises(ValueError, match=match):
+            problem.train(bptt_steps=3, position={**position, **change})
     problem.train(bptt_steps=3, position=position)
+
+
+def test_parameters_have_names():
+    network = Problem().network
+    with pytest.raises(ValueError, match=r"parameters: expected rnn\.weight_ih_l0, .* got 7"):
+        network.set_parameters({**network.parameters(), 7: np.zeros(1)})
 
 
 def test_weights_and_targets_that_cannot_be_are_refused_by_name():
@@ -104,6 +119,9 @@ def test_weights_and_targets_that_cannot_be_are_refused_by_name():
     singles = _core.Examples(values, problem.starts, problem.lengths)
     with pytest.raises(TypeError, match=r"^values: expected a float64 array"):
         problem.network.predict(singles, batch_size=3)
+    columns = np.asfortranarray(problem.values)
+    with pytest.raises(ValueError, match="values: expected a C-contiguous array, got one of other"):
+        _core.Examples(columns, problem.starts, problem.lengths)
 
 
 def test_arrays_that_have_changed_since_are_refused_or_not_seen():

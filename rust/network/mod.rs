@@ -107,10 +107,25 @@ impl NetworkConfig {
         }
     }
 
+    /// How many identifiers there are, if the input is identifiers.
+    pub(crate) fn vocabulary(&self) -> Option<usize> {
+        match self.input {
+            Input::Dense => None,
+            Input::Embedding { vocabulary, .. } => Some(vocabulary),
+            Input::OneHot => Some(self.stack.input_size),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         if self.stack.proj_size > 0 {
             let expected = "0 in a network";
             return Err(Error::value("proj_size", expected, self.stack.proj_size));
+        }
+        if self.vocabulary() == Some(0) {
+            return Err(Error::value("vocabulary_size", "an integer >= 1", 0));
+        }
+        if self.stack.input_size == 0 {
+            return Err(Error::value("input_size", "an integer >= 1", 0));
         }
         if self.n_outputs == 0 {
             return Err(Error::value("n_outputs", "an integer >= 1", 0));
@@ -198,15 +213,8 @@ impl<E: Element> Network<E> {
     /// together, [`Error::OutOfMemory`] if there is no room for the weights.
     pub fn new(config: NetworkConfig) -> Result<Self> {
         let isa = Isa::current()?;
-        let vocabulary = match config.input {
-            Input::Dense => 1,
-            Input::Embedding { vocabulary, .. } => vocabulary,
-            Input::OneHot => config.stack.input_size,
-        };
-        if vocabulary == 0 {
-            return Err(Error::value("vocabulary_size", "an integer >= 1", 0));
-        }
         config.check()?;
+        let vocabulary = config.vocabulary().unwrap_or(1);
         let width = match config.input {
             Input::Embedding { .. } => config.stack.input_size,
             _ => 1,
@@ -218,9 +226,20 @@ impl<E: Element> Network<E> {
         let seen = stack.output_columns();
         let head = Linear::new(isa, seen, config.n_outputs);
         let (layout, places) = lay_out(&config, &stack, seen);
+        let weights = layout.zeros()?;
+        // Only now: more than these mostly do not fit into memory, which says more.
+        for (name, number) in [
+            ("vocabulary_size", vocabulary),
+            ("n_outputs", config.n_outputs),
+        ] {
+            if u32::try_from(number).is_err() {
+                let expected = "an integer that has 32 bits";
+                return Err(Error::value(name, expected, number));
+            }
+        }
         Ok(Network {
             config,
-            weights: layout.zeros()?,
+            weights,
             layout,
             places,
             stack,

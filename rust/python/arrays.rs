@@ -169,10 +169,8 @@ pub(super) fn from_dict<E: Held>(
 ) -> PyResult<Vec<E>> {
     let mut values = vec![E::ZERO; layout.size()];
     for entry in layout.entries() {
+        let array = self::entry(argument, dict, &entry.name)?;
         let name = format!("{argument}[{:?}]", entry.name);
-        let Some(array) = dict.get_item(&entry.name)? else {
-            return Err(Error::value(name, "an array", "nothing").into());
-        };
         let array: PyReadonlyArray<E, ndarray::IxDyn> = borrow(&name, &array)?;
         let array = array.as_array();
         if array.shape() != entry.shape {
@@ -192,12 +190,23 @@ pub(super) fn from_dict<E: Held>(
 
 fn unknown_name(layout: &Layout, dict: &Bound<'_, PyDict>) -> PyResult<Option<String>> {
     for name in dict.keys() {
-        let name: String = name.extract()?;
+        // What is no string is no name either.
+        let name = name.str()?.to_string();
         if layout.entries().iter().all(|entry| entry.name != name) {
             return Ok(Some(name));
         }
     }
     Ok(None)
+}
+
+/// What a dict that was handed in as an argument has of a name.
+pub(super) fn entry<'py>(
+    argument: &str,
+    dict: &Bound<'py, PyDict>,
+    name: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let missing = || Error::value(format!("{argument}[{name:?}]"), "a value", "nothing");
+    Ok(dict.get_item(name)?.ok_or_else(missing)?)
 }
 
 /// Names and shapes, in order.

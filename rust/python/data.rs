@@ -6,7 +6,7 @@
 
 use ndarray::{Ix1, Ix2, IxDyn};
 use numpy::{PyArray, PyArrayDescrMethods, PyReadonlyArray, PyUntypedArray, PyUntypedArrayMethods};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::arrays::{Held, borrow};
@@ -14,7 +14,7 @@ use super::either::Either;
 use crate::data::{Sequences, Values};
 use crate::error::Error;
 use crate::examples::{Examples, Targets};
-use crate::network::{Input, NetworkConfig};
+use crate::network::NetworkConfig;
 
 /// An array of either scalar.
 pub(super) type Floats<D> = Either<Py<PyArray<f32, D>>, Py<PyArray<f64, D>>>;
@@ -52,14 +52,10 @@ pub(super) fn rows<'a, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &'a PyReadonlyArray<'_, E, D>,
 ) -> PyResult<&'a [E]> {
-    let message = || format!("{argument}: expected a C-contiguous array");
     // An array that lies column after column would make a slice too.
-    if !array.is_c_contiguous() {
-        return Err(PyValueError::new_err(message()));
-    }
-    array
-        .as_slice()
-        .map_err(|_| PyValueError::new_err(message()))
+    let slice = array.as_slice().ok().filter(|_| array.is_c_contiguous());
+    let misfit = || Error::value(argument, "a C-contiguous array", "one of other strides");
+    Ok(slice.ok_or_else(misfit)?)
 }
 
 /// Whether an array's numbers are of a type.
@@ -191,10 +187,7 @@ impl<E: Held> Borrowed<'_, '_, E> {
             (StepData::Ids { ids, width }, _) => Values::Ids {
                 ids,
                 width: *width,
-                vocabulary: match config.input {
-                    Input::Embedding { vocabulary, .. } => vocabulary,
-                    _ => config.stack.input_size,
-                },
+                vocabulary: config.vocabulary().unwrap_or(config.stack.input_size),
             },
             (_, Some(numbers)) => Values::Dense {
                 rows: rows("values", numbers)?,

@@ -7,7 +7,7 @@ use numpy::{PyArray, PyReadonlyArray};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arrays::{Held, borrow};
+use super::arrays::{Held, borrow, entry};
 use super::data::PyExamples;
 use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
@@ -120,20 +120,23 @@ fn from_python<E: Held>(dict: &Bound<'_, PyDict>) -> PyResult<Position<E>> {
         let array: PyReadonlyArray<E, Ix1> = borrow(&format!("position[{name:?}]"), array)?;
         Ok(array.as_array().to_vec())
     }
-    let item = |name: &str| {
-        let found = dict.get_item(name)?;
-        let missing = || Error::value(format!("position[{name:?}]"), "a value", "nothing");
-        PyResult::Ok(found.ok_or_else(missing)?)
-    };
+    fn number<'py, T: for<'a> FromPyObject<'a, 'py>>(
+        dict: &Bound<'py, PyDict>,
+        name: &str,
+    ) -> PyResult<T> {
+        let found = entry("position", dict, name)?;
+        let misfit = |_| Error::value(format!("position[{name:?}]"), "a number >= 0", &found);
+        Ok(found.extract().map_err(misfit)?)
+    }
     Ok(Position {
-        group: item("group")?.extract()?,
-        piece: item("piece")?.extract()?,
-        updates: item("updates")?.extract()?,
-        draws: item("draws")?.extract()?,
-        score: numbers("score", &item("score")?)?,
-        norms: item("norms")?.extract()?,
-        steps: item("steps")?.extract()?,
-        seconds: item("seconds")?.extract()?,
-        states: numbers("states", &item("states")?)?,
+        group: number(dict, "group")?,
+        piece: number(dict, "piece")?,
+        updates: number(dict, "updates")?,
+        draws: number(dict, "draws")?,
+        score: numbers("score", &entry("position", dict, "score")?)?,
+        norms: number(dict, "norms")?,
+        steps: number(dict, "steps")?,
+        seconds: number(dict, "seconds")?,
+        states: numbers("states", &entry("position", dict, "states")?)?,
     })
 }

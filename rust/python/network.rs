@@ -188,14 +188,14 @@ impl PyNetwork {
             _ => (Input::OneHot, vocabulary()?),
         };
         if !matches!(input, Input::Embedding { .. }) {
-            for (name, is_set) in [
-                ("masked_id", masked_id.is_some()),
-                ("freeze_embedding", freeze_embedding),
-                ("tie_embedding", tie_embedding),
+            for (name, given) in [
+                ("masked_id", masked_id.map(|id| id.to_string())),
+                ("freeze_embedding", freeze_embedding.then(|| "True".into())),
+                ("tie_embedding", tie_embedding.then(|| "True".into())),
             ] {
-                if is_set {
+                if let Some(given) = given {
                     let expected = "nothing where there is no embedding";
-                    return Err(Error::value(name, expected, "a setting").into());
+                    return Err(Error::value(name, expected, given).into());
                 }
             }
         }

@@ -8,7 +8,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use super::arrays::{Held, borrow, choose};
+use super::arrays::{Held, borrow, choose, entry};
 use super::either::dispatch;
 use super::guarded::{Guarded, Writing};
 use super::network::PyNetwork;
@@ -110,12 +110,6 @@ impl Known {
     }
 }
 
-/// The entry of a state that is handed in.
-fn entry<'py>(state: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    let missing = || Error::value(format!("state[{name:?}]"), "a value", "nothing");
-    Ok(state.get_item(name)?.ok_or_else(missing)?)
-}
-
 impl PyOptimizer {
     fn state_of<'py, E: Held>(
         &self,
@@ -146,14 +140,14 @@ impl PyOptimizer {
         let state = match state {
             None => State::default(),
             Some(state) => {
-                let steps = entry(state, "steps")?;
+                let steps = entry("state", state, "steps")?;
                 let steps: u64 = steps
                     .extract()
                     .ok()
                     .filter(|&steps| steps > 0)
                     .ok_or_else(|| Error::value("state[\"steps\"]", "an integer >= 1", steps))?;
                 let mut buffers = Vec::new();
-                for (number, buffer) in entry(state, "buffers")?.try_iter()?.enumerate() {
+                for (number, buffer) in entry("state", state, "buffers")?.try_iter()?.enumerate() {
                     let name = format!("state[\"buffers\"][{number}]");
                     let buffer: PyReadonlyArray<E, Ix1> = borrow(&name, &buffer?)?;
                     buffers.push(buffer.as_array().to_vec());

@@ -7,14 +7,14 @@ use numpy::{PyArray, PyReadonlyArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arrays::{Held, borrow};
+use super::arrays::{Held, borrow, entry};
 use super::data::{indexes, rows};
 use super::either::Either;
 use super::guarded::Guarded;
 use super::network::{PyNetwork, table};
 use crate::data::Values;
 use crate::error::Error;
-use crate::network::{Input, Network, NetworkConfig};
+use crate::network::{Network, NetworkConfig};
 use crate::stream::Stream;
 
 /// Where some sequences stand between two steps of a network.
@@ -73,14 +73,10 @@ fn step<'py, E: Held>(
             crate::Result::Ok(outputs)
         })
     };
-    let vocabulary = match config.input {
-        Input::Dense => {
-            let x: PyReadonlyArray<E, Ix2> = borrow("x", x)?;
-            let (width, rows) = (x.shape()[1], rows("x", &x)?);
-            return table(py, take(Values::Dense { rows, width })?, config.n_outputs);
-        }
-        Input::Embedding { vocabulary, .. } => vocabulary,
-        Input::OneHot => config.stack.input_size,
+    let Some(vocabulary) = config.vocabulary() else {
+        let x: PyReadonlyArray<E, Ix2> = borrow("x", x)?;
+        let (width, rows) = (x.shape()[1], rows("x", &x)?);
+        return table(py, take(Values::Dense { rows, width })?, config.n_outputs);
     };
     let x: PyReadonlyArray<i64, IxDyn> = borrow("x", x)?;
     let width = match *x.shape() {
@@ -144,11 +140,7 @@ fn set_state<E: Held>(
         let stream = locked(stream);
         crate::Result::Ok((stream.state(&model), stream.batch_size()))
     })?;
-    let item = |name: &str| {
-        let found = dict.get_item(name)?;
-        let missing = || Error::value(format!("state[{name:?}]"), "an array", "nothing");
-        PyResult::Ok(found.ok_or_else(missing)?)
-    };
+    let item = |name: &str| entry("state", dict, name);
     fn numbers<T: numpy::Element + Copy>(
         name: &str,
         array: &Bound<'_, PyAny>,

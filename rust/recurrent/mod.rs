@@ -15,7 +15,7 @@ use crate::dropout::Drawn;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
-use crate::params::Layout;
+use crate::params::{Layout, check_room};
 use crate::pass::{Feed, StateRows, States, View};
 use crate::sequence::Element;
 use crate::stack::{Config, Parameters, Stack, Want};
@@ -151,6 +151,23 @@ impl<E: Element> Recurrent<E> {
         }
     }
 
+    /// Whether there is room for what is as large as the caller's arrays are, whatever the lengths:
+    /// the order of the rows, the outputs and the states. Arrays may be larger than all memory, as those
+    /// without steps, or whose steps are one.
+    fn check_batch(&self, x: &Rows<E>) -> Result<()> {
+        let (total, batch, rows) = match *x.shape() {
+            [total, batch, _] => (total, batch, total.saturating_mul(batch)),
+            [rows, ..] => (rows, 0, rows),
+            [] => (0, 0, 0),
+        };
+        let states = self.config().states_shapes(1);
+        let sequence: usize = states.iter().map(|of| of.iter().product::<usize>()).sum();
+        let numbers = total
+            .saturating_add(batch.saturating_mul(sequence))
+            .saturating_add(rows.saturating_mul(self.stack.output_columns().real()));
+        check_room::<E>(numbers, "numbers of a batch")
+    }
+
     /// How the rows of a batch lie, and the steps of the array that holds them.
     fn steps(&self, inputs: &Inputs<E>) -> Result<(Steps, usize)> {
         let size = self.config().input_size;
@@ -161,10 +178,12 @@ impl<E: Element> Recurrent<E> {
                 if width != size {
                     return Err(Error::shape("x", format!("(T, B, {size})"), actual()));
                 }
+                self.check_batch(&inputs.x)?;
                 (Steps::checked(inputs.lengths, batch, total)?, total)
             }
             Rows::Packed(x) => {
                 let lengths = inputs.lengths.unwrap_or_default();
+                self.check_batch(&inputs.x)?;
                 if !lengths.is_sorted_by(|a, b| a >= b) {
                     let expected = "descending lengths of packed rows";
                     return Err(Error::value("lengths", expected, format!("{lengths:?}")));

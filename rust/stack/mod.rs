@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::kernel::pack::Columns;
 use crate::layer::Geometry;
 use crate::parallel;
-use crate::params::{Layout, reserve};
+use crate::params::{Layout, check_room};
 use crate::pass::{DirectionPass, Feed, LayerPass, Pass, States, View};
 use crate::sequence::{Element, Kernels};
 use crate::simd::Isa;
@@ -294,13 +294,11 @@ impl<E: Element> Stack<E> {
         threads.min(1 + rows.max(READING).saturating_mul(products) / WORTHWHILE)
     }
 
-    /// Whether a pass over `rows` steps fits into memory. Only what is large is asked about: memory
-    /// that is not there ends the process where it is taken.
+    /// Whether a pass over `rows` steps fits into memory.
     ///
     /// # Errors
     /// [`Error::OutOfMemory`] if it does not.
     pub(crate) fn check_room(&self, rows: usize, keep: bool) -> Result<()> {
-        const LARGE: usize = 1 << 26;
         let of_direction = |direction: &Direction<E>| {
             let g = &direction.geometry;
             let projected = if g.projects() { g.padded() } else { 0 };
@@ -309,11 +307,7 @@ impl<E: Element> Stack<E> {
         };
         let directions = self.layers.iter().flatten();
         let row = self.input_columns().stride() + directions.map(of_direction).sum::<usize>();
-        let numbers = rows.saturating_mul(row);
-        if numbers > LARGE {
-            reserve::<E>(numbers, "numbers of a pass over the batch")?;
-        }
-        Ok(())
+        check_room::<E>(rows.saturating_mul(row), "numbers of a pass over the batch")
     }
 
     /// Runs a batch through all layers.
