@@ -462,7 +462,7 @@ def test_models_beyond_memory_are_refused():
         case(
             ValueError, r"eval_set\[0\]: expected ids in 0\.\.3, got 4", IDS, eval_set=([[4, 1]],)
         ),
-        case(TypeError, r"eval_set: expected a tuple \(X, y\)", IDS, eval_set=()),
+        case(TypeError, r"eval_set: expected a tuple \(X,\), \(X, None, len", IDS, eval_set=()),
     ],
 )
 def test_fit_of_a_language_model_refuses(args, kwargs, error, match, model):

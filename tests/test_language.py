@@ -137,6 +137,14 @@ def test_top_k_and_top_p_cut_the_tail():
     np.testing.assert_allclose(shares(p, temperature=1e-300), [0, 1, 0, 0])
 
 
+def test_where_nothing_may_be_drawn_none_is():
+    rare = Vocabulary(min_count=9)
+    model = rnncore.GRU(2, task="language_model", vocabulary=rare, max_epochs=1).fit("a b c")
+    with pytest.raises(ValueError, match="length: expected 0 for a model that knows padding and"):
+        model.generate("a", 3)
+    assert model.generate("a b", 0) == "a b"
+
+
 def test_what_is_out_of_the_question_is_never_drawn():
     outputs = np.array([[-np.inf, 0.0, 0.0, -np.inf]] * 2)
     for options in ({}, {"top_k": 3}, {"top_p": 1.0}):

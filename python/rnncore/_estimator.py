@@ -87,8 +87,8 @@ class RecurrentEstimator(
             number may be NaN then, a label is one of `classes_` all the same. The weight of an id
             is that of predicting it, in a language model.
         eval_set : tuple (X, y), (X, y, lengths) or (X, y, lengths, sample_weight), optional
-            Data to evaluate after every epoch, see `history_`. Without `early_stopping` it does
-            not affect the training; with it no part of X is kept back.
+            Data to evaluate after every epoch, see `history_`; (X,) for a language model. Without
+            `early_stopping` it does not affect the training; with it no part of X is kept back.
         resume : bool
             Go on from the last checkpoint in `checkpoint_dir`, if there is one, to the same bits as
             a fit that nothing stopped.

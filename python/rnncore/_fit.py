@@ -190,12 +190,11 @@ class Fit:
     def _read_eval_set(self, eval_set: object) -> Labelled | None:
         if eval_set is None:
             return None
-        fewest = 1 if self._problem.task == "language_model" else 2
+        fewest, forms = 2, "(X, y), (X, y, lengths) or (X, y, lengths, sample_weight)"
+        if self._problem.task == "language_model":
+            fewest, forms = 1, "(X,), (X, None, lengths) or (X, None, lengths, sample_weight)"
         if not isinstance(eval_set, tuple | list) or not fewest <= len(eval_set) <= 4:
-            raise TypeError(
-                "eval_set: expected a tuple (X, y), (X, y, lengths) or "
-                f"(X, y, lengths, sample_weight), got {describe(eval_set)}"
-            )
+            raise TypeError(f"eval_set: expected a tuple {forms}, got {describe(eval_set)}")
         X, y, lengths, sample_weight = (*eval_set, None, None, None)[:4]
         sequences = self._problem.input.read(X, lengths, ("eval_set[0]", "eval_set[2]"))
         names = ("eval_set[1]", "eval_set[3]")

@@ -88,6 +88,11 @@ class LanguageModelMixin(Fitted):
             if not len(ids):
                 name = f"prompt[{index}]" if several else "prompt"
                 raise ValueError(f"{name}: expected at least one id to go on from, got none")
+        if length and len(self._never_drawn()) == self._config["n_outputs"]:
+            raise ValueError(
+                "length: expected 0 for a model that knows padding and unknown words alone, of "
+                f"which none is drawn, got {length}"
+            )
         # A generator each, so that no text depends on how many others are written.
         numbers = np.stack([child.random(length) for child in rng.spawn(len(begun))])
         added = self._go_on(begun, numbers, temperature, top_k, top_p)
