@@ -85,6 +85,20 @@ def test_threads_that_stayed_with_the_parent_are_not_waited_for():
     )
 
 
+@openmp
+def test_a_child_whose_parent_never_called_us_does_not_wait_for_torchs_threads():
+    run(
+        """
+        torch.randn(4_000_000).exp()  # by torch's threads
+        child = os.fork()
+        if child == 0:
+            layer(x)
+            os._exit(0 if ours_appear(60) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+
+
 def test_several_python_threads_call_at_once():
     run(
         """

@@ -35,6 +35,8 @@ mod team;
 
 pub use flush::FlushDenormals;
 pub(crate) use items::for_each;
+#[cfg(feature = "python")]
+pub(crate) use openmp::remember_process;
 pub use openmp::with_openmp;
 pub(crate) use team::{Member, Team};
 

@@ -25,6 +25,13 @@ pub fn with_openmp<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// Lets [`with_openmp`] know which process this is. One that is forked from now on does not call the
+/// runtime: others may have used it before us, and their workers stay with the parent.
+#[cfg(feature = "python")]
+pub(crate) fn remember_process() {
+    runtime::is_first();
+}
+
 thread_local! {
     /// Whether the calling thread is inside of [`with_openmp`].
     static WANTED: Cell<bool> = const { Cell::new(false) };
@@ -88,7 +95,7 @@ mod runtime {
     use std::mem::transmute;
     use std::process;
     use std::ptr;
-    use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 
     use super::{OpenMp, Parallel};
 
@@ -96,23 +103,33 @@ mod runtime {
         fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     }
 
-    /// The process that looked for the runtime; 0 while none has.
-    static OWNER: AtomicU32 = AtomicU32::new(0);
-    /// What it found, or null.
+    /// The first process known of; 0 while none is.
+    static FIRST: AtomicU32 = AtomicU32::new(0);
+    /// Whether the runtime was looked for, and what was found, or null.
+    static LOOKED: AtomicBool = AtomicBool::new(false);
     static FOUND: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-    pub fn find() -> Option<OpenMp> {
+    /// Whether this process is the first one known of, which it is from now on if there is none.
+    pub fn is_first() -> bool {
         let process = process::id();
-        if OWNER.load(Ordering::Acquire) == 0 {
+        let known = FIRST.compare_exchange(0, process, Ordering::Relaxed, Ordering::Relaxed);
+        known.map_or_else(|first| first == process, |_| true)
+    }
+
+    pub fn find() -> Option<OpenMp> {
+        // In the child of a fork, the runtime would wait for workers that stayed with the parent.
+        if !is_first() {
+            return None;
+        }
+        if !LOOKED.load(Ordering::Acquire) {
             // SAFETY: null stands for all libraries that lend their names to others, and the name
             // ends in 0.
             let found = unsafe { dlsym(ptr::null_mut(), c"GOMP_parallel".as_ptr()) };
             FOUND.store(found, Ordering::Relaxed);
-            OWNER.store(process, Ordering::Release);
+            LOOKED.store(true, Ordering::Release);
         }
         let found = FOUND.load(Ordering::Relaxed);
-        // In the child of a fork, the runtime would wait for workers that stayed with the parent.
-        if found.is_null() || OWNER.load(Ordering::Relaxed) != process {
+        if found.is_null() {
             return None;
         }
         // SAFETY: not null, and what has this name is the function of this type that compilers
@@ -124,6 +141,11 @@ mod runtime {
 /// Elsewhere our own workers do it all.
 #[cfg(not(target_os = "linux"))]
 mod runtime {
+    #[cfg(feature = "python")]
+    pub fn is_first() -> bool {
+        true
+    }
+
     pub fn find() -> Option<super::OpenMp> {
         None
     }
