@@ -3,12 +3,11 @@
 use super::pack::{Columns, GateRows, pack_backward, pack_forward};
 use super::preactivation::{Joint, Operand, Preactivation, Slots, Staggered};
 use super::product::{Factor, Product, whole_tiles};
-use super::weight::{Block, ColumnPanel, Piece, Totals};
 use super::*;
 use crate::simd::{Real, Vector, on_every_isa};
 
 /// Numbers from -1 to 1 in no order.
-fn noise<E: Real>(len: usize, seed: usize) -> Vec<E> {
+pub(super) fn noise<E: Real>(len: usize, seed: usize) -> Vec<E> {
     let next = |i: usize| (i + seed * 7919 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
     (0..len)
         .map(|i| E::from_f64(next(i) as f64 / (1u64 << 23) as f64 - 1.0))
@@ -16,7 +15,7 @@ fn noise<E: Real>(len: usize, seed: usize) -> Vec<E> {
 }
 
 #[track_caller]
-fn assert_close<E: Real>(found: E, expected: f64, terms: usize) {
+pub(super) fn assert_close<E: Real>(found: E, expected: f64, terms: usize) {
     let epsilon = if E::NAME == "float32" {
         1.2e-7
     } else {
@@ -95,7 +94,7 @@ const SHAPES: [Columns; 5] = [
     columns(2, 17, 20),
 ];
 
-const fn columns(segments: usize, width: usize, padded: usize) -> Columns {
+pub(super) const fn columns(segments: usize, width: usize, padded: usize) -> Columns {
     Columns {
         segments,
         width,
@@ -390,127 +389,4 @@ fn products_of_every_tile_and_size() {
         on_every_isa!(f32: products(add));
         on_every_isa!(f64: products(add));
     }
-}
-
-/// Two pieces of rows: slots `slot_row` apart and columns `x_row` apart.
-struct Rows<E> {
-    slots: Vec<E>,
-    x: Vec<E>,
-    slot_row: usize,
-    x_row: usize,
-}
-
-impl<E: Real> Rows<E> {
-    const PIECES: [usize; 2] = [3, 2];
-
-    fn new(slot_row: usize, x_row: usize) -> Self {
-        let rows: usize = Self::PIECES.iter().sum();
-        Rows {
-            slots: noise(rows * slot_row, 1),
-            x: noise(rows * x_row, 2),
-            slot_row,
-            x_row,
-        }
-    }
-
-    fn pieces(&self) -> Vec<Piece<E>> {
-        let mut first = 0;
-        let piece = |rows| {
-            let piece = Piece {
-                slots: self.slots[first * self.slot_row..].as_ptr(),
-                slot_row: self.slot_row,
-                x: self.x[first * self.x_row..].as_ptr(),
-                x_row: self.x_row,
-                rows,
-                ahead: 0,
-            };
-            first += rows;
-            piece
-        };
-        Self::PIECES.map(piece).into()
-    }
-
-    /// The sum over all rows of a slot times a column.
-    fn sum(&self, slot: usize, position: usize) -> f64 {
-        let slots = self.slots.chunks_exact(self.slot_row);
-        let rows = slots.zip(self.x.chunks_exact(self.x_row));
-        rows.map(|(slots, x)| slots[slot].to_f64() * x[position].to_f64())
-            .sum()
-    }
-}
-
-fn weight_blocks<V: Vector>(add: bool) {
-    let lanes = V::LANES;
-    for (units, slot) in [(1, 0), (lanes, 0), (lanes - 1, lanes), (13, 5)] {
-        for (segments, width) in [(1, 1), (1, lanes), (1, 7 * lanes + 1), (2, 2 * lanes - 1)] {
-            let columns = columns(segments, width, width.next_multiple_of(lanes));
-            let panels: Vec<_> = (0..columns.stride())
-                .step_by(lanes)
-                .map(|position| ColumnPanel {
-                    position,
-                    column: columns.column(position).unwrap(),
-                    count: (columns.width - position % columns.padded).min(lanes),
-                })
-                .collect();
-            let rows = Rows::<V::Element>::new(slot + units, columns.stride());
-            // A row more, which stays as it is.
-            let before: Vec<V::Element> = noise((units + 1) * columns.real(), 3);
-            let mut out = before.clone();
-            let block = Block {
-                pieces: &rows.pieces(),
-                slot,
-                out: out.as_mut_ptr(),
-                width: columns.real(),
-                add,
-            };
-            // SAFETY: the rows have these slots and columns, the matrix these units.
-            unsafe { block.run::<V>(units, &panels) };
-            let (inside, outside) = out.split_at(units * columns.real());
-            assert_eq!(outside, &before[inside.len()..]);
-            for unit in 0..units {
-                for position in 0..columns.stride() {
-                    let Some(column) = columns.column(position) else {
-                        continue;
-                    };
-                    let place = unit * columns.real() + column;
-                    let start = if add { before[place].to_f64() } else { 0.0 };
-                    assert_close(inside[place], start + rows.sum(slot + unit, position), 5);
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn weight_gradients_of_every_block() {
-    for add in [false, true] {
-        on_every_isa!(f32: weight_blocks(add));
-        on_every_isa!(f64: weight_blocks(add));
-    }
-}
-
-fn totals<V: Vector>() {
-    for slots in 1..=4 {
-        let rows = Rows::<V::Element>::new(slots * V::LANES, 1);
-        let before: Vec<V::Element> = noise(slots * V::LANES, 4);
-        let mut out = before.clone();
-        let totals = Totals {
-            pieces: &rows.pieces(),
-            slots,
-            out: out.as_mut_ptr(),
-        };
-        // SAFETY: the rows have these slots, and so has the result.
-        unsafe { V::invoke(totals) };
-        for (slot, (&found, &before)) in out.iter().zip(&before).enumerate() {
-            let column = rows.slots[slot..].iter().step_by(rows.slot_row);
-            let sum: f64 = column.map(|&g| g.to_f64()).sum();
-            assert_close(found, before.to_f64() + sum, 5);
-        }
-    }
-}
-
-#[test]
-fn totals_of_every_slot() {
-    on_every_isa!(f32: totals());
-    on_every_isa!(f64: totals());
 }

@@ -279,3 +279,6 @@ impl<V: Vector> Op<V> for ByColumn<'_, V::Element> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
