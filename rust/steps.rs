@@ -256,7 +256,8 @@ impl Steps {
     /// Cuts the rows into at most `parts` ranges, so that of the steps asked for the one that takes
     /// longest takes as little as possible.
     pub(crate) fn slices(&self, within: &Range<usize>, parts: usize) -> Vec<Range<usize>> {
-        /// A step takes as long as its rows, and as so many more: tiles of few rows wait for weights.
+        /// A step takes as long as its rows, and as so many more: tiles of few rows wait for
+        /// weights.
         const STEP: usize = 3;
         let Range { start: from, end } = *within;
         let lengths = || {

@@ -25,7 +25,8 @@ use crate::steps::{Steps, Strides};
 pub enum Rows<'a, E> {
     /// (T, B, C), sequences of any lengths in any order.
     Padded(ArrayView3<'a, E>),
-    /// (R, C): the rows of step 0, those of step 1 and so on, sequences sorted by descending length.
+    /// (R, C): the rows of step 0, those of step 1 and so on, sequences sorted by descending
+    /// length.
     Packed(ArrayView2<'a, E>),
 }
 
@@ -70,8 +71,8 @@ impl<E> RowsMut<'_, E> {
 }
 
 impl<'a, E: Real> Rows<'a, E> {
-    /// The rows where they lie: if those of a step are in the order inside, each with its numbers one
-    /// after another, and no step or row lies before the one that it follows.
+    /// The rows where they lie: if those of a step are in the order inside, each with its numbers
+    /// one after another, and no step or row lies before the one that it follows.
     fn in_place(&self, steps: &Steps) -> Option<View<'a, E>> {
         let apart = |axis: usize| {
             let (size, stride) = match self {
@@ -117,8 +118,8 @@ pub(crate) enum Lent<'a, E> {
 }
 
 impl<'a, E: Real> Lent<'a, E> {
-    /// Rows of a batch, of these columns. They are copied if they cannot be read where they lie, which
-    /// `with_padding` is only possible for rows without any.
+    /// Rows of a batch, of these columns. They are copied if they cannot be read where they lie,
+    /// which `with_padding` is only possible for rows without any.
     pub fn new(
         from: Rows<'a, E>,
         steps: &Steps,
@@ -163,7 +164,8 @@ pub(crate) enum Axes {
 }
 
 impl Axes {
-    /// How rows of `width` lie in such an array, of `total` steps, if those inside are all there is.
+    /// How rows of `width` lie in such an array, of `total` steps, if those inside are all there
+    /// is.
     pub fn strides(self, steps: &Steps, total: usize, width: usize) -> Option<Strides> {
         let is_all = self == Axes::Packed || steps.are_full(total);
         is_all.then_some(match self {
@@ -298,7 +300,8 @@ pub(crate) fn gathered<E: Real>(
                     let from = from.index_axis(Axis(0), step);
                     for (to, &sequence) in to.zip(steps.order()) {
                         let row = from.row(sequence);
-                        // No prefetcher follows the order of the rows: the next step's is asked for.
+                        // No prefetcher follows the order of the rows: the next step's is asked
+                        // for.
                         prefetch_run(row.as_ptr().wrapping_offset(apart), columns.real());
                         gather_row(row, columns, to);
                     }

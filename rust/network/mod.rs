@@ -31,7 +31,8 @@ use crate::stack::{Config, Stack, addressable};
 pub enum Input {
     /// `input_size` features.
     Dense,
-    /// One or more of `vocabulary` identifiers, each with a vector of `input_size` numbers: their sum.
+    /// One or more of `vocabulary` identifiers, each with a vector of `input_size` numbers: their
+    /// sum.
     Embedding {
         /// How many identifiers there are.
         vocabulary: usize,

@@ -9,8 +9,8 @@ use std::marker::PhantomData;
 /// x86 cores some hundred cycles an operation and change no result that anybody looks at. Does
 /// nothing on processors other than x86-64 and AArch64.
 ///
-/// The compiler knows of no mode but the default: it may compute ahead of time what denormals give, or
-/// move arithmetic in or out. Nothing relies on where exactly the mode begins and ends, and no
+/// The compiler knows of no mode but the default: it may compute ahead of time what denormals give,
+/// or move arithmetic in or out. Nothing relies on where exactly the mode begins and ends, and no
 /// bound nor address comes from a float.
 pub struct FlushDenormals {
     before: u64,
@@ -78,8 +78,8 @@ mod mode {
     }
 
     pub fn write(value: u64) {
-        // SAFETY: `value` is what `read` gave, at most with the FLUSH bit on: exceptions stay masked
-        // and rounding as it was, and what denormals become may be either (see the type).
+        // SAFETY: `value` is what `read` gave, at most with the FLUSH bit on: exceptions stay
+        // masked and rounding as it was, and what denormals become may be either (see the type).
         unsafe { asm!("msr fpcr, {}", in(reg) value, options(nostack, preserves_flags)) };
     }
 }

@@ -25,8 +25,8 @@ pub fn with_openmp<R>(body: impl FnOnce() -> R) -> R {
     body()
 }
 
-/// Lets [`with_openmp`] know which process this is. One that is forked from now on does not call the
-/// runtime: others may have used it before us, and their workers stay with the parent.
+/// Lets [`with_openmp`] know which process this is. One that is forked from now on does not call
+/// the runtime: others may have used it before us, and their workers stay with the parent.
 #[cfg(feature = "python")]
 pub(crate) fn remember_process() {
     runtime::is_first();

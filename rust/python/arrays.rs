@@ -149,8 +149,8 @@ pub(super) fn to_dict<'py, E: Held>(
     assert!(flat.is_contiguous() && flat.len() == layout.size());
     let dict = PyDict::new(py);
     for entry in layout.entries() {
-        // SAFETY: an entry's numbers lie in `flat`, one after another, which keeps them in place while
-        // the part or a view of it lives.
+        // SAFETY: an entry's numbers lie in `flat`, one after another, which keeps them in place
+        // while the part or a view of it lives.
         let part = unsafe {
             let at = flat.data().add(entry.range().start).cast_const();
             let view = ArrayView::from_shape_ptr(entry.shape.as_slice(), at);

@@ -12,8 +12,8 @@ impl<E: Element> Recurrent<E> {
         self.stack.arena().take(numbers)
     }
 
-    /// A pass's output as an array of the caller's axes. One that is not kept gives its own away, and
-    /// can be asked for nothing after that.
+    /// A pass's output as an array of the caller's axes. One that is not kept gives its own away,
+    /// and can be asked for nothing after that.
     ///
     /// # Errors
     /// As [`Recurrent::output`].

@@ -5,6 +5,7 @@
     expect(dead_code, reason = "the bindings' alone")
 )]
 mod handed;
+mod shapes;
 mod tape;
 
 use ndarray::{ArrayView3, ArrayViewMut3, Axis};
@@ -15,12 +16,13 @@ use crate::dropout::Drawn;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
-use crate::params::{Layout, check_room};
+use crate::params::Layout;
 use crate::pass::{Feed, StateRows, States, View};
 use crate::sequence::Element;
 use crate::stack::{Config, Parameters, Stack, Want};
 use crate::steps::{Steps, Strides};
 
+use shapes::{expect_rows, expect_shape};
 pub(crate) use tape::Keep;
 pub use tape::{Gradients, Inputs, Tape};
 
@@ -30,35 +32,6 @@ pub struct Recurrent<E: 'static> {
     weights: Vec<E>,
     id: Identity,
     version: u64,
-}
-
-fn shape_of(shape: &[usize]) -> String {
-    let sizes: Vec<String> = shape.iter().map(usize::to_string).collect();
-    match sizes.as_slice() {
-        [one] => format!("({one},)"),
-        _ => format!("({})", sizes.join(", ")),
-    }
-}
-
-fn expect_shape(argument: &str, actual: &[usize], expected: &[usize]) -> Result<()> {
-    if actual == expected {
-        return Ok(());
-    }
-    Err(Error::shape(argument, shape_of(expected), shape_of(actual)))
-}
-
-/// Checks the shape of rows that lie as those of the pass did.
-fn expect_rows<E>(
-    argument: &str,
-    tape: &Tape<E>,
-    actual: &[usize],
-    columns: Columns,
-) -> Result<()> {
-    let (steps, width) = (&tape.steps, columns.real());
-    match actual.len() {
-        2 => expect_shape(argument, actual, &[steps.rows(), width]),
-        _ => expect_shape(argument, actual, &[tape.total, steps.batch(), width]),
-    }
 }
 
 fn foreign(actual: &str) -> Error {
@@ -112,7 +85,8 @@ impl<E: Element> Recurrent<E> {
         &self.id
     }
 
-    /// Lets `change` write the weights. Tapes recorded before can no longer be used, even if it fails.
+    /// Lets `change` write the weights. Tapes recorded before can no longer be used, even if it
+    /// fails.
     ///
     /// # Errors
     /// Whatever `change` returns.
@@ -151,57 +125,8 @@ impl<E: Element> Recurrent<E> {
         }
     }
 
-    /// Whether there is room for what is as large as the caller's arrays are, whatever the lengths:
-    /// the order of the rows, the outputs and the states. Arrays may be larger than all memory, as those
-    /// without steps, or whose steps are one.
-    fn check_batch(&self, x: &Rows<E>) -> Result<()> {
-        let (total, batch, rows) = match *x.shape() {
-            [total, batch, _] => (total, batch, total.saturating_mul(batch)),
-            [rows, ..] => (rows, 0, rows),
-            [] => (0, 0, 0),
-        };
-        let states = self.config().states_shapes(1);
-        let sequence: usize = states.iter().map(|of| of.iter().product::<usize>()).sum();
-        let numbers = total
-            .saturating_add(batch.saturating_mul(sequence))
-            .saturating_add(rows.saturating_mul(self.stack.output_columns().real()));
-        check_room::<E>(numbers, "numbers of a batch")
-    }
-
-    /// How the rows of a batch lie, and the steps of the array that holds them.
-    fn steps(&self, inputs: &Inputs<E>) -> Result<(Steps, usize)> {
-        let size = self.config().input_size;
-        let actual = || shape_of(inputs.x.shape());
-        let found = match &inputs.x {
-            Rows::Padded(x) => {
-                let (total, batch, width) = x.dim();
-                if width != size {
-                    return Err(Error::shape("x", format!("(T, B, {size})"), actual()));
-                }
-                self.check_batch(&inputs.x)?;
-                (Steps::checked(inputs.lengths, batch, total)?, total)
-            }
-            Rows::Packed(x) => {
-                let lengths = inputs.lengths.unwrap_or_default();
-                self.check_batch(&inputs.x)?;
-                if !lengths.is_sorted_by(|a, b| a >= b) {
-                    let expected = "descending lengths of packed rows";
-                    return Err(Error::value("lengths", expected, format!("{lengths:?}")));
-                }
-                let steps = Steps::checked(Some(lengths), lengths.len(), x.nrows())?;
-                if x.dim() != (steps.rows(), size) {
-                    let expected = format!("({}, {size})", steps.rows());
-                    return Err(Error::shape("x", expected, actual()));
-                }
-                let total = steps.longest();
-                (steps, total)
-            }
-        };
-        Ok(found)
-    }
-
-    /// Runs a batch. With `keep`, the tape can go into [`Recurrent::backward`]; `dropout_seed` turns dropout
-    /// between layers on.
+    /// Runs a batch. With `keep`, the tape can go into [`Recurrent::backward`]; `dropout_seed`
+    /// turns dropout between layers on.
     ///
     /// # Errors
     /// [`Error::Shape`] or [`Error::Value`] naming `x`, `h0`, `c0` or `lengths`;
@@ -292,8 +217,8 @@ impl<E: Element> Recurrent<E> {
     }
 
     /// Takes a tape back: gradients of a loss with respect to everything that went in, given those
-    /// with respect to the output `dy` (T, B, D·W) or (R, D·W) and the final states `dh` (L·D, B, W) and
-    /// `dc` (L·D, B, H). An absent one is zero.
+    /// with respect to the output `dy` (T, B, D·W) or (R, D·W) and the final states `dh` (L·D, B,
+    /// W) and `dc` (L·D, B, H). An absent one is zero.
     ///
     /// # Errors
     /// [`Error::TapeUsed`] the second time, [`Error::TapeForeign`] if the weights have changed

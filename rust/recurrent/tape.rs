@@ -12,7 +12,8 @@ use crate::stack::InputGradients;
 use crate::steps::{Steps, Strides};
 
 /// What goes into a pass. Letters: T steps, B sequences, I inputs, H hidden units, W columns of the
-/// hidden state ([`Config::state_size`](crate::stack::Config::state_size): H, or those of a projection), L layers, D directions.
+/// hidden state ([`Config::state_size`](crate::stack::Config::state_size): H, or those of a
+/// projection), L layers, D directions.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a, E> {
     /// (T, B, I), or (R, I) in packed order
@@ -66,7 +67,8 @@ pub struct Gradients<E> {
 }
 
 impl<E: Real> Gradients<E> {
-    /// The gradients of all weights, in the order of [`Recurrent::layout`](super::Recurrent::layout).
+    /// The gradients of all weights, in the order of
+    /// [`Recurrent::layout`](super::Recurrent::layout).
     pub fn weights(&self) -> &[E] {
         &self.weights
     }

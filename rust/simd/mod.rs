@@ -94,7 +94,8 @@ pub trait Real:
     const LN_2_HIGH: Self;
     /// ln 2 - `LN_2_HIGH`
     const LN_2_LOW: Self;
-    /// Coefficients c of e^r = 1 + r + r^2 (c\[n-1\] + r (c\[n-2\] + ...)) for |r| <= ln(2)/2, highest power first.
+    /// Coefficients c of e^r = 1 + r + r^2 (c\[n-1\] + r (c\[n-2\] + ...)) for |r| <= ln(2)/2,
+    /// highest power first.
     const EXP_POLYNOMIAL: &'static [Self];
     /// From here on tanh rounds to 1.
     const TANH_MAX: Self;
@@ -117,8 +118,8 @@ pub trait Real:
     fn scale(self, n: Self) -> Self;
 }
 
-/// [`transpose::transpose`]: from an address whose rows are so many numbers apart, to another one, so
-/// many blocks. As safe as that.
+/// [`transpose::transpose`]: from an address whose rows are so many numbers apart, to another one,
+/// so many blocks. As safe as that.
 pub(crate) type Transposer<E> = unsafe fn(*const E, usize, *mut E, usize, usize);
 
 macro_rules! real {

@@ -126,3 +126,35 @@ fn totals_of_every_slot() {
     on_every_isa!(f32: totals());
     on_every_isa!(f64: totals());
 }
+
+fn by_column<V: Vector>() {
+    const SLOTS: usize = 2;
+    const IDS: [u32; 5] = [3, 1, 3, 0, 2];
+    let (lanes, columns) = (V::LANES, 1..4);
+    let rows = Rows::<V::Element>::new((SLOTS + 1) * lanes, 1);
+    let before: Vec<V::Element> = noise(columns.len() * SLOTS * lanes, 4);
+    let mut out = before.clone();
+    let sums = ByColumn {
+        pieces: &rows.pieces(),
+        ids: &IDS,
+        columns: columns.clone(),
+        slot: lanes,
+        slots: SLOTS,
+        out: out.as_mut_ptr(),
+    };
+    // SAFETY: the rows have a slot more than these, and the result as many for each column.
+    unsafe { V::invoke(sums) };
+    for (i, (&found, &before)) in out.iter().zip(&before).enumerate() {
+        let (column, place) = (columns.start + i / (SLOTS * lanes), i % (SLOTS * lanes));
+        let own = IDS.iter().zip(rows.slots.chunks_exact(rows.slot_row));
+        let own = own.filter(|&(&id, _)| id as usize == column);
+        let sum: f64 = own.map(|(_, slots)| slots[lanes + place].to_f64()).sum();
+        assert_close(found, before.to_f64() + sum, 5);
+    }
+}
+
+#[test]
+fn sums_by_column_are_those_of_its_rows() {
+    on_every_isa!(f32: by_column());
+    on_every_isa!(f64: by_column());
+}
