@@ -413,14 +413,35 @@ def test_the_most_probable_id_is_predicted(form, rng):
         np.testing.assert_array_equal(found, probabilities.argmax(axis=-1))
 
 
-def test_the_first_of_equally_probable_classes_is_predicted():
-    model = rnncore.RNN(3, max_epochs=1).fit(np.zeros((4, 2, 1)), list("dbca"))
+@pytest.mark.parametrize(
+    ("loss", "y", "bias", "expected"),
+    [
+        ("cross_entropy", list("dbca"), [0, 1, 0, 1], "b"),
+        ("binary_cross_entropy", list("abab"), [0], "a"),
+        ("binary_cross_entropy", [[0, 1], [1, 0], [1, 1], [0, 0]], [0, 1e-6], [0, 1]),
+    ],
+)
+def test_the_first_of_equally_probable_classes_is_predicted(loss, y, bias, expected):
+    model = rnncore.RNN(3, loss=loss, max_epochs=1).fit(np.zeros((4, 3, 1)), y)
     weights = weights_of(model)
     weights["head.weight"][:] = 0
-    weights["head.bias"][:] = [0, 1, 0, 1]
+    weights["head.bias"][:] = bias
     model._network.set_parameters(weights)
-    assert model.predict(np.zeros((2, 2, 1))).tolist() == ["b", "b"]
-    assert model.stream().step([[0.0]]).tolist() == ["b"]
+    assert model.predict(np.zeros((2, 2, 1))).tolist() == [expected] * 2
+    assert model.stream().step([[0.0]]).tolist() == [expected]
+
+
+def test_truncation_says_that_targets_are_the_steps():
+    X, y = np.zeros((4, 3, 1)), np.zeros((4, 3))
+    assert rnncore.RNN(2, bptt_steps=2, max_epochs=1).fit(X, y).output_ == "sequence"
+
+
+@pytest.mark.parametrize(("fraction", "trained"), [(0.01, 4), (0.4, 3), (0.99, 1)])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_some_are_kept_back_and_some_are_not(fraction, trained, task):
+    model = rnncore.RNN(2, task=task, early_stopping=True, validation_fraction=fraction)
+    model.set_params(max_epochs=1).fit(np.zeros((5, 3, 1)), [0, 1, 0, 1, 1])
+    assert model.history_["steps"] == [3 * trained]
 
 
 def test_one_long_stream_is_predicted_without_its_outputs():
