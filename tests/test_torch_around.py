@@ -7,7 +7,15 @@ import torch
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import rnncore.torch
-from rnncore.torch import GRU, LSTM, LSTMCell, _autograd, functional
+from rnncore.torch import (
+    GRU,
+    LSTM,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    _autograd,
+    functional,
+)
 
 from .torchs import same, theirs
 
@@ -155,6 +163,46 @@ def test_weights_are_known_by_what_torch_knows_them(change):
     layer = LSTM(3, 4)
     change(layer)
     assert layer._weights_have_changed() is torch.nn.LSTM._weights_have_changed(layer)
+
+
+def attributes(cell):
+    """What is found under the names of a cell's weights, or the error."""
+    found = []
+    for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        try:
+            found.append(getattr(cell, name))
+        except AttributeError as error:
+            found.append(str(error))
+    return found
+
+
+@pytest.mark.parametrize("kind", [RNNCell, LSTMCell, GRUCell])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cell: None,
+        lambda cell: setattr(cell, "bias_hh", None),
+        lambda cell: delattr(cell, "weight_ih"),
+        lambda cell: put(cell, "weight_hh", torch.ones(1)),
+        lambda cell: torch.nn.utils.weight_norm(cell, "weight_hh"),
+        lambda cell: parametrize.register_parametrization(cell, "weight_ih", Doubled()),
+        lambda cell: prune.l1_unstructured(cell, "weight_hh", amount=0.5),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_cell_has_its_weights_where_torch_has_them(kind, change):
+    assert not any(hasattr(kind, name) for name in ("weight_ih", "bias_hh"))
+    for bias in (True, False):
+        cell = kind(3, 4, bias)
+        expected = getattr(torch.nn, kind.__name__)(3, 4, bias)
+        expected.load_state_dict(cell.state_dict())
+        for module in (cell, expected):
+            torch.manual_seed(1)
+            change(module)
+        for found, weight in zip(attributes(cell), attributes(expected), strict=True):
+            assert type(found) is type(weight)
+            is_tensor = isinstance(weight, torch.Tensor)
+            assert torch.equal(found, weight) if is_tensor else found == weight
 
 
 def test_data_parallel(calls):

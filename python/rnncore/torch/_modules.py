@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.modules import rnn
 from torch.nn.utils.parametrize import is_parametrized
@@ -63,6 +64,32 @@ class _Layers(_Kernels, nn.RNNBase):
         return False
 
 
+class _Found:
+    """A parameter where Python looks for attributes first: in the class.
+
+    torch has them where Python looks last, after an error: for the four of a cell that takes a
+    fifth of a step. What is no parameter, such as a pruned weight, is left to torch.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, module: nn.Module | None, owner: type[nn.Module]) -> nn.Parameter | None:
+        if module is not None and self._name in module._parameters:
+            return module._parameters[self._name]
+        raise AttributeError(f"type object {owner.__name__!r} has no attribute {self._name!r}")
+
+
+class _Cell(_Kernels):
+    """The same for cells."""
+
+
+# An older compiler takes such an object for the parameter itself: 2.5's does.
+if torch.__version__ >= "2.15":
+    for _name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        setattr(_Cell, _name, _Found(_name))
+
+
 class RNN(_Layers, nn.RNN):
     """`torch.nn.RNN`, computed by the Rust kernels."""
 
@@ -81,19 +108,19 @@ class GRU(_Layers, nn.GRU):
     forward = _with_kernels(nn.GRU)
 
 
-class RNNCell(_Kernels, nn.RNNCell):
+class RNNCell(_Cell, nn.RNNCell):
     """`torch.nn.RNNCell`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.RNNCell)
 
 
-class LSTMCell(_Kernels, nn.LSTMCell):
+class LSTMCell(_Cell, nn.LSTMCell):
     """`torch.nn.LSTMCell`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.LSTMCell)
 
 
-class GRUCell(_Kernels, nn.GRUCell):
+class GRUCell(_Cell, nn.GRUCell):
     """`torch.nn.GRUCell`, computed by the Rust kernels."""
 
     forward = _with_kernels(nn.GRUCell)
