@@ -5,19 +5,21 @@
 //! never made anew. A record holds the weights that it was made with, so that other weights may be
 //! used before it goes back.
 //!
-//! A call of one step of a few rows reads each weight once, which is what comparing them costs. So it
-//! computes with the caller's own, forward and back: its record holds none, and is given them again.
+//! A call of one step of a few rows reads each weight once, which is what comparing them costs. So
+//! it computes with the caller's own, forward and back: its record holds none, and is given them
+//! again.
 
 use std::sync::{Arc, Mutex};
 
-use ndarray::{ArrayView3, ArrayViewD, Ix1};
+use ndarray::{ArrayView3, ArrayViewD};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::arrays::{choose, state_mut};
 use super::dlpack::{Exchange, Held, Scalar, Shared};
 use super::either::{Either, dispatch};
-use super::form::{Form, lengths_of};
+use super::form::Form;
+use super::given::{Given, How, Tensors, are_shaped, slices};
 use super::slot::{Slot, lock};
 use crate::boundary::Rows;
 use crate::cell::CellKind;
@@ -58,89 +60,6 @@ fn as_torch<R>(n_threads: usize, body: impl FnOnce() -> Result<R>) -> Result<R> 
 
 /// What forward makes: the output, unless there is none but the states, and these.
 type Made<'py, E> = (Bound<'py, PyTuple>, Form, Option<Kept<E>>);
-
-/// The tensors of a call.
-struct Tensors<'py> {
-    weights: Vec<Held<'py>>,
-    x: Held<'py>,
-    h0: Held<'py>,
-    c0: Option<Held<'py>>,
-    counts: Option<Held<'py>>,
-}
-
-/// The rest of a call.
-#[derive(Clone, Copy)]
-struct How {
-    batch_first: bool,
-    is_single: bool,
-    keep: bool,
-    n_threads: usize,
-}
-
-/// What a call was given, if it is what the stack computes.
-struct Given<'a, E> {
-    form: Form,
-    batch: usize,
-    weights: Vec<ArrayViewD<'a, E>>,
-    x: Rows<'a, E>,
-    h0: ArrayView3<'a, E>,
-    c0: Option<ArrayView3<'a, E>>,
-    lengths: Option<Vec<i64>>,
-}
-
-impl<'a, E: Element + Scalar> Given<'a, E> {
-    fn read(
-        tensors: &'a Tensors<'_>,
-        how: How,
-        (config, layout): (&Config, &Layout),
-    ) -> Option<Self> {
-        let x = tensors.x.view::<E>()?;
-        let packed = tensors.counts.is_some();
-        let form = Form::of(x.ndim(), packed, how.batch_first, how.is_single)?;
-        let x = form.rows(x)?;
-        let h0 = form.state(tensors.h0.view::<E>()?)?;
-        let c0 = match &tensors.c0 {
-            Some(c0) => Some(form.state(c0.view::<E>()?)?),
-            None => None,
-        };
-        let batch = h0.shape()[1];
-        let lengths = match &tensors.counts {
-            Some(counts) => {
-                let counts = counts.view::<i64>()?.into_dimensionality::<Ix1>().ok()?;
-                Some(lengths_of(&counts.to_vec(), batch, x.shape()[0])?)
-            }
-            None if form == Form::Single => Some(vec![1; batch]),
-            None => None,
-        };
-        let weights = tensors.weights.iter().map(Held::view);
-        let weights = weights.collect::<Option<Vec<_>>>()?;
-        let [hidden, memory] = config.states_shapes(batch);
-        let fits = x.shape().last() == Some(&config.input_size)
-            && (lengths.is_some() || x.shape()[1] == batch)
-            && (form != Form::Single || x.shape()[0] == batch)
-            && h0.shape() == hidden
-            && c0.is_some() == config.cell.signature().has_memory()
-            && c0.is_none_or(|c0| c0.shape() == memory)
-            && are_shaped(&weights, layout);
-        fits.then_some(Given {
-            form,
-            batch,
-            weights,
-            x,
-            h0,
-            c0,
-            lengths,
-        })
-    }
-
-    /// How many steps there are.
-    fn steps(&self) -> Option<usize> {
-        match &self.lengths {
-            Some(lengths) => lengths.iter().max()?.to_owned().try_into().ok(),
-            None => Some(self.x.shape()[0]),
-        }
-    }
-}
 
 fn forward<'py, E: Element + Scalar>(
     py: Python<'py>,
@@ -219,19 +138,8 @@ fn forward<'py, E: Element + Scalar>(
     Ok(Some((outputs, form, keep.then_some((model, tape)))))
 }
 
-/// Whether weights are all there, each of its shape.
-fn are_shaped<E>(weights: &[ArrayViewD<E>], layout: &Layout) -> bool {
-    let shapes = layout.entries().iter().map(|entry| &entry.shape[..]);
-    shapes.eq(weights.iter().map(|weight| weight.shape()))
-}
-
-/// The weights where they are, if each has its numbers side by side.
-fn slices<'a, E>(weights: &'a [ArrayViewD<'_, E>]) -> Option<Vec<&'a [E]>> {
-    weights.iter().map(|weight| weight.as_slice()).collect()
-}
-
-/// The input, and gradients of the output and the final states, as far as there are any; None if one
-/// of them is not of the stack's type and form.
+/// The input, and gradients of the output and the final states, as far as there are any; None if
+/// one of them is not of the stack's type and form.
 type Last<'a, E> = (
     Rows<'a, E>,
     Option<Rows<'a, E>>,
@@ -482,9 +390,9 @@ impl PyRecord {
         dispatch!(self.inner, record => lock(record).is_none())
     }
 
-    /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether if
-    /// what is given is not of the outputs' type and form, or the record is used. `x` and the weights
-    /// are forward's.
+    /// The gradients of `x`, `h0`, `c0` and the weights that are needed, else None; None altogether
+    /// if what is given is not of the outputs' type and form, or the record is used. `x` and the
+    /// weights are forward's.
     #[pyo3(signature = (x, weights, d_output, d_h, d_c, needs, n_threads))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn backward<'py>(

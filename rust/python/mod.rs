@@ -11,6 +11,7 @@ mod either;
 mod epoch;
 mod form;
 mod functional;
+mod given;
 mod guarded;
 mod network;
 mod optimizer;

@@ -1,0 +1,105 @@
+//! What a call of a `Functional` is given, as the crate takes it.
+
+use ndarray::{ArrayView3, ArrayViewD, Ix1};
+
+use super::dlpack::{Held, Scalar};
+use super::form::{Form, lengths_of};
+use crate::boundary::Rows;
+use crate::params::Layout;
+use crate::sequence::Element;
+use crate::stack::Config;
+
+/// The tensors of a call.
+pub(super) struct Tensors<'py> {
+    pub weights: Vec<Held<'py>>,
+    pub x: Held<'py>,
+    pub h0: Held<'py>,
+    pub c0: Option<Held<'py>>,
+    pub counts: Option<Held<'py>>,
+}
+
+/// The rest of a call.
+#[derive(Clone, Copy)]
+pub(super) struct How {
+    pub batch_first: bool,
+    pub is_single: bool,
+    pub keep: bool,
+    pub n_threads: usize,
+}
+
+/// What a call was given, if it is what the stack computes.
+pub(super) struct Given<'a, E> {
+    pub form: Form,
+    pub batch: usize,
+    pub weights: Vec<ArrayViewD<'a, E>>,
+    pub x: Rows<'a, E>,
+    pub h0: ArrayView3<'a, E>,
+    pub c0: Option<ArrayView3<'a, E>>,
+    pub lengths: Option<Vec<i64>>,
+}
+
+impl<'a, E: Element + Scalar> Given<'a, E> {
+    /// None if it is something else.
+    pub fn read(
+        tensors: &'a Tensors<'_>,
+        how: How,
+        (config, layout): (&Config, &Layout),
+    ) -> Option<Self> {
+        let x = tensors.x.view::<E>()?;
+        let packed = tensors.counts.is_some();
+        let form = Form::of(x.ndim(), packed, how.batch_first, how.is_single)?;
+        let x = form.rows(x)?;
+        let h0 = form.state(tensors.h0.view::<E>()?)?;
+        let c0 = match &tensors.c0 {
+            Some(c0) => Some(form.state(c0.view::<E>()?)?),
+            None => None,
+        };
+        let batch = h0.shape()[1];
+        let lengths = match &tensors.counts {
+            Some(counts) => {
+                let counts = counts.view::<i64>()?.into_dimensionality::<Ix1>().ok()?;
+                Some(lengths_of(&counts.to_vec(), batch, x.shape()[0])?)
+            }
+            None if form == Form::Single => Some(vec![1; batch]),
+            None => None,
+        };
+        let weights = tensors.weights.iter().map(Held::view);
+        let weights = weights.collect::<Option<Vec<_>>>()?;
+        let [hidden, memory] = config.states_shapes(batch);
+        let fits = x.shape().last() == Some(&config.input_size)
+            && (lengths.is_some() || x.shape()[1] == batch)
+            && (form != Form::Single || x.shape()[0] == batch)
+            && h0.shape() == hidden
+            && c0.is_some() == config.cell.signature().has_memory()
+            && c0.is_none_or(|c0| c0.shape() == memory)
+            && are_shaped(&weights, layout);
+        fits.then_some(Given {
+            form,
+            batch,
+            weights,
+            x,
+            h0,
+            c0,
+            lengths,
+        })
+    }
+
+    /// How many steps there are.
+    pub fn steps(&self) -> Option<usize> {
+        match &self.lengths {
+            Some(lengths) => lengths.iter().max()?.to_owned().try_into().ok(),
+            None => Some(self.x.shape()[0]),
+        }
+    }
+}
+
+/// Whether weights are all there, each of its shape.
+pub(super) fn are_shaped<E>(weights: &[ArrayViewD<E>], layout: &Layout) -> bool {
+    let shapes = layout.entries().iter().map(|entry| &entry.shape[..]);
+    shapes.eq(weights.iter().map(|weight| weight.shape()))
+}
+
+/// The weights where they are, if each has its numbers side by side.
+pub(super) fn slices<'a, E>(weights: &'a [ArrayViewD<'_, E>]) -> Option<Vec<&'a [E]>> {
+    weights.iter().map(|weight| weight.as_slice()).collect()
+}
