@@ -1,9 +1,9 @@
 //! Activations over vectors, and their derivatives expressed through their outputs.
 //!
-//! Errors stay under these bounds over the whole range, in units in the last place of `f32` and `f64`
-//! alike and on every instruction set: [`exp`] 1.05, [`sigmoid`] 2.55, [`tanh`] 2.55, [`softsign`] 1.55.
-//! Results beneath the least normal number may be flushed to zero. Infinities give their limits,
-//! no value leaves its function's range, and NaN gives NaN.
+//! Errors stay under these bounds over the whole range, in units in the last place of `f32` and
+//! `f64` alike and on every instruction set: [`exp`] 1.05, [`sigmoid`] 2.55, [`tanh`] 2.55,
+//! [`softsign`] 1.55. Results beneath the least normal number may be flushed to zero. Infinities
+//! give their limits, no value leaves its function's range, and NaN gives NaN.
 
 use crate::simd::{Real, Vector};
 

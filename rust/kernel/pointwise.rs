@@ -1,5 +1,5 @@
-//! A cell's pointwise functions over the rows and panels of a tile. The time loops call them through
-//! pointers, so that cells of one shape share a compiled loop.
+//! A cell's pointwise functions over the rows and panels of a tile. The time loops call them
+//! through pointers, so that cells of one shape share a compiled loop.
 
 use std::marker::PhantomData;
 

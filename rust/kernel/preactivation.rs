@@ -151,9 +151,9 @@ impl<E> Preactivation<E> {
     /// Computes the sums of a tile.
     ///
     /// # Safety
-    /// The operands, `start` and `out` have `rows` rows, weights, `start` and `out` `panels` panels,
-    /// in the layouts of [`crate::kernel`]; `(rows, panels)` come from [`super::tile_shape`]; the CPU has
-    /// V's instruction set.
+    /// The operands, `start` and `out` have `rows` rows, weights, `start` and `out` `panels`
+    /// panels, in the layouts of [`crate::kernel`]; `(rows, panels)` come from
+    /// [`super::tile_shape`]; the CPU has V's instruction set.
     pub unsafe fn run<V: Vector<Element = E>, S: Slots>(self, rows: usize, panels: usize) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {

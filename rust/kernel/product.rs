@@ -60,7 +60,8 @@ pub(crate) struct Product<E> {
     pub a_panel: usize,
     /// Panels summed over.
     pub panels: usize,
-    /// What they are multiplied with. A row's numbers in a panel are those of one gate after another.
+    /// What they are multiplied with. A row's numbers in a panel are those of one gate after
+    /// another.
     pub weights: Factor<E>,
     /// The first row of the result; column panels lie side by side.
     pub out: *mut E,
@@ -128,9 +129,9 @@ impl<E: Real> Product<E> {
     /// One tile.
     ///
     /// # Safety
-    /// `a` has `rows` rows in `self.panels` panels, `weights` and the result have `panels` column panels, and
-    /// the result `rows` rows; `(rows, panels)` come from [`super::tile_shape`] with one slot;
-    /// the CPU has V's instruction set.
+    /// `a` has `rows` rows in `self.panels` panels, `weights` and the result have `panels` column
+    /// panels, and the result `rows` rows; `(rows, panels)` come from [`super::tile_shape`] with
+    /// one slot; the CPU has V's instruction set.
     pub unsafe fn tile<V: Vector<Element = E>>(self, rows: usize, panels: usize) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {

@@ -140,8 +140,8 @@ impl Geometry {
 /// Where one direction of a layer finds and leaves its numbers during a pass over a batch.
 ///
 /// R is the batch's rows in packed order ([`Steps`]), B its sequences; Hp and Wp are the padded
-/// numbers of units and of the hidden state's columns. Rows of x, y, m and their gradients are padded
-/// to whole registers, padding zero; forward alone reads no padding of x.
+/// numbers of units and of the hidden state's columns. Rows of x, y, m and their gradients are
+/// padded to whole registers, padding zero; forward alone reads no padding of x.
 pub(crate) struct Sweep<'a, E> {
     pub steps: &'a Steps,
     /// From the last step to the first.
@@ -154,19 +154,19 @@ pub(crate) struct Sweep<'a, E> {
     /// Output, R rows of Wp.
     pub y: *mut E,
     pub y_strides: Strides,
-    /// What the cell gives before it is projected, Hp wide: R rows where something is `saved`, else B
-    /// rows that each step overwrites; null without projection.
+    /// What the cell gives before it is projected, Hp wide: R rows where something is `saved`, else
+    /// B rows that each step overwrites; null without projection.
     pub m: *mut E,
     /// Initial hidden state, (B, Wp); not read, and taken as zero, where `h0_is_zero`.
     pub h0: *const E,
     pub h0_is_zero: bool,
-    /// Initial memory, `[panel][B][L]`; nothing of a cell without one. Overwritten by each step when
-    /// `memory` is null.
+    /// Initial memory, `[panel][B][L]`; nothing of a cell without one. Overwritten by each step
+    /// when `memory` is null.
     pub memory0: *mut E,
     /// Memory of each step, kept for backward; else null.
     pub memory: *mut E,
-    /// What each step saved for backward, `[step][panel][row][saved][L]`; null in a pass that is not
-    /// kept.
+    /// What each step saved for backward, `[step][panel][row][saved][L]`; null in a pass that is
+    /// not kept.
     pub saved: *mut E,
 }
 
@@ -177,13 +177,13 @@ unsafe impl<E: Sync> Sync for Sweep<'_, E> {}
 ///
 /// Gradients of slots and of projected states have room for Q rows ([`Rounds`]).
 pub(crate) struct Descent<'a, E> {
-    /// The steps of the round, the runs of them by which sums go through it, and where each step's rows
-    /// begin among the Q.
+    /// The steps of the round, the runs of them by which sums go through it, and where each step's
+    /// rows begin among the Q.
     pub round: Range<usize>,
     pub pieces: &'a [Range<usize>],
     pub places: &'a [usize],
-    /// Gradients of the slots, `[panel][row][slots][L]` of each step; Q rows of all panels. It may be
-    /// what was saved, which they overwrite.
+    /// Gradients of the slots, `[panel][row][slots][L]` of each step; Q rows of all panels. It may
+    /// be what was saved, which they overwrite.
     pub slots: *mut E,
     /// Gradient of the hidden states, Q rows of Wp; null without projection.
     pub dh: *mut E,

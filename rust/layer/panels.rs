@@ -67,8 +67,8 @@ impl<E: Real> Lent<'_, E> {
     /// Adds the products of `rows` rows, padded as the matrix's columns say, with a panel of units.
     ///
     /// # Safety
-    /// The rows are there with all columns, and those of `sums` with as many vectors as there are gates; the layer
-    /// has the panel, and the CPU V's instruction set.
+    /// The rows are there with all columns, and those of `sums` with as many vectors as there are
+    /// gates; the layer has the panel, and the CPU V's instruction set.
     pub unsafe fn add_products<V: Vector<Element = E>>(
         &self,
         g: &Geometry,

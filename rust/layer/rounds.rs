@@ -1,9 +1,9 @@
 //! The rounds in which a direction goes back, and where what one leaves lies.
 //!
 //! A round is some steps: first the gradients of their slots are found, then what follows from
-//! these is taken, the gradients of the input and of the weights, while they are in cache. They take
-//! the place of what forward saved. Where that is nothing, they lie in a ring with room for a round
-//! and for the step after it, from which the next one goes on.
+//! these is taken, the gradients of the input and of the weights, while they are in cache. They
+//! take the place of what forward saved. Where that is nothing, they lie in a ring with room for a
+//! round and for the step after it, from which the next one goes on.
 
 use std::ops::Range;
 

@@ -14,11 +14,11 @@
 //! ```
 //!
 //! with k = `n_outputs` and r = |y_j - t_j|, as `torch.nn` has them: `CrossEntropyLoss`,
-//! `BCEWithLogitsLoss`, `MSELoss`, `L1Loss` and `HuberLoss`. [`Loss::apply`] replaces the outputs of
-//! row i by `weights[i] * scale` times the slope, and the padding by zeros. With `scale` = 1 / (sum
-//! of the weights of the whole batch) that is the gradient of the weighted mean, however the batch
-//! is cut into slices. A row of weight 0 has no gradient and no part in the score, whatever numbers
-//! it holds.
+//! `BCEWithLogitsLoss`, `MSELoss`, `L1Loss` and `HuberLoss`. [`Loss::apply`] replaces the outputs
+//! of row i by `weights[i] * scale` times the slope, and the padding by zeros. With `scale` = 1 /
+//! (sum of the weights of the whole batch) that is the gradient of the weighted mean, however the
+//! batch is cut into slices. A row of weight 0 has no gradient and no part in the score, whatever
+//! numbers it holds.
 
 use crate::activation::exp;
 use crate::error::{Error, Result};

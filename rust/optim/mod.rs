@@ -1,8 +1,8 @@
 //! Optimizers: one update of a flat buffer of weights from its gradients.
 //!
 //! The formulas are those of `torch.optim` (PyTorch 2 documentation), with g the gradient after
-//! clipping, lambda the weight decay, t the number of this update, from 1, and l1 sign(w) being 0 at
-//! w = 0:
+//! clipping, lambda the weight decay, t the number of this update, from 1, and l1 sign(w) being 0
+//! at w = 0:
 //!
 //! ```text
 //! g <- g + lambda w + l1 sign(w)             AdamW:  g <- g + l1 sign(w),  w <- w - lr lambda w

@@ -5,8 +5,8 @@
 //! number 0, idle workers take the next ones, and the caller takes whatever is still left when it
 //! is done with its own. So a call finishes however busy the workers are with the calls of other
 //! threads, and calls may nest. Jobs must not wait for one another: two numbers may run one after
-//! the other on the same thread. Where each step of a piece of work needs all of the one before, they
-//! share it as a team (`team.rs`), of which as many members as there are do all that there is.
+//! the other on the same thread. Where each step of a piece of work needs all of the one before,
+//! they share it as a team (`team.rs`), of which as many members as there are do all that there is.
 //!
 //! Why not rayon: its workers do not come back after a `fork`, a caller from outside its pool
 //! sleeps while its tasks queue behind another caller's, and its wake-ups are slow for the small

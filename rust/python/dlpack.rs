@@ -1,5 +1,5 @@
-//! Tensors in and out by DLPack, without a copy and without NumPy, which is what counts in a call of
-//! a few microseconds.
+//! Tensors in and out by DLPack, without a copy and without NumPy, which is what counts in a call
+//! of a few microseconds.
 //!
 //! torch gives the functions of its exchange to extensions since 2.10 (`DLPackExchangeAPI` of
 //! `dlpack.h`, from DLPack 1.2 on). Before, tensors go through capsules, of the layout before
@@ -143,8 +143,9 @@ pub(super) struct Exchange {
 
 #[pymethods]
 impl Exchange {
-    /// `api` is the library's `__dlpack_c_exchange_api__`, if it has one; `kinds` are the types whose
-    /// tensors hold numbers, unless `is_view` says of one that it holds others than it stands for.
+    /// `api` is the library's `__dlpack_c_exchange_api__`, if it has one; `kinds` are the types
+    /// whose tensors hold numbers, unless `is_view` says of one that it holds others than it stands
+    /// for.
     #[new]
     fn new(
         api: Option<&Bound<'_, PyCapsule>>,
@@ -155,8 +156,8 @@ impl Exchange {
     ) -> Self {
         let functions = api.and_then(|api| {
             let functions = api.pointer_checked(Some(EXCHANGE)).ok()?;
-            // SAFETY: a capsule of this name points to a `DLPackExchangeAPI`, which is there as long
-            // as the process; what is read first, the version, is the same in all of them.
+            // SAFETY: a capsule of this name points to a `DLPackExchangeAPI`, which is there as
+            // long as the process; what is read first, the version, is the same in all of them.
             let version = unsafe { functions.cast::<Version>().as_ref() };
             // SAFETY: as above, and the fields are those of version 1.
             (version.major == 1).then(|| unsafe { functions.cast::<Functions>().as_ref() })

@@ -67,7 +67,8 @@ impl<E: Element + Scalar> Slot<E> {
         Arc::clone(&lock(&self.0))
     }
 
-    /// A stack that has these weights: the slot's own if they are the same, or if nobody else has it.
+    /// A stack that has these weights: the slot's own if they are the same, or if nobody else has
+    /// it.
     pub fn with(&self, weights: &[ArrayViewD<E>]) -> Result<Arc<Recurrent<E>>> {
         let mut slot = lock(&self.0);
         if holds(&slot, weights) {

@@ -76,8 +76,8 @@ pub(crate) trait Kernels<E: Real>: Sync {
         dx: &InputGradient<E>,
     );
 
-    /// Writes or adds a unit's share of what the round gives of the gradients of the weights, from the
-    /// slots' gradients and those of the projected states: block after block of
+    /// Writes or adds a unit's share of what the round gives of the gradients of the weights, from
+    /// the slots' gradients and those of the projected states: block after block of
     /// [`Steps::blocks`](crate::steps::Steps).
     unsafe fn weights(
         &self,
@@ -89,8 +89,8 @@ pub(crate) trait Kernels<E: Real>: Sync {
     );
 }
 
-/// Bytes that are as good as in a core's second-level cache. Where that is 1 MiB, half of this measured
-/// 0 to 4 % more: reading a little beyond it hides behind the products.
+/// Bytes that are as good as in a core's second-level cache. Where that is 1 MiB, half of this
+/// measured 0 to 4 % more: reading a little beyond it hides behind the products.
 const CACHE: usize = 2 << 20;
 
 /// The passes of a cell, of which only the pointwise part is its own.

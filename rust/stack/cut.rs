@@ -28,10 +28,10 @@ pub(super) fn cut<E: Real>(
 
 /// How many of a direction's threads share the units of the same rows; the others take other rows.
 ///
-/// With rows of its own, a thread waits for nobody. But it reads all weights in every step, in tiles
-/// that cost the more for a row the fewer it has, and there may be more threads than rows. So this
-/// compares what a step takes a thread, in products: those of its rows and units, and what it takes
-/// to see that the others are done and to get their units' states.
+/// With rows of its own, a thread waits for nobody. But it reads all weights in every step, in
+/// tiles that cost the more for a row the fewer it has, and there may be more threads than rows. So
+/// this compares what a step takes a thread, in products: those of its rows and units, and what it
+/// takes to see that the others are done and to get their units' states.
 ///
 /// The constants are of two cores with 1 MiB of second-level cache each (AMD Zen 5), where a flag
 /// goes from one to the other and back in 400 ns.

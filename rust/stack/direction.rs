@@ -12,8 +12,8 @@ use crate::simd::Real;
 /// The weights of a pass.
 #[derive(Clone, Copy)]
 pub(crate) enum Parameters<'a, E> {
-    /// The stack's own, one flat buffer of [`Stack::layout`](super::Stack::layout): what is packed of them is kept until
-    /// [`Stack::weights_changed`](super::Stack::weights_changed).
+    /// The stack's own, one flat buffer of [`Stack::layout`](super::Stack::layout): what is packed
+    /// of them is kept until [`Stack::weights_changed`](super::Stack::weights_changed).
     Own(&'a [E]),
     /// Somebody else's, each by itself in the layout's order, to be read where they are: nothing of
     /// them is kept. For single steps of rows.
@@ -25,8 +25,8 @@ pub(crate) enum Parameters<'a, E> {
 }
 
 impl<E> Parameters<'_, E> {
-    /// Whether a pass is done faster with lent weights than with packed ones, even those of the call
-    /// before: these would have to be compared.
+    /// Whether a pass is done faster with lent weights than with packed ones, even those of the
+    /// call before: these would have to be compared.
     #[cfg(feature = "python")]
     pub fn worth_lending(steps: usize, batch: usize) -> bool {
         const FEW: usize = 4;
@@ -64,8 +64,8 @@ impl<P> std::ops::Deref for Packed<'_, P> {
 /// One direction of one layer.
 pub(super) struct Direction<E: 'static> {
     pub geometry: Geometry,
-    /// Places of weight_ih, weight_hh, bias_ih, bias_hh and weight_hr in the flat buffer; absent ones
-    /// empty.
+    /// Places of weight_ih, weight_hh, bias_ih, bias_hh and weight_hr in the flat buffer; absent
+    /// ones empty.
     pub places: [Range<usize>; 5],
     /// Their numbers in the layout.
     pub entries: [usize; 5],

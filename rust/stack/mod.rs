@@ -314,8 +314,8 @@ impl<E: Element> Stack<E> {
     ///
     /// `x` has R rows of [`Stack::input_columns`], or R columns of the input. `keep` keeps what
     /// backward needs besides `x`, of which no padding is read. `y_strides` are those of the
-    /// output's rows of [`Stack::output_columns`], of which there must be nothing between. `drawn` turns
-    /// dropout between layers on.
+    /// output's rows of [`Stack::output_columns`], of which there must be nothing between. `drawn`
+    /// turns dropout between layers on.
     ///
     /// # Panics
     /// If a buffer's size is not that.

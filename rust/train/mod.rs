@@ -75,9 +75,9 @@ pub struct EpochOptions {
     pub seed: u64,
     /// How far errors go back.
     pub bptt: Bptt,
-    /// Whether a pass keeps what backward needs of one segment of its steps at a time, about sqrt(T)
-    /// of them, and runs the others again when it comes to them: the same bits in less memory and
-    /// more time.
+    /// Whether a pass keeps what backward needs of one segment of its steps at a time, about
+    /// sqrt(T) of them, and runs the others again when it comes to them: the same bits in less
+    /// memory and more time.
     pub checkpoint_time: bool,
     /// Batches whose gradients make one update, as those of one batch would.
     pub accumulate_batches: usize,
