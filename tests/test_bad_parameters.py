@@ -61,7 +61,7 @@ PARAMETER_CASES = [
     ),
     (
         "embedding",
-        [[1e39]],
+        [[0.5, 1e39]],
         ValueError,
         r"embedding: expected numbers that fit float32, got 1e\+39",
     ),

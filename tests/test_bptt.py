@@ -110,7 +110,10 @@ lengths = st.lists(st.integers(1, 17), min_size=1, max_size=4).map(lambda more: 
 
 @settings(max_examples=settings.default.max_examples // 10)
 @given(
-    cell=st.sampled_from(list(CELLS)), lengths=lengths, k1=st.integers(1, 5), more=st.integers(0, 6)
+    cell=st.sampled_from(list(CELLS)),
+    lengths=lengths,
+    k1=st.integers(1, 5),
+    more=st.integers(-1, 6),
 )
 def test_windows_as_torch(cell, lengths, k1, more):
     X, y = data(lengths)

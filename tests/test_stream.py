@@ -233,6 +233,17 @@ def test_words_are_looked_up():
         stream.step("the")
 
 
+def test_ids_are_taken_for_words_and_no_words_for_ids():
+    model = rnncore.GRU(2, max_epochs=1, random_state=0).fit(["a b", "b"], [0, 1])
+    by_word, by_id = (model.stream(method="transform") for _ in range(2))
+    for word in "ab":
+        expected = by_word.step([word])
+        np.testing.assert_array_equal(by_id.step([model.vocabulary_.vocabulary_[word]]), expected)
+    model = rnncore.GRU(2, max_epochs=1, embedding_dim=2).fit([[0, 1], [1]], [0, 1])
+    with pytest.raises(TypeError, match="x: expected integer ids, got str array"):
+        model.stream().step(["a"])
+
+
 def test_what_is_no_word_is_named():
     model = rnncore.GRU(2, max_epochs=1).fit(["a b", "b"], [0, 1])
     with pytest.raises(TypeError, match=r"x\[0\]: expected words that are strings, got int 3"):
