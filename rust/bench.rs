@@ -264,7 +264,7 @@ impl Layer {
                 }
                 Kernel::WeightGradient => {
                     let to = gradients(&mut self.gradients);
-                    for unit in g.weight_units(1) {
+                    for unit in g.weight_units(1, false) {
                         self.kernels.weights(g, sweep, &descent, &unit, &to);
                     }
                 }

@@ -41,6 +41,14 @@ pub struct Feed {
     pub gates: &'static [usize],
 }
 
+impl Feed {
+    /// The gate that a slot takes, if it is fed.
+    pub fn gate(&self, slot: usize) -> Option<usize> {
+        let place = slot.checked_sub(self.first)?;
+        self.gates.get(place).copied()
+    }
+}
+
 /// What goes elementwise from a step to the one before it in backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carry {

@@ -4,6 +4,9 @@
 //! come out in the layout of the weights and nothing is packed or transposed. (Registers along
 //! the units, with the input packed by columns, measured 5-10 % less, more at few rows.)
 //!
+//! A slot may have two sources, the input and the state, each with a matrix of its own. A tile takes
+//! columns of both: alone, those of an input of a few numbers would leave most registers empty.
+//!
 //! Work is divided by output, never along the sum, so that the bits do not depend on threads.
 
 use std::ops::Range;
@@ -19,17 +22,27 @@ const MAX_UNITS: usize = 8;
 /// The most column panels in a tile.
 const MAX_PANELS: usize = 3;
 
-/// Consecutive rows of both operands.
+/// The most sources that feed a slot.
+pub(crate) const SOURCES: usize = 2;
+
+/// Rows of a source, or of its matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Strided<P> {
+    /// The first row.
+    pub at: P,
+    /// Numbers from a row to the next.
+    pub row: usize,
+}
+
+/// Consecutive rows of all operands.
 #[derive(Clone, Copy)]
 pub(crate) struct Piece<E> {
     /// A panel's slots in the first row.
     pub slots: *const E,
     /// Numbers from a row's slots to the next row's.
     pub slot_row: usize,
-    /// The first row of the input.
-    pub x: *const E,
-    /// Numbers from a row of the input to the next.
-    pub x_row: usize,
+    /// The rows of each source; of one that there is not, anything.
+    pub from: [Strided<*const E>; SOURCES],
     /// Rows.
     pub rows: usize,
     /// Numbers from a row's slots to those that will be asked for next.
@@ -39,7 +52,9 @@ pub(crate) struct Piece<E> {
 /// A column panel of the result.
 #[derive(Clone, Copy)]
 pub(crate) struct ColumnPanel {
-    /// Its place in the input's padded rows.
+    /// The source whose columns they are.
+    pub source: usize,
+    /// Its place in the source's padded rows.
     pub position: usize,
     /// Its first column in the matrix.
     pub column: usize,
@@ -48,18 +63,23 @@ pub(crate) struct ColumnPanel {
 }
 
 impl ColumnPanel {
-    /// Those at some positions of `source`'s padded rows, from a multiple of the lanes on.
-    pub fn all(source: Columns, positions: Range<usize>, lanes: usize) -> Vec<Self> {
-        let panel = |position| {
-            let column = source.column(position)?;
-            let count = (source.width - position % source.padded).min(lanes);
+    /// Those at some positions of a source's padded rows, from a multiple of the lanes on.
+    pub fn all(
+        source: usize,
+        columns: Columns,
+        positions: Range<usize>,
+        lanes: usize,
+    ) -> impl Iterator<Item = Self> {
+        positions.step_by(lanes).filter_map(move |position| {
+            let column = columns.column(position)?;
+            let count = (columns.width - position % columns.padded).min(lanes);
             Some(ColumnPanel {
+                source,
                 position,
                 column,
                 count,
             })
-        };
-        positions.step_by(lanes).filter_map(panel).collect()
+        })
     }
 }
 
@@ -69,17 +89,15 @@ pub(crate) struct Block<'a, E> {
     pub pieces: &'a [Piece<E>],
     /// Where the first unit's gradient stands in a panel's slots.
     pub slot: usize,
-    /// The first unit's row in the matrix.
-    pub out: *mut E,
-    /// Columns of the matrix.
-    pub width: usize,
+    /// The units' rows in the matrix of each source; of one that has no panel, anything.
+    pub to: [Strided<*mut E>; SOURCES],
     /// Whether the products are added to what is there.
     pub add: bool,
 }
 
 struct Tile<'a, E, const UNITS: usize, const PANELS: usize> {
     of: Block<'a, E>,
-    panels: &'a [ColumnPanel],
+    panels: &'a [ColumnPanel; PANELS],
     /// Whether to ask for the slots that come next.
     ahead: bool,
 }
@@ -90,26 +108,36 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
     #[inline(always)]
     unsafe fn run(self) {
         let Tile { of, panels, ahead } = self;
+        // `% SOURCES` changes nothing, but spares the loops checks for which sums would be spilled.
+        let result = |u: usize, panel: &ColumnPanel| {
+            let to = of.to[panel.source % SOURCES];
+            to.at.wrapping_add(u * to.row + panel.column)
+        };
         // SAFETY: `Block::run`'s caller vouches for pieces, panels and the result.
         unsafe {
             // So that it is there when the sums are.
-            let columns: [usize; PANELS] = std::array::from_fn(|p| panels[p].column);
             for u in 0..UNITS {
-                for column in columns {
-                    prefetch(of.out.wrapping_add(u * of.width + column).cast_const());
+                for panel in panels {
+                    prefetch(result(u, panel).cast_const());
                 }
             }
-            let positions: [usize; PANELS] = std::array::from_fn(|p| panels[p].position);
             let mut sums = [[V::splat(V::Element::default()); PANELS]; UNITS];
             for piece in of.pieces {
                 let mut slots = piece.slots.add(of.slot);
-                let mut x = piece.x;
+                let mut at = [piece.slots; PANELS];
+                let mut apart = [0; PANELS];
+                for p in 0..PANELS {
+                    let from = piece.from[panels[p].source % SOURCES];
+                    at[p] = from.at.wrapping_add(panels[p].position);
+                    apart[p] = from.row;
+                }
                 let ahead = if ahead { piece.ahead } else { 0 };
                 for _ in 0..piece.rows {
                     prefetch(slots.wrapping_add(ahead));
                     let mut columns = [V::splat(V::Element::default()); PANELS];
                     for (p, column) in columns.iter_mut().enumerate() {
-                        *column = V::load(x.add(positions[p]));
+                        *column = V::load(at[p]);
+                        at[p] = at[p].wrapping_add(apart[p]);
                     }
                     for (u, sums) in sums.iter_mut().enumerate() {
                         let gradient = V::splat(*slots.add(u));
@@ -118,13 +146,12 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                         }
                     }
                     slots = slots.add(piece.slot_row);
-                    x = x.add(piece.x_row);
                 }
             }
             if panels.iter().all(|panel| panel.count == V::LANES) {
                 for (u, sums) in sums.iter().enumerate() {
                     for (p, sum) in sums.iter().enumerate() {
-                        let to = of.out.add(u * of.width + columns[p]);
+                        let to = result(u, &panels[p]);
                         let sum = if of.add { V::load(to).add(*sum) } else { *sum };
                         sum.store(to);
                     }
@@ -144,8 +171,8 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                 .enumerate()
                 .take(UNITS * PANELS)
             {
-                let (u, panel) = (i / PANELS, panels[i % PANELS]);
-                let to = of.out.add(u * of.width + panel.column);
+                let (u, panel) = (i / PANELS, &panels[i % PANELS]);
+                let to = result(u, panel);
                 for (lane, &sum) in sums.iter().enumerate().take(panel.count) {
                     let to = to.add(lane);
                     *to = if of.add { *to + sum } else { sum };
@@ -160,8 +187,8 @@ impl<E: Real> Block<'_, E> {
     ///
     /// # Safety
     /// Each piece has its rows, with `units` numbers from `slot` on in the slots and every panel's
-    /// position in the input; the matrix has `units` rows from `out` on with every panel's columns;
-    /// the CPU has V's instruction set.
+    /// position in its source; the panel's matrix has `units` rows with its columns; the CPU has V's
+    /// instruction set.
     pub unsafe fn run<V: Vector<Element = E>>(self, units: usize, panels: &[ColumnPanel]) {
         let wide = MAX_PANELS.min(panels.len()).max(1);
         let most = most_rows(wide, (1, 1), V::REGISTERS).min(MAX_UNITS);
@@ -170,17 +197,22 @@ impl<E: Real> Block<'_, E> {
             for (unit, units) in runs(0..units, most) {
                 let of = Block {
                     slot: self.slot + unit,
-                    out: self.out.wrapping_add(unit * self.width),
+                    to: self.to.map(|to| Strided {
+                        at: to.at.wrapping_add(unit * to.row),
+                        ..to
+                    }),
                     ..self
                 };
                 let ahead = panel == 0 && unit == 0;
                 macro_rules! tile {
                     ($units:literal, $panels:literal) => {
-                        if const { fits($units, $panels, (1, 1), V::REGISTERS) } {
-                            // SAFETY: units and panels lie within what the caller vouches for.
-                            unsafe { V::invoke(Tile::<E, $units, $panels> { of, panels, ahead }) }
-                        } else {
-                            unreachable!("`most` keeps the sums in registers")
+                        match panels.try_into() {
+                            Ok(panels) if const { fits($units, $panels, (1, 1), V::REGISTERS) } => {
+                                let tile = Tile::<E, $units, $panels> { of, panels, ahead };
+                                // SAFETY: units and panels lie within what the caller vouches for.
+                                unsafe { V::invoke(tile) }
+                            }
+                            _ => unreachable!("`most` keeps the sums in registers"),
                         }
                     };
                 }

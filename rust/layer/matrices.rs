@@ -273,43 +273,66 @@ impl Geometry {
     }
 }
 
-/// A share of the work on weight gradients: some panels of a matrix's units, and some of its columns.
+/// A share of the work on weight gradients: some panels of units, and some columns of one or more
+/// matrices that multiply for the same sums.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WeightUnit {
-    pub matrix: Matrix,
     /// Panels of units.
     pub panels: Range<usize>,
     /// Positions in the columns' padded rows, from a multiple of L.
-    pub columns: Range<usize>,
+    pub columns: Vec<(Matrix, Range<usize>)>,
     /// Whether the cell's biases of these panels are this unit's work too.
     pub with_bias: bool,
 }
 
 impl Geometry {
-    /// The weight gradients' work, in at least `workers` shares where there is enough of it.
+    /// The weight gradients' work, in at least `workers` shares where there is enough of it. Units of the
+    /// input's matrix have no other if its columns were looked up.
     ///
     /// The cut does not change the results: each sum is one unit's.
-    pub fn weight_units(&self, workers: usize) -> Vec<WeightUnit> {
+    pub fn weight_units(&self, workers: usize, looks_up: bool) -> Vec<WeightUnit> {
         const WIDE: usize = 512;
         const HIGH: usize = 8;
+        /// Panels a worker of which one more or less makes no difference.
+        const MANY: usize = 4;
+        /// Columns up to which one unit takes those of both matrices. With more, each fills its tiles
+        /// by itself, and the rows of both would leave no room in the cache for the slots.
+        const TOGETHER: usize = 192;
+        let both = self.state_padded() + self.input.stride();
+        let groups: &[&[Matrix]] = match looks_up || both > TOGETHER {
+            true => &[&[Matrix::State], &[Matrix::Input], &[Matrix::Projection]],
+            false => &[&[Matrix::State, Matrix::Input], &[Matrix::Projection]],
+        };
         let mut units = Vec::new();
-        for matrix in [Matrix::State, Matrix::Input, Matrix::Projection] {
-            let of = self.shape(matrix);
-            let extent = if of.feed.gates.is_empty() {
-                0
-            } else {
-                of.columns.extent()
-            };
-            let panels = of.panels(self.lanes);
+        for group in groups {
+            // Where each matrix's columns begin, side by side in whole panels.
+            let mut sides = Vec::new();
+            let mut end = 0;
+            for &matrix in *group {
+                let of = self.shape(matrix);
+                let is_there = !of.feed.gates.is_empty();
+                let extent = if is_there { of.columns.extent() } else { 0 };
+                sides.push((matrix, end..end + extent));
+                end += extent.next_multiple_of(self.lanes);
+            }
+            let panels = self.shape(group[0]).panels(self.lanes);
             let high = (panels / (2 * workers)).clamp(1, HIGH);
-            let carries_bias = matrix == Matrix::State;
-            for column in (0..extent).step_by(WIDE) {
+            // Few panels that do not go into the workers are cut once more.
+            let is_even = panels.is_multiple_of(workers) || panels >= MANY * workers;
+            let wide = end.div_ceil(if is_even { 1 } else { workers });
+            let wide = wide.next_multiple_of(self.lanes).clamp(self.lanes, WIDE);
+            for start in (0..end).step_by(wide) {
+                let within = |(matrix, side): &(Matrix, Range<usize>)| {
+                    let at = |end: usize| end.clamp(side.start, side.end) - side.start;
+                    (*matrix, at(start)..at(start + wide))
+                };
+                let columns = sides.iter().map(within);
+                let columns: Vec<_> = columns.filter(|(_, of)| !of.is_empty()).collect();
                 for panel in (0..panels).step_by(high) {
                     units.push(WeightUnit {
-                        matrix,
                         panels: panel..(panel + high).min(panels),
-                        columns: column..(column + WIDE).min(extent),
-                        with_bias: carries_bias && column == 0,
+                        columns: columns.clone(),
+                        with_bias: group[0] == Matrix::State && start == 0,
                     });
                 }
             }
@@ -336,7 +359,9 @@ mod tests {
                 (1, 3, 600, 17),
                 (2, 5, 33, 32),
             ] {
-                for (lanes, workers) in [(4, 1), (16, 2), (8, 64)] {
+                for (lanes, workers, looks_up) in
+                    [(4, 1, false), (16, 2, true), (16, 2, false), (8, 64, false)]
+                {
                     let input = Geometry::columns(segments, columns, lanes);
                     let g = Geometry::new(kind, input, (hidden, width), lanes);
                     let projected = if width < hidden { hidden } else { 0 };
@@ -344,17 +369,19 @@ mod tests {
                     let panels = [hidden, hidden, width].map(|units| units.div_ceil(lanes));
                     let mut seen = [0, 1, 2].map(|i| vec![0; sizes[i] * panels[i]]);
                     let mut biases = vec![0; g.panels()];
-                    for unit in g.weight_units(workers) {
-                        assert_eq!(unit.columns.start % lanes, 0);
+                    for unit in g.weight_units(workers, looks_up) {
                         for panel in unit.panels.clone() {
                             biases[panel] += u32::from(unit.with_bias);
-                            let source = match unit.matrix {
-                                Matrix::Input => 0,
-                                Matrix::State => 1,
-                                Matrix::Projection => 2,
-                            };
-                            for column in unit.columns.clone() {
-                                seen[source][panel * sizes[source] + column] += 1;
+                            for (matrix, columns) in unit.columns.clone() {
+                                assert_eq!(columns.start % lanes, 0);
+                                let source = match matrix {
+                                    Matrix::Input => 0,
+                                    Matrix::State => 1,
+                                    Matrix::Projection => 2,
+                                };
+                                for column in columns {
+                                    seen[source][panel * sizes[source] + column] += 1;
+                                }
                             }
                         }
                     }
@@ -373,7 +400,7 @@ mod tests {
     fn there_is_a_unit_for_every_worker() {
         let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 64, 16), (256, 256), 16);
         for workers in [1, 2, 4, 8] {
-            assert!(g.weight_units(workers).len() >= workers);
+            assert!(g.weight_units(workers, false).len() >= workers);
         }
     }
 

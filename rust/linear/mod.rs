@@ -11,7 +11,7 @@ use crate::buffer::{Arena, Buffer};
 use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
 use crate::kernel::preactivation::{Joint, Operand, Preactivation};
 use crate::kernel::product::{Factor, Product, whole_tiles};
-use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, Totals};
+use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, SOURCES, Strided, Totals};
 use crate::kernel::{Grid, runs, tile_shape};
 use crate::parallel;
 use crate::sequence::Element;
@@ -207,28 +207,35 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
         let units = |panel: usize| (shape.outputs - panel * V::LANES).min(V::LANES);
         let pieces = |panel: usize, start: usize| {
             let rows = start..(start + DEPTH).min(rows.rows);
+            let x = Strided {
+                at: x.wrapping_add(rows.start * shape.columns.stride()),
+                row: shape.columns.stride(),
+            };
             [Piece {
                 slots: dy.wrapping_add(rows.start * shape.stride + panel * V::LANES),
                 slot_row: shape.stride,
-                x: x.wrapping_add(rows.start * shape.columns.stride()),
-                x_row: shape.columns.stride(),
+                from: [x; SOURCES],
                 rows: rows.len(),
                 ahead: V::LANES,
             }]
         };
         // Without rows there is one empty block, which writes zeros.
         let starts = || (0..rows.rows.max(1)).step_by(DEPTH);
-        let all = ColumnPanel::all(shape.columns, 0..shape.columns.extent(), V::LANES);
+        let extent = shape.columns.extent();
+        let all: Vec<_> = ColumnPanel::all(0, shape.columns, 0..extent, V::LANES).collect();
         for columns in all.chunks(WIDE / V::LANES) {
             for start in starts() {
                 for panel in panels.clone() {
+                    let to = Strided {
+                        at: rows.weight.wrapping_add(panel * V::LANES * width),
+                        row: width,
+                    };
                     // SAFETY: rows and panels are within what the caller vouches for.
                     unsafe {
                         Block {
                             pieces: &pieces(panel, start),
                             slot: 0,
-                            out: rows.weight.add(panel * V::LANES * width),
-                            width,
+                            to: [to; SOURCES],
                             add: add || start > 0,
                         }
                         .run::<V>(units(panel), columns);

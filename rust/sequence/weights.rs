@@ -1,11 +1,12 @@
 //! Weight gradients of one direction, from the gradients of its slots.
 
 use std::ops::Range;
+use std::ptr;
 
 use super::Sweep;
 use crate::kernel::Grid;
 use crate::kernel::preactivation::Slots;
-use crate::kernel::weight::{Block, ByColumn, ColumnPanel, DEPTH, Piece, Totals};
+use crate::kernel::weight::{Block, ByColumn, ColumnPanel, DEPTH, Piece, SOURCES, Strided, Totals};
 use crate::layer::{Descent, Geometry, Matrix, WeightGradients, WeightUnit};
 use crate::simd::{Real, Vector};
 
@@ -20,18 +21,28 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
     unit: &WeightUnit,
     gradients: &WeightGradients<V::Element>,
 ) {
-    if let (Matrix::Input, Some(ids)) = (unit.matrix, sweep.ids) {
+    if let (&[(Matrix::Input, ref columns)], Some(ids)) = (&unit.columns[..], sweep.ids) {
+        let from = (ids, unit.panels.clone(), columns.clone());
         // SAFETY: passed on from the caller.
-        return unsafe { weights_by_column::<V>(g, sweep, descent, (ids, unit), gradients) };
+        return unsafe { weights_by_column::<V>(g, sweep, descent, from, gradients) };
     }
-    let of = g.shape(unit.matrix);
-    let (feed, source) = (of.feed, of.columns);
-    let matrix = match unit.matrix {
-        Matrix::Input => gradients.input,
-        Matrix::State => gradients.state,
-        Matrix::Projection => gradients.projection,
-    };
-    let columns = ColumnPanel::all(source, unit.columns.clone(), V::LANES);
+    // Of each source: the matrix's shape, its gradient, and its column panels among all.
+    let mut sources = Vec::with_capacity(SOURCES);
+    let mut columns = Vec::new();
+    for (source, (matrix, positions)) in unit.columns.iter().enumerate() {
+        let of = g.shape(*matrix);
+        let to = match matrix {
+            Matrix::Input => gradients.input,
+            Matrix::State => gradients.state,
+            Matrix::Projection => gradients.projection,
+        };
+        let first = columns.len();
+        let panels = ColumnPanel::all(source, of.columns, positions.clone(), V::LANES);
+        columns.extend(panels);
+        sources.push((*matrix, of, to, first..columns.len()));
+    }
+    // Matrices that multiply for the same sums have the same units.
+    let all_units = sources[0].1.units;
     let mut totals = vec![V::Element::ZERO; unit.panels.len() * g.slot_row()];
     if unit.with_bias && gradients.add {
         // SAFETY: passed on from the caller.
@@ -39,15 +50,18 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
             each_bias::<V>(g, unit, gradients, |bias, local| totals[local] = *bias);
         }
     }
+    let matrices: Vec<_> = sources.iter().map(|source| source.0).collect();
     let mut pieces = Vec::new();
     let mut add = gradients.add;
     let blocks = |piece| sweep.steps.blocks(piece, DEPTH);
     for block in descent.pieces.iter().flat_map(blocks) {
         for panel in unit.panels.clone() {
             let local = (panel - unit.panels.start) * g.slot_row();
+            let first = panel * V::LANES;
+            let units = (all_units - first).min(V::LANES);
             // SAFETY: rows and panel are the batch's and the layer's.
             unsafe {
-                let from = (unit.matrix, panel, block.clone());
+                let from = (&matrices[..], panel, block.clone());
                 gather(g, sweep, descent, from, &mut pieces);
                 if unit.with_bias {
                     V::invoke(Totals {
@@ -56,18 +70,32 @@ pub(super) unsafe fn weights<V: Vector, S: Slots>(
                         out: totals[local..].as_mut_ptr(),
                     });
                 }
-                let first = panel * V::LANES;
-                let units = (of.units - first).min(V::LANES);
-                for (i, gate) in feed.gates.iter().enumerate() {
-                    let row = gate * of.units + first;
+                for slot in 0..S::ALL {
+                    let mut to = [Strided {
+                        at: ptr::null_mut(),
+                        row: 0,
+                    }; SOURCES];
+                    // The columns of the sources that feed the slot: those of one follow the other's.
+                    let mut fed: Option<Range<usize>> = None;
+                    for (to, (_, of, matrix, columns)) in to.iter_mut().zip(&sources) {
+                        let Some(gate) = of.feed.gate(slot) else {
+                            continue;
+                        };
+                        let width = of.columns.real();
+                        *to = Strided {
+                            at: matrix.wrapping_add((gate * of.units + first) * width),
+                            row: width,
+                        };
+                        let start = fed.map_or(columns.start, |fed| fed.start);
+                        fed = Some(start..columns.end);
+                    }
                     Block {
                         pieces: &pieces,
-                        slot: (feed.first + i) * V::LANES,
-                        out: matrix.wrapping_add(row * source.real()),
-                        width: source.real(),
+                        slot: slot * V::LANES,
+                        to,
                         add,
                     }
-                    .run::<V>(units, &columns);
+                    .run::<V>(units, &columns[fed.unwrap_or_default()]);
                 }
             }
         }
@@ -120,13 +148,13 @@ unsafe fn weights_by_column<V: Vector>(
     g: &Geometry,
     sweep: &Sweep<V::Element>,
     descent: &Descent<V::Element>,
-    (ids, unit): (&[u32], &WeightUnit),
+    (ids, panels, columns): (&[u32], Range<usize>, Range<usize>),
     gradients: &WeightGradients<V::Element>,
 ) {
     let feed = g.signature.input;
-    let (slots, columns) = (feed.gates.len(), unit.columns.clone());
+    let slots = feed.gates.len();
     let mut pieces = Vec::new();
-    for panel in unit.panels.clone() {
+    for panel in panels {
         // SAFETY: there is room for every panel and column, and these are this unit's alone.
         let sums = unsafe {
             let each = slots * V::LANES;
@@ -159,7 +187,7 @@ unsafe fn weights_by_column<V: Vector>(
             // SAFETY: rows and panel are the batch's and the layer's; `Stack::forward` checked the
             // ids.
             unsafe {
-                let from = (Matrix::Input, panel, rows.clone());
+                let from = (&[Matrix::Input][..], panel, rows.clone());
                 gather(g, sweep, descent, from, &mut pieces);
                 V::invoke(ByColumn {
                     pieces: &pieces,
@@ -178,8 +206,8 @@ unsafe fn weights_by_column<V: Vector>(
 }
 
 /// Packed rows `rows` as pieces: where the gradients of a panel's slots lie, or of its columns of the
-/// hidden state, and the rows that a matrix was multiplied with for them: of the input, of the state
-/// before, or of what was projected.
+/// hidden state, and the rows that the matrices were multiplied with for them: of the input, of the
+/// state before, or of what was projected, which has no other beside it.
 ///
 /// # Safety
 /// The round has these rows and the layer this panel.
@@ -187,10 +215,10 @@ unsafe fn gather<E: Real>(
     g: &Geometry,
     sweep: &Sweep<E>,
     descent: &Descent<E>,
-    (matrix, panel, rows): (Matrix, usize, Range<usize>),
+    (matrices, panel, rows): (&[Matrix], usize, Range<usize>),
     pieces: &mut Vec<Piece<E>>,
 ) {
-    let (steps, of_state) = (sweep.steps, matrix == Matrix::State);
+    let (steps, of_state) = (sweep.steps, matrices.contains(&Matrix::State));
     pieces.clear();
     let mut at = rows.start;
     // Whether the last piece's rows are initial states, which are another allocation than y.
@@ -211,26 +239,39 @@ unsafe fn gather<E: Real>(
         }
         // SAFETY: slots, x, y and h0 have the rows that `Sweep` and `Descent` state.
         unsafe {
-            let (x, x_row) = match matrix {
+            let source = |matrix: &Matrix| match matrix {
                 Matrix::State => {
                     let h = sweep.h_before(g, before, first);
-                    (h.at, h.row)
+                    Strided {
+                        at: h.at,
+                        row: h.row,
+                    }
                 }
                 Matrix::Input => {
                     let strides = sweep.x_strides;
                     let at = strides.at(steps, step, first);
-                    let apart = match count {
+                    let row = match count {
                         1 => strides.to_next(steps, step),
                         _ => strides.row,
                     };
-                    (sweep.x.wrapping_add(at), apart)
+                    Strided {
+                        at: sweep.x.wrapping_add(at),
+                        row,
+                    }
                 }
                 Matrix::Projection => {
                     let m = sweep.projected(g, step, first).reading();
-                    (m.at, m.row)
+                    Strided {
+                        at: m.at,
+                        row: m.row,
+                    }
                 }
             };
-            let (slots, apart) = match matrix {
+            let mut from = [source(&matrices[0]); SOURCES];
+            for (from, matrix) in from.iter_mut().zip(matrices) {
+                *from = source(matrix);
+            }
+            let (slots, apart) = match matrices[0] {
                 Matrix::Projection => {
                     let dh = descent.dh_at(g, step, first).add(panel * g.lanes);
                     let row = g.state_padded();
@@ -249,8 +290,7 @@ unsafe fn gather<E: Real>(
             let next = Piece {
                 slots: slots.at,
                 slot_row: slots.row,
-                x,
-                x_row,
+                from,
                 rows: last - first,
                 ahead: slots.panel,
             };
@@ -275,7 +315,9 @@ unsafe fn gather<E: Real>(
 /// Whether the single row of `next` goes on where `piece` ends, its slots `apart` from the row before.
 fn follows<E>(piece: &Piece<E>, next: &Piece<E>, apart: usize) -> bool {
     let even = piece.rows == 1 || piece.slot_row == apart;
-    even && piece.x_row == next.x_row
-        && piece.x.wrapping_add(piece.rows * piece.x_row) == next.x
-        && piece.slots.wrapping_add(piece.rows * apart) == next.slots
+    let mut sources = piece.from.iter().zip(&next.from);
+    even && piece.slots.wrapping_add(piece.rows * apart) == next.slots
+        && sources.all(|(of, next)| {
+            of.row == next.row && of.at.wrapping_add(piece.rows * of.row) == next.at
+        })
 }

@@ -221,7 +221,7 @@ impl<E: Element> Stack<E> {
                     directions,
                     (&rounds, turn),
                     workers,
-                    (dx.is_some(), want.weights),
+                    (dx.is_some(), want.weights, sweeps[0].ids.is_some()),
                 );
                 parallel::for_each(workers, items, |item| match item {
                     Late::Input(range, of) => {
@@ -307,7 +307,7 @@ fn late_items<E>(
     directions: &[Direction<E>],
     (rounds, turn): (&[Rounds], usize),
     workers: usize,
-    (with_input, with_weights): (bool, bool),
+    (with_input, with_weights, looks_up): (bool, bool, bool),
 ) -> Vec<Late> {
     let mut items = Vec::new();
     // The directions come to the same rounds from both ends, and meet in one, or between two.
@@ -339,7 +339,7 @@ fn late_items<E>(
         }
     }
     for (d, direction) in directions.iter().enumerate().filter(|_| with_weights) {
-        let units = direction.geometry.weight_units(workers);
+        let units = direction.geometry.weight_units(workers, looks_up);
         items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
     }
     items
@@ -361,7 +361,7 @@ mod tests {
             let steps = Steps::new(&lengths);
             let mut end = 0;
             let round = [Rounds::whole(&steps, true)];
-            for item in late_items::<f32>(&steps, &[], (&round, 0), workers, (true, true)) {
+            for item in late_items::<f32>(&steps, &[], (&round, 0), workers, (true, true, false)) {
                 let Late::Input(range, of) = item else {
                     unreachable!("there is no direction with weights");
                 };
@@ -388,7 +388,8 @@ mod tests {
             let rounds = [false, true].map(|reverse| Rounds::cut(&steps, reverse, most));
             let mut written = vec![0; longest];
             for turn in 0..rounds[0].count() {
-                for item in late_items::<f32>(&steps, &[], (&rounds, turn), 2, (true, true)) {
+                for item in late_items::<f32>(&steps, &[], (&rounds, turn), 2, (true, true, false))
+                {
                     let Late::Input(range, of) = item else {
                         unreachable!("there is no direction with weights");
                     };

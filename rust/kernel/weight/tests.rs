@@ -4,10 +4,10 @@ use super::*;
 use crate::kernel::tests::{assert_close, columns, noise};
 use crate::simd::on_every_isa;
 
-/// Two pieces of rows: slots `slot_row` apart and columns `x_row` apart.
+/// Two pieces of rows: slots `slot_row` apart and each source's columns `x_row` apart.
 struct Rows<E> {
     slots: Vec<E>,
-    x: Vec<E>,
+    x: [Vec<E>; SOURCES],
     slot_row: usize,
     x_row: usize,
 }
@@ -19,7 +19,7 @@ impl<E: Real> Rows<E> {
         let rows: usize = Self::PIECES.iter().sum();
         Rows {
             slots: noise(rows * slot_row, 1),
-            x: noise(rows * x_row, 2),
+            x: [2, 5].map(|seed| noise(rows * x_row, seed)),
             slot_row,
             x_row,
         }
@@ -31,8 +31,10 @@ impl<E: Real> Rows<E> {
             let piece = Piece {
                 slots: self.slots[first * self.slot_row..].as_ptr(),
                 slot_row: self.slot_row,
-                x: self.x[first * self.x_row..].as_ptr(),
-                x_row: self.x_row,
+                from: self.x.each_ref().map(|x| Strided {
+                    at: x[first * self.x_row..].as_ptr(),
+                    row: self.x_row,
+                }),
                 rows,
                 ahead: 0,
             };
@@ -42,10 +44,10 @@ impl<E: Real> Rows<E> {
         Self::PIECES.map(piece).into()
     }
 
-    /// The sum over all rows of a slot times a column.
-    fn sum(&self, slot: usize, position: usize) -> f64 {
+    /// The sum over all rows of a slot times a source's column.
+    fn sum(&self, slot: usize, (source, position): (usize, usize)) -> f64 {
         let slots = self.slots.chunks_exact(self.slot_row);
-        let rows = slots.zip(self.x.chunks_exact(self.x_row));
+        let rows = slots.zip(self.x[source].chunks_exact(self.x_row));
         rows.map(|(slots, x)| slots[slot].to_f64() * x[position].to_f64())
             .sum()
     }
@@ -56,9 +58,12 @@ fn weight_blocks<V: Vector>(add: bool) {
     for (units, slot) in [(1, 0), (lanes, 0), (lanes - 1, lanes), (13, 5)] {
         for (segments, width) in [(1, 1), (1, lanes), (1, 7 * lanes + 1), (2, 2 * lanes - 1)] {
             let columns = columns(segments, width, width.next_multiple_of(lanes));
+            // Of one source and the other by turns.
+            let source = |position: usize| position / lanes % SOURCES;
             let panels: Vec<_> = (0..columns.stride())
                 .step_by(lanes)
                 .map(|position| ColumnPanel {
+                    source: source(position),
                     position,
                     column: columns.column(position).unwrap(),
                     count: (columns.width - position % columns.padded).min(lanes),
@@ -67,27 +72,35 @@ fn weight_blocks<V: Vector>(add: bool) {
             let rows = Rows::<V::Element>::new(slot + units, columns.stride());
             // A row more, which stays as it is.
             let before: Vec<V::Element> = noise((units + 1) * columns.real(), 3);
-            let mut out = before.clone();
+            let mut out = [before.clone(), before.clone()];
             let block = Block {
                 pieces: &rows.pieces(),
                 slot,
-                out: out.as_mut_ptr(),
-                width: columns.real(),
+                to: out.each_mut().map(|out| Strided {
+                    at: out.as_mut_ptr(),
+                    row: columns.real(),
+                }),
                 add,
             };
-            // SAFETY: the rows have these slots and columns, the matrix these units.
+            // SAFETY: the rows have these slots and columns, the matrices these units.
             unsafe { block.run::<V>(units, &panels) };
-            let (inside, outside) = out.split_at(units * columns.real());
-            assert_eq!(outside, &before[inside.len()..]);
-            for unit in 0..units {
-                for position in 0..columns.stride() {
-                    let Some(column) = columns.column(position) else {
-                        continue;
-                    };
-                    let place = unit * columns.real() + column;
-                    let start = if add { before[place].to_f64() } else { 0.0 };
-                    assert_close(inside[place], start + rows.sum(slot + unit, position), 5);
+            for (of, out) in out.iter().enumerate() {
+                let mut expected = before.clone();
+                for unit in 0..units {
+                    for position in 0..columns.stride() {
+                        let column = columns.column(position);
+                        let Some(column) = column.filter(|_| source(position) == of) else {
+                            continue;
+                        };
+                        let place = unit * columns.real() + column;
+                        let start = if add { before[place].to_f64() } else { 0.0 };
+                        let sum = start + rows.sum(slot + unit, (of, position));
+                        assert_close(out[place], sum, 5);
+                        expected[place] = out[place];
+                    }
                 }
+                // What belongs to the other source's columns stays as it is.
+                assert_eq!(out, &expected);
             }
         }
     }
