@@ -4,7 +4,7 @@ use super::Geometry;
 use crate::buffer::Buffer;
 use crate::cell::MAX_SLOTS;
 use crate::kernel::Grid;
-use crate::kernel::direct::Direct;
+use crate::kernel::direct::{Direct, Gate};
 use crate::kernel::pack::{Columns, GateRows};
 use crate::kernel::preactivation::Operand;
 use crate::kernel::product::Factor;
@@ -64,19 +64,22 @@ impl<E: Real> Packed<E> {
 pub(crate) struct Lent<'a, E>(pub Vec<GateRows<'a, E>>);
 
 impl<E: Real> Lent<'_, E> {
-    /// Adds the products of `rows` rows, padded as the matrix's columns say, with a panel of units.
+    /// Adds the products of `rows` rows, padded as the matrix's columns say, with some panels of units.
     ///
     /// # Safety
-    /// The rows are there with all columns, and those of `sums` with as many vectors as there are
-    /// gates; the layer has the panel, and the CPU V's instruction set.
+    /// The rows are there with all columns, and those of `sums` with all panels and as many vectors as
+    /// there are gates; the layer has the panels, and the CPU V's instruction set.
     pub unsafe fn add_products<V: Vector<Element = E>>(
         &self,
         g: &Geometry,
-        panel: usize,
+        (first, panels): (usize, usize),
         from: Operand<E>,
         rows: usize,
         sums: Grid<*mut E>,
     ) {
+        /// Gates that are multiplied side by side. Of more, rows that are a power of two apart compete
+        /// for their places in the first-level cache.
+        const AT_ONCE: usize = 2;
         let Some(GateRows { columns, .. }) = self.0.first() else {
             return;
         };
@@ -85,27 +88,35 @@ impl<E: Real> Lent<'_, E> {
             width,
             padded,
         } = *columns;
-        let first = panel * g.lanes;
-        for segment in 0..segments {
-            let mut gates = [std::ptr::null(); MAX_SLOTS];
-            for (at, gate) in gates.iter_mut().zip(&self.0) {
-                *at = gate.rows[first * columns.real()..][segment * width..].as_ptr();
+        let gate = |i: usize, segment: usize| {
+            let (panel, gate) = (i / self.0.len(), i % self.0.len());
+            let unit = (first + panel) * g.lanes;
+            Gate {
+                at: self.0[gate].rows[unit * columns.real()..][segment * width..].as_ptr(),
+                to: panel * sums.panel + gate * g.lanes,
+                units: (g.hidden - unit).min(g.lanes),
             }
-            let products = Direct {
-                gates: &gates[..self.0.len()],
-                width: columns.real(),
-                units: (g.hidden - first).min(g.lanes),
-                from: Operand {
-                    at: from.at.wrapping_add(segment * padded),
-                    columns: width,
-                    ..from
-                },
-                rows,
-                sums,
-            };
-            // SAFETY: a gate has H rows of `real()` columns, so as many of the panel's from `first`
-            // on; the caller vouches for the rest.
-            unsafe { V::invoke(products) }
+        };
+        let all = panels * self.0.len();
+        for segment in 0..segments {
+            for i in (0..all).step_by(AT_ONCE) {
+                let gates = [gate(i, segment), gate((i + 1).min(all - 1), segment)];
+                let products = Direct {
+                    gates: &gates[..(all - i).min(AT_ONCE)],
+                    width: columns.real(),
+                    from: Operand {
+                        at: from.at.wrapping_add(segment * padded),
+                        columns: width,
+                        ..from
+                    },
+                    rows,
+                    sums: sums.at,
+                    sums_row: sums.row,
+                };
+                // SAFETY: a gate has H rows of `real()` columns, so as many of the panel's from its
+                // first unit on; the caller vouches for the rest.
+                unsafe { V::invoke(products) }
+            }
         }
     }
 }

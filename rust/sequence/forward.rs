@@ -278,16 +278,16 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                             let bias = self.bias(panel).get(row, i);
                             ptr::copy_nonoverlapping(bias, sums.get(row, i), g.slot_row());
                         }
-                        for (lent, from, slots) in
-                            [(&matrices[0], x, S::INPUT), (&matrices[1], h, S::STATE)]
-                        {
-                            let sums = Grid {
-                                at: sums.get(0, i).add(slots.0 * V::LANES),
-                                ..sums
-                            };
-                            if from.columns > 0 {
-                                lent.add_products::<V>(g, panel + i, from, count, sums);
-                            }
+                    }
+                    for (lent, from, slots) in
+                        [(&matrices[0], x, S::INPUT), (&matrices[1], h, S::STATE)]
+                    {
+                        let sums = Grid {
+                            at: sums.at.add(slots.0 * V::LANES),
+                            ..sums
+                        };
+                        if from.columns > 0 {
+                            lent.add_products::<V>(g, (panel, panels), from, count, sums);
                         }
                     }
                 }
