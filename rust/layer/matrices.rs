@@ -297,7 +297,7 @@ impl Geometry {
         const MANY: usize = 4;
         /// Columns up to which one unit takes those of both matrices. With more, each fills its tiles
         /// by itself, and the rows of both would leave no room in the cache for the slots.
-        const TOGETHER: usize = 192;
+        const TOGETHER: usize = 128;
         let both = self.state_padded() + self.input.stride();
         let groups: &[&[Matrix]] = match looks_up || both > TOGETHER {
             true => &[&[Matrix::State], &[Matrix::Input], &[Matrix::Projection]],
