@@ -108,17 +108,23 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
     #[inline(always)]
     unsafe fn run(self) {
         let Tile { of, panels, ahead } = self;
-        // `% SOURCES` changes nothing, but spares the loops checks for which sums would be spilled.
-        let result = |u: usize, panel: &ColumnPanel| {
-            let to = of.to[panel.source % SOURCES];
-            to.at.wrapping_add(u * to.row + panel.column)
-        };
+        // Found once, not for each sum. (`% SOURCES` changes nothing, but spares checks for which sums
+        // would be spilled.)
+        let mut results = [of.to[0]; PANELS];
+        for p in 0..PANELS {
+            let to = of.to[panels[p].source % SOURCES];
+            results[p] = Strided {
+                at: to.at.wrapping_add(panels[p].column),
+                ..to
+            };
+        }
+        let result = |u: usize, p: usize| results[p].at.wrapping_add(u * results[p].row);
         // SAFETY: `Block::run`'s caller vouches for pieces, panels and the result.
         unsafe {
             // So that it is there when the sums are.
             for u in 0..UNITS {
-                for panel in panels {
-                    prefetch(result(u, panel).cast_const());
+                for p in 0..PANELS {
+                    prefetch(result(u, p).cast_const());
                 }
             }
             let mut sums = [[V::splat(V::Element::default()); PANELS]; UNITS];
@@ -151,7 +157,7 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
             if panels.iter().all(|panel| panel.count == V::LANES) {
                 for (u, sums) in sums.iter().enumerate() {
                     for (p, sum) in sums.iter().enumerate() {
-                        let to = result(u, &panels[p]);
+                        let to = result(u, p);
                         let sum = if of.add { V::load(to).add(*sum) } else { *sum };
                         sum.store(to);
                     }
@@ -171,9 +177,9 @@ impl<V: Vector, const UNITS: usize, const PANELS: usize> Op<V>
                 .enumerate()
                 .take(UNITS * PANELS)
             {
-                let (u, panel) = (i / PANELS, &panels[i % PANELS]);
-                let to = result(u, panel);
-                for (lane, &sum) in sums.iter().enumerate().take(panel.count) {
+                let (u, p) = (i / PANELS, i % PANELS);
+                let to = result(u, p);
+                for (lane, &sum) in sums.iter().enumerate().take(panels[p].count) {
                     let to = to.add(lane);
                     *to = if of.add { *to + sum } else { sum };
                 }
