@@ -122,7 +122,7 @@ EXCHANGES = pytest.mark.parametrize("exchange", [_autograd._exchange, by_capsule
 
 
 @pytest.mark.parametrize("kind", LAYERS + CELLS)
-@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (16, 32), (37, 20), (40, 100)])
+@pytest.mark.parametrize("sizes", [(1, 1), (3, 5), (16, 32), (37, 20), (40, 128), (37, 130)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_one_step_of_few_rows_reads_weights_in_place_to_the_same_bits(kind, sizes, dtype):
     options = {} if kind in CELLS else {"num_layers": 2, "bidirectional": True}
@@ -156,10 +156,10 @@ def test_one_step_of_few_rows_reads_weights_in_place_to_the_same_bits(kind, size
 
 
 def test_one_step_goes_back_with_the_weights_of_its_own_call():
-    layer, x = LSTM(16, 16), torch.randn(1, 2, 16, requires_grad=True)
+    layer, x = LSTM(64, 64), torch.randn(1, 2, 64, requires_grad=True)
     y, _ = layer(x)
-    layer(torch.randn(1, 2, 16))
-    layer(torch.randn(5, 2, 16))
+    layer(torch.randn(1, 2, 64))
+    layer(torch.randn(5, 2, 64))
     expected, _ = theirs(layer)(x)
     (found,), (gradient,) = (torch.autograd.grad(out.sum(), x) for out in (y, expected))
     same(found, gradient, 1e-6)
@@ -172,15 +172,15 @@ def test_one_step_goes_back_with_the_weights_of_its_own_call():
 
 @EXCHANGES
 def test_weights_of_one_step_that_are_not_read_are_refused(exchange):
-    layer = RNN(3, 4)
-    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 4, 1, True, False, 0, "float32")
+    layer = RNN(3, 160)
+    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 160, 1, True, False, 0, "float32")
     own = list(layer.parameters())
-    x, h = torch.randn(1, 2, 3), torch.zeros(1, 2, 4)
+    x, h = torch.randn(1, 2, 3), torch.zeros(1, 2, 160)
     outputs, record = stack.forward(own, x, h, None, None, False, False, True, 1)
     for weights in (
         own[:3],
         [own[0].t(), *own[1:]],
-        [own[0].reshape(3, 4), *own[1:]],
+        [own[0].reshape(3, 160), *own[1:]],
         [own[0].double(), *own[1:]],
         [own[0].t().contiguous().t(), *own[1:]],
     ):

@@ -6,8 +6,8 @@
 //! used before it goes back.
 //!
 //! A call of one step of a few rows reads each weight once, which is what comparing them costs. So
-//! it computes with the caller's own, forward and back: its record holds none, and is given them
-//! again.
+//! with many weights it computes with the caller's own, forward and back: its record holds none, and
+//! is given them again.
 
 use std::sync::{Arc, Mutex};
 
@@ -87,7 +87,7 @@ fn forward<'py, E: Element + Scalar>(
     let (model, tape, output, hidden, memory) = py.detach(|| {
         as_torch(n_threads, || {
             let lent: Option<Vec<_>> = match given.steps() {
-                Some(steps) if Parameters::<E>::worth_lending(steps, given.batch) => {
+                Some(steps) if Parameters::<E>::worth_lending(steps, given.batch, layout) => {
                     slices(&given.weights)
                 }
                 _ => None,

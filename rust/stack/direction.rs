@@ -26,11 +26,12 @@ pub(crate) enum Parameters<'a, E> {
 
 impl<E> Parameters<'_, E> {
     /// Whether a pass is done faster with lent weights than with packed ones, even those of the
-    /// call before: these would have to be compared.
+    /// call before: these would have to be compared, which takes no time where they are small.
     #[cfg(feature = "python")]
-    pub fn worth_lending(steps: usize, batch: usize) -> bool {
+    pub fn worth_lending(steps: usize, batch: usize, layout: &Layout) -> bool {
         const FEW: usize = 4;
-        steps == 1 && batch <= FEW
+        const LARGE: usize = 1 << 14;
+        steps == 1 && batch <= FEW && layout.size() >= LARGE
     }
 
     /// Whether they are all there.
