@@ -2,7 +2,7 @@
 
 use crate::data::Sequences;
 use crate::error::{Error, Result};
-use crate::loss::{Loss, Rows, Score};
+use crate::loss::{Expected, Loss, Score};
 use crate::network::{Network, Output};
 use crate::sequence::Element;
 
@@ -148,12 +148,12 @@ impl<'a, E: Element> Examples<'a, E> {
         let targets = match self.targets {
             Some(Targets::Classes(all)) => {
                 classes = rows.iter().map(|&row| all[row] as u32).collect();
-                Rows::Classes(&classes)
+                Expected::Classes(&classes)
             }
             Some(Targets::Numbers(all)) => {
                 let of = |&row: &usize| &all[row * width..][..width];
                 numbers = rows.iter().flat_map(of).copied().collect();
-                Rows::Numbers(&numbers)
+                Expected::Numbers(&numbers)
             }
             None => return score,
         };

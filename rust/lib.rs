@@ -78,7 +78,7 @@ pub mod optim;
 pub mod parallel;
 mod params;
 mod pass;
-mod pool;
+mod pooling;
 #[cfg(feature = "python")]
 mod python;
 mod recurrent;

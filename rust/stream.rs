@@ -2,10 +2,10 @@
 
 use crate::data::{Sequences, Values};
 use crate::error::{Error, Result};
-use crate::network::{Keep, Network, Output, Span};
+use crate::network::{Network, Output, Span, Stored};
 use crate::params::check_room;
 use crate::pass::{StateRows, States};
-use crate::pool::Pool;
+use crate::pooling::Pooling;
 use crate::sequence::Element;
 
 /// Where some sequences stand between two steps of a network, which gives after each step the
@@ -16,7 +16,7 @@ pub struct Stream<E> {
     /// None while all sequences begin.
     states: Option<States<E>>,
     /// What is pooled so far, for the mean and the maximum.
-    pool: Option<Pool>,
+    pooling: Option<Pooling>,
 }
 
 /// Where the sequences of a [`Stream`] stand, in plain numbers.
@@ -47,7 +47,7 @@ impl<E: Element> Stream<E> {
         if batch_size == 0 {
             return Err(Error::value("batch_size", "an integer >= 1", 0));
         }
-        network.check_room(&[batch_size], 1, usize::MAX, Keep::Nothing)?;
+        network.check_room(&[batch_size], 1, usize::MAX, Stored::Nothing)?;
         let columns = network.seen_columns();
         let numbers = batch_size.saturating_mul(columns.stride());
         check_room::<E>(numbers, "numbers of the states")?;
@@ -55,8 +55,8 @@ impl<E: Element> Stream<E> {
         Ok(Stream {
             batch: (0..batch_size).collect(),
             states: None,
-            pool: matches!(output, Output::Mean | Output::Max)
-                .then(|| Pool::new(output, columns, batch_size)),
+            pooling: matches!(output, Output::Mean | Output::Max)
+                .then(|| Pooling::new(output, columns, batch_size)),
         })
     }
 
@@ -98,14 +98,14 @@ impl<E: Element> Stream<E> {
                 }
             });
         };
-        match &mut self.pool {
+        match &mut self.pooling {
             None => write(run.pass.output()),
-            Some(pool) => {
+            Some(pooling) => {
                 let last = network.config().stack.num_layers() - 1;
-                pool.add(&run.pass, last, network.arena());
+                pooling.add(&run.pass, last, network.arena());
                 let stride = network.seen_columns().stride();
                 let mut seen = network.arena().take(rows * stride);
-                pool.write(&mut seen);
+                pooling.write(&mut seen);
                 write(&seen);
             }
         }
@@ -117,8 +117,8 @@ impl<E: Element> Stream<E> {
         let columns = network.seen_columns();
         let rows = self.batch.len();
         let mut seen = network.arena().zeros(rows * columns.stride());
-        if let Some(pool) = &self.pool {
-            pool.write(&mut seen);
+        if let Some(pooling) = &self.pooling {
+            pooling.write(&mut seen);
         } else {
             let initial;
             let states = match &self.states {
@@ -143,8 +143,8 @@ impl<E: Element> Stream<E> {
         let batch = self.batch.len();
         let Some(rows) = rows else {
             self.states = None;
-            if let Some(pool) = &mut self.pool {
-                pool.rows_mut().iter_mut().for_each(|row| row.clear());
+            if let Some(pooling) = &mut self.pooling {
+                pooling.rows_mut().iter_mut().for_each(|row| row.clear());
             }
             return Ok(());
         };
@@ -156,8 +156,8 @@ impl<E: Element> Stream<E> {
         let fresh = network.initial(1);
         for &row in rows {
             let row = row as usize;
-            if let Some(pool) = &mut self.pool {
-                pool.rows_mut()[row].clear();
+            if let Some(pooling) = &mut self.pooling {
+                pooling.rows_mut()[row].clear();
             }
             let Some(states) = &mut self.states else {
                 continue;
@@ -205,7 +205,7 @@ impl<E: Element> Stream<E> {
                 .collect()
         };
         let width = network.seen_columns().width;
-        let pooled = self.pool.iter().flat_map(Pool::rows);
+        let pooled = self.pooling.iter().flat_map(Pooling::rows);
         StreamState {
             hidden: plain(&states.hidden, true),
             memory: plain(&states.memory, has_memory),
@@ -244,12 +244,14 @@ impl<E: Element> Stream<E> {
             hidden: Some(padded(&state.hidden)),
             memory,
         });
-        let Some(pool) = &mut self.pool else { return };
+        let Some(pooling) = &mut self.pooling else {
+            return;
+        };
         let width = network.seen_columns().width;
         assert_eq!(state.pooled.len(), self.batch.len() * width);
         assert_eq!(state.steps.len(), self.batch.len());
         let from = state.pooled.chunks_exact(width).zip(&state.steps);
-        for (row, (values, &steps)) in pool.rows_mut().iter_mut().zip(from) {
+        for (row, (values, &steps)) in pooling.rows_mut().iter_mut().zip(from) {
             row.values[..width].copy_from_slice(values);
             row.steps = steps;
         }

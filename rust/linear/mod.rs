@@ -93,7 +93,7 @@ pub(crate) trait Products<E: Real>: Sync {
 
     /// Writes, or adds, the gradients of the weights of some panels, no two calls' at the same
     /// time the same.
-    unsafe fn weights(&self, shape: &Shape, rows: &Gradients<E>, panels: Range<usize>);
+    unsafe fn weights(&self, shape: &Shape, rows: &OuterProducts<E>, panels: Range<usize>);
 }
 
 /// Weights packed for forward, and the bias in whole panels.
@@ -106,7 +106,7 @@ pub(crate) struct Forward<E> {
 pub(crate) struct Backward<E>(Buffer<E>);
 
 /// What gradients of weights come from, and where they go.
-pub(crate) struct Gradients<E> {
+pub(crate) struct OuterProducts<E> {
     dy: *const E,
     x: *const E,
     rows: usize,
@@ -117,7 +117,7 @@ pub(crate) struct Gradients<E> {
 }
 
 // SAFETY: calls that run at the same time write the gradients of other panels.
-unsafe impl<E: Sync> Sync for Gradients<E> {}
+unsafe impl<E: Sync> Sync for OuterProducts<E> {}
 
 /// The products with registers of one kind.
 struct With<V>(PhantomData<fn() -> V>);
@@ -201,8 +201,8 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
         }
     }
 
-    unsafe fn weights(&self, shape: &Shape, rows: &Gradients<E>, panels: Range<usize>) {
-        let Gradients { dy, x, add, .. } = *rows;
+    unsafe fn weights(&self, shape: &Shape, rows: &OuterProducts<E>, panels: Range<usize>) {
+        let OuterProducts { dy, x, add, .. } = *rows;
         let width = shape.columns.real();
         let units = |panel: usize| (shape.outputs - panel * V::LANES).min(V::LANES);
         let pieces = |panel: usize, start: usize| {
@@ -397,7 +397,7 @@ impl<E: Element> Linear<E> {
         let rows = self.shape.rows(x, dy);
         let (weight, bias) = gradients.split_at_mut(self.shape.outputs * self.shape.columns.real());
         assert_eq!(bias.len(), self.shape.outputs);
-        let gradients = Gradients {
+        let gradients = OuterProducts {
             dy: dy.as_ptr(),
             x: x.as_ptr(),
             rows,

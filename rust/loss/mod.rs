@@ -50,7 +50,7 @@ pub enum Loss {
 
 /// What rows of outputs are compared with.
 #[derive(Clone, Copy, Debug)]
-pub enum Rows<'a, E> {
+pub enum Expected<'a, E> {
     /// The index of the right output: shape (rows,), each under `n_outputs`.
     Classes(&'a [u32]),
     /// What the outputs should be: shape (rows, n_outputs).
@@ -58,7 +58,7 @@ pub enum Rows<'a, E> {
 }
 
 impl Loss {
-    /// Whether it compares with [`Rows::Classes`]; else with [`Rows::Numbers`].
+    /// Whether it compares with [`Expected::Classes`]; else with [`Expected::Numbers`].
     pub fn takes_classes(self) -> bool {
         self == Loss::CrossEntropy
     }
@@ -95,7 +95,7 @@ impl Loss {
         outputs: &mut [E],
         ld: usize,
         n_outputs: usize,
-        targets: Rows<E>,
+        targets: Expected<E>,
         weights: Option<&[E]>,
         scale: f64,
         score: &mut Score,
@@ -103,8 +103,8 @@ impl Loss {
         let rows = outputs.len() / ld;
         assert_eq!(outputs.len(), rows * ld, "outputs: rows * ld");
         let expected = match targets {
-            Rows::Classes(classes) => (classes.len(), rows),
-            Rows::Numbers(numbers) => (numbers.len(), rows * n_outputs),
+            Expected::Classes(classes) => (classes.len(), rows),
+            Expected::Numbers(numbers) => (numbers.len(), rows * n_outputs),
         };
         assert_eq!(expected.0, expected.1, "targets: one for each row");
         assert!(
@@ -121,8 +121,10 @@ impl Loss {
             }
             score.weigh(weight);
             let targets = match targets {
-                Rows::Classes(classes) => Rows::Classes(&classes[i..=i]),
-                Rows::Numbers(numbers) => Rows::Numbers(&numbers[i * n_outputs..][..n_outputs]),
+                Expected::Classes(classes) => Expected::Classes(&classes[i..=i]),
+                Expected::Numbers(numbers) => {
+                    Expected::Numbers(&numbers[i * n_outputs..][..n_outputs])
+                }
             };
             let row = Row {
                 loss: self,
@@ -142,7 +144,7 @@ impl Loss {
 struct Row<'a, E> {
     loss: Loss,
     outputs: &'a mut [E],
-    targets: Rows<'a, E>,
+    targets: Expected<'a, E>,
     scale: f64,
     weight: f64,
     score: &'a mut Score,
@@ -162,23 +164,23 @@ impl<E: Real> Plain for Row<'_, E> {
             score,
         } = self;
         match (loss, targets) {
-            (Loss::CrossEntropy, Rows::Classes(class)) => {
+            (Loss::CrossEntropy, Expected::Classes(class)) => {
                 cross_entropy(row, class[0] as usize, scale, weight, &mut score.metric)
             }
-            (Loss::BinaryCrossEntropy, Rows::Numbers(targets)) => {
+            (Loss::BinaryCrossEntropy, Expected::Numbers(targets)) => {
                 binary_cross_entropy(row, targets, scale, weight, &mut score.metric)
             }
-            (Loss::SquaredError, Rows::Numbers(targets)) => {
+            (Loss::SquaredError, Expected::Numbers(targets)) => {
                 distance(row, targets, scale, weight, score, |error: E| {
                     (error.to_f64() * error.to_f64(), error + error)
                 })
             }
-            (Loss::AbsoluteError, Rows::Numbers(targets)) => {
+            (Loss::AbsoluteError, Expected::Numbers(targets)) => {
                 distance(row, targets, scale, weight, score, |error: E| {
                     (error.to_f64().abs(), sign(error))
                 })
             }
-            (Loss::Huber { delta }, Rows::Numbers(targets)) => {
+            (Loss::Huber { delta }, Expected::Numbers(targets)) => {
                 let edge = E::from_f64(delta);
                 distance(row, targets, scale, weight, score, |error: E| {
                     let size = error.to_f64().abs();

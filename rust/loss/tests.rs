@@ -21,14 +21,14 @@ fn assert_close(found: &[f64], expected: &[f64]) {
 }
 
 const LOGITS: [f64; 9] = [0.5, -1.0, 2.0, 1000.0, 999.0, -1000.0, -3.0, 0.25, 0.25];
-const CLASSES: Rows<f64> = Rows::Classes(&[0, 1, 1]);
+const CLASSES: Expected<f64> = Expected::Classes(&[0, 1, 1]);
 
 const BITS: [f64; 6] = [0.5, -40.0, 800.0, 0.0, -3.0, 1.5];
-const CHANCES: Rows<f64> = Rows::Numbers(&[1.0, 0.0, 1.0, 0.25, 1.0, 0.0]);
+const CHANCES: Expected<f64> = Expected::Numbers(&[1.0, 0.0, 1.0, 0.25, 1.0, 0.0]);
 
 const OUTPUTS: [f64; 6] = [0.5, -1.0, 2.0, 0.25, -3.0, 1.5];
 const TARGETS: [f64; 6] = [1.0, -1.5, 1.0, 0.5, -2.0, 3.0];
-const NUMBERS: Rows<f64> = Rows::Numbers(&TARGETS);
+const NUMBERS: Expected<f64> = Expected::Numbers(&TARGETS);
 
 const WEIGHTS: Option<&[f64]> = Some(&[0.5, 2.0, 0.25]);
 const WEIGHED: f64 = 1.0 / 2.75;
@@ -38,7 +38,7 @@ const EVEN: f64 = 1.0 / 3.0;
 fn three(
     loss: Loss,
     outputs: &[f64],
-    targets: Rows<f64>,
+    targets: Expected<f64>,
     weights: Option<&[f64]>,
     scale: f64,
 ) -> (Score, Vec<f64>) {
@@ -218,8 +218,8 @@ fn gradients_are_differences_of_the_loss() {
                 let mut y = y.to_vec();
                 let mut score = Score::new(loss, n_outputs);
                 let targets = match loss {
-                    Loss::CrossEntropy => Rows::Classes(&classes),
-                    _ => Rows::Numbers(&t),
+                    Loss::CrossEntropy => Expected::Classes(&classes),
+                    _ => Expected::Numbers(&t),
                 };
                 loss.apply(
                     Isa::Portable,
@@ -264,10 +264,10 @@ fn single_precision_is_close_to_double() {
         let mut single: Vec<f32> = outputs.iter().map(|&y| y as f32).collect();
         let numbers: Vec<f32>;
         let targets = match targets {
-            Rows::Classes(classes) => Rows::Classes(classes),
-            Rows::Numbers(exact) => {
+            Expected::Classes(classes) => Expected::Classes(classes),
+            Expected::Numbers(exact) => {
                 numbers = exact.iter().map(|&t| t as f32).collect();
-                Rows::Numbers(&numbers)
+                Expected::Numbers(&numbers)
             }
         };
         let width = outputs.len() / 3;
@@ -299,8 +299,8 @@ fn not_a_number_shows_in_the_loss() {
                 outputs[at] = bad;
                 let mut score = Score::new(loss, 3);
                 let targets = match loss {
-                    Loss::CrossEntropy => Rows::Classes(&[1]),
-                    _ => Rows::Numbers(&[0.0, 1.0, 0.0]),
+                    Loss::CrossEntropy => Expected::Classes(&[1]),
+                    _ => Expected::Numbers(&[0.0, 1.0, 0.0]),
                 };
                 loss.apply(
                     Isa::Portable,
@@ -327,8 +327,8 @@ fn a_row_of_weight_0_counts_nowhere() {
         let weights = [0.5, 0.0, 3.0];
         let mut score = Score::new(loss, 2);
         let targets = match loss {
-            Loss::CrossEntropy => Rows::Classes(&classes[..3]),
-            _ => Rows::Numbers(&numbers),
+            Loss::CrossEntropy => Expected::Classes(&classes[..3]),
+            _ => Expected::Numbers(&numbers),
         };
         loss.apply(
             Isa::Portable,
@@ -343,8 +343,8 @@ fn a_row_of_weight_0_counts_nowhere() {
         let mut without = [0.5, -1.0, 2.0, 0.25];
         let mut expected = Score::new(loss, 2);
         let targets = match loss {
-            Loss::CrossEntropy => Rows::Classes(&[0, 1]),
-            _ => Rows::Numbers(&[1.0, 0.0, 0.0, 1.0]),
+            Loss::CrossEntropy => Expected::Classes(&[0, 1]),
+            _ => Expected::Numbers(&[1.0, 0.0, 0.0, 1.0]),
         };
         let weights = Some(&[0.5, 3.0][..]);
         loss.apply(
@@ -363,8 +363,8 @@ fn a_row_of_weight_0_counts_nowhere() {
         // Of such rows alone there is no loss.
         let mut none = Score::new(loss, 2);
         let (targets, weights) = match loss {
-            Loss::CrossEntropy => (Rows::Classes(&[1]), Some(&[0.0][..])),
-            _ => (Rows::Numbers(&[1.0, 0.0]), Some(&[0.0][..])),
+            Loss::CrossEntropy => (Expected::Classes(&[1]), Some(&[0.0][..])),
+            _ => (Expected::Numbers(&[1.0, 0.0]), Some(&[0.0][..])),
         };
         loss.apply(
             Isa::Portable,
@@ -395,7 +395,7 @@ fn slices_merge_to_the_whole() {
                     &mut outputs[numbers.clone()],
                     2,
                     2,
-                    Rows::Numbers(&TARGETS[numbers]),
+                    Expected::Numbers(&TARGETS[numbers]),
                     WEIGHTS.map(|weights| &weights[part]),
                     1.0,
                     &mut score,
@@ -428,7 +428,7 @@ fn parts_make_the_same_score() {
 fn r2_of_constant_targets_and_of_few_rows() {
     let r2 = |outputs: &[f64], targets: &[f64], weights: Option<&[f64]>| {
         let (loss, mut score) = (Loss::SquaredError, Score::new(Loss::SquaredError, 1));
-        let targets = Rows::Numbers(targets);
+        let targets = Expected::Numbers(targets);
         loss.apply(
             Isa::Portable,
             &mut outputs.to_vec(),
@@ -474,8 +474,8 @@ fn no_instruction_set_changes_a_bit() {
         let of = |isa: Isa| {
             let (mut y, mut score) = (y.clone(), Score::new(loss, n_outputs));
             let targets = match loss {
-                Loss::CrossEntropy => Rows::Classes(&[0, 11, 36, 5]),
-                _ => Rows::Numbers(&t),
+                Loss::CrossEntropy => Expected::Classes(&[0, 11, 36, 5]),
+                _ => Expected::Numbers(&t),
             };
             loss.apply(isa, &mut y, ld, n_outputs, targets, None, 0.3, &mut score);
             (y, score)

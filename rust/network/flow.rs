@@ -1,14 +1,14 @@
 //! How much of the loss comes back to each step.
 
 use super::pass::Run;
-use super::{Gradients, Keep, Network, Output, Span};
+use super::{GradientSums, Network, Output, Span, Stored};
 use crate::buffer::Buffer;
 use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::params::reserve;
 use crate::pass::{States, View};
-use crate::pool::Pool;
+use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::stack::{Parameters, Want};
 use crate::steps::Steps;
@@ -41,7 +41,7 @@ impl<E: Element> Network<E> {
         self.check(sequences)?;
         self.check_flow(layer)?;
         let lengths = sequences.lengths();
-        self.check_room(&lengths, BATCH, usize::MAX, Keep::All)?;
+        self.check_room(&lengths, BATCH, usize::MAX, Stored::All)?;
         let mut firsts = Vec::with_capacity(lengths.len());
         let mut total = 0_usize;
         for &length in &lengths {
@@ -87,9 +87,9 @@ impl<E: Element> Network<E> {
         let last = self.config.stack.num_layers() - 1;
         let lengths: Vec<usize> = batch.iter().map(|&i| sequences.ranges()[i].len()).collect();
         let steps = Steps::new(&lengths);
-        let mut pool = match self.config.output {
-            Output::Sequence => Pool::new(Output::Last, columns, batch.len()),
-            output => Pool::new(output, columns, batch.len()),
+        let mut pooling = match self.config.output {
+            Output::Sequence => Pooling::new(Output::Last, columns, batch.len()),
+            output => Pooling::new(output, columns, batch.len()),
         };
         // Forward, a pass a step.
         let mut runs = Vec::with_capacity(steps.longest());
@@ -103,7 +103,7 @@ impl<E: Element> Network<E> {
             let run = self.run(sequences, &span, states, true, None);
             let (start, end) = (steps.offset(step) * stride, steps.offset(step + 1) * stride);
             y[start..end].copy_from_slice(run.pass.output());
-            pool.add(&run.pass, last, arena);
+            pooling.add(&run.pass, last, arena);
             let next = (step + 1 < steps.longest()).then(|| steps.count(step + 1));
             states = self.states_after(&run.pass, usize::MAX, next.unwrap_or(0));
             runs.push(run);
@@ -121,11 +121,11 @@ impl<E: Element> Network<E> {
             y
         } else {
             let mut seen = arena.take(batch.len() * stride);
-            pool.write(&mut seen);
+            pooling.write(&mut seen);
             self.slope(examples, &whole, &mut seen);
             match self.config.output {
                 Output::Last => to_last_steps(&seen, &steps, arena.zeros(steps.rows() * stride)),
-                _ => pool.spread(&seen, (0, &steps), arena),
+                _ => pooling.spread(&seen, (0, &steps), arena),
             }
         };
         // Backward, a pass a step.
@@ -208,7 +208,7 @@ impl<E: Element> Network<E> {
             _ => (0..span.batch.len()).collect(),
         };
         let stride = self.output_stride();
-        self.learn_head(seen, &mut Gradients::new(self), |block, outputs| {
+        self.learn_head(seen, &mut GradientSums::new(self), |block, outputs| {
             let (rows, owners) = (&rows[block.clone()], &owners[block]);
             let score = examples.judge(self, rows, outputs, 1.0);
             for (row, &owner) in outputs.chunks_exact_mut(stride).zip(owners) {

@@ -6,7 +6,7 @@ use super::{Input, Network};
 use crate::sequence::Element;
 
 /// Gradients of all weights on their way to an update: those of one or more passes, added.
-pub(crate) struct Gradients<E> {
+pub(crate) struct GradientSums<E> {
     pub(super) total: Vec<E>,
     /// Those of the embedding as what is looked up, where it is the head's weight too; else empty.
     pub(super) looked_up: Vec<E>,
@@ -14,7 +14,7 @@ pub(crate) struct Gradients<E> {
     has_rest: bool,
 }
 
-impl<E: Element> Gradients<E> {
+impl<E: Element> GradientSums<E> {
     /// None yet.
     pub fn new(network: &Network<E>) -> Self {
         let is_tied = matches!(network.config.input, Input::Embedding { tied: true, .. });
@@ -23,7 +23,7 @@ impl<E: Element> Gradients<E> {
         } else {
             0
         };
-        Gradients {
+        GradientSums {
             total: vec![E::ZERO; network.layout.size()],
             looked_up: vec![E::ZERO; apart],
             has_head: false,

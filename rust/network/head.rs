@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Gradients, Network};
+use super::{GradientSums, Network};
 use crate::kernel::weight::DEPTH;
 use crate::loss::Score;
 use crate::parallel;
@@ -116,7 +116,7 @@ impl<E: Element> Network<E> {
     pub(super) fn learn_head(
         &self,
         seen: &mut [E],
-        gradients: &mut Gradients<E>,
+        gradients: &mut GradientSums<E>,
         judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
     ) -> Score {
         let (width, stride) = (self.seen_columns().stride(), self.output_stride());

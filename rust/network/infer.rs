@@ -9,7 +9,7 @@ use crate::examples::Examples;
 use crate::loss::Score;
 use crate::params::reserve;
 use crate::pass::Pass;
-use crate::pool::Pool;
+use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::steps::Steps;
 use crate::train::Stopped;
@@ -19,7 +19,7 @@ pub(crate) const PIECE: usize = 1 << 13;
 
 /// What a pass keeps for backward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
+pub(crate) enum Stored {
     Nothing,
     /// One segment of its steps at a time.
     Segment,
@@ -72,7 +72,7 @@ impl<E: Element> Network<E> {
         } else {
             (PIECE / batch_size.clamp(1, lengths.len().max(1))).max(1)
         };
-        self.check_room(lengths, batch_size, most, Keep::Nothing)
+        self.check_room(lengths, batch_size, most, Stored::Nothing)
     }
 
     /// Whether a pass over `most` steps of each of the `batch_size` longest of some sequences fits
@@ -85,12 +85,12 @@ impl<E: Element> Network<E> {
         lengths: &[usize],
         batch_size: usize,
         most: usize,
-        keep: Keep,
+        stored: Stored,
     ) -> Result<()> {
         let mut lengths: Vec<usize> = lengths.iter().map(|&length| length.min(most)).collect();
         lengths.sort_unstable_by_key(|&length| std::cmp::Reverse(length));
         lengths.truncate(batch_size);
-        let rows = if keep == Keep::Segment {
+        let rows = if stored == Stored::Segment {
             let steps = Steps::new(&lengths);
             let rows = steps
                 .segments()
@@ -100,7 +100,7 @@ impl<E: Element> Network<E> {
             let longest = lengths.iter();
             longest.fold(0, |rows: usize, &length| rows.saturating_add(length))
         };
-        self.stack.check_room(rows, keep != Keep::Nothing)
+        self.stack.check_room(rows, stored != Stored::Nothing)
     }
 
     /// Rows of `width` numbers for sequences: see [`Network::predict`]. `write` puts those of some
@@ -149,13 +149,13 @@ impl<E: Element> Network<E> {
                 })?;
                 continue;
             }
-            let mut pool = Pool::new(wanted.output, columns, batch.len());
+            let mut pooling = Pooling::new(wanted.output, columns, batch.len());
             self.pieces(sequences, &batch, |pass, _| {
-                pool.add(pass, wanted.layer, arena);
+                pooling.add(pass, wanted.layer, arena);
                 observe().map_err(Stopped::Observer)
             })?;
             let mut seen = arena.take(batch.len() * columns.stride());
-            pool.write(&mut seen);
+            pooling.write(&mut seen);
             write(&seen, &mut |row, from| {
                 all[firsts[batch[row]] * width..][..width].copy_from_slice(from);
             });
@@ -296,11 +296,11 @@ impl<E: Element> Network<E> {
         let (layer, arena) = (self.config.stack.num_layers() - 1, self.stack.arena());
         let columns = self.seen_columns();
         for batch in plan.batches(0) {
-            let mut pool = (self.config.output != Output::Sequence)
-                .then(|| Pool::new(self.config.output, columns, batch.len()));
+            let mut pooling = (self.config.output != Output::Sequence)
+                .then(|| Pooling::new(self.config.output, columns, batch.len()));
             self.pieces(sequences, &batch, |pass, first| {
-                match &mut pool {
-                    Some(pool) => pool.add(pass, layer, arena),
+                match &mut pooling {
+                    Some(pooling) => pooling.add(pass, layer, arena),
                     None => {
                         let steps = first..first + pass.steps.longest();
                         let span = Span::part(sequences, &batch, steps.clone(), steps);
@@ -309,9 +309,9 @@ impl<E: Element> Network<E> {
                 }
                 observe().map_err(Stopped::Observer)
             })?;
-            if let Some(pool) = pool {
+            if let Some(pooling) = pooling {
                 let mut seen = arena.take(batch.len() * columns.stride());
-                pool.write(&mut seen);
+                pooling.write(&mut seen);
                 judge(&seen, &Span::whole(sequences, &batch));
             }
         }

@@ -10,8 +10,8 @@ mod pass;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use gradients::Gradients;
-pub(crate) use infer::{Keep, PIECE};
+pub(crate) use gradients::GradientSums;
+pub(crate) use infer::{PIECE, Stored};
 pub(crate) use pass::{Seen, Span};
 
 use crate::buffer::Arena;

@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::{Gradients, Input, Network, Output};
+use super::{GradientSums, Input, Network, Output};
 use crate::buffer::Buffer;
 use crate::data::Sequences;
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
 use crate::loss::Score;
 use crate::pass::{Pass, Source, StateRows, States, View};
-use crate::pool::Pool;
+use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::stack::{Parameters, Want};
 use crate::steps::{Steps, Strides};
@@ -105,7 +105,7 @@ pub(crate) struct Run<E> {
 /// What the head sees of a run, or its gradient.
 pub(crate) struct Seen<E> {
     pub rows: Buffer<E>,
-    pool: Option<Pool>,
+    pooling: Option<Pooling>,
     /// How the rows lie.
     steps: Steps,
     drawn: Option<Drawn>,
@@ -131,7 +131,7 @@ impl<E: Element> Seen<E> {
         let lengths = lengths.map(|&length| length.min(steps.end).saturating_sub(steps.start));
         Seen {
             rows,
-            pool: None,
+            pooling: None,
             steps: Steps::new(&lengths.collect::<Vec<_>>()),
             drawn: None,
         }
@@ -260,7 +260,7 @@ impl<E: Element> Network<E> {
         let first = span.judged.start;
         let mut seen = Seen {
             rows,
-            pool: None,
+            pooling: None,
             steps: span.count(sequences, &span.judged),
             drawn: run.drawn.map(|drawn| Drawn { first, ..drawn }),
         };
@@ -269,24 +269,24 @@ impl<E: Element> Network<E> {
     }
 
     /// Nothing yet of the sequences of a span, where each has outputs as a whole.
-    pub(crate) fn pool(&self, span: &Span) -> Option<Pool> {
+    pub(crate) fn pooling(&self, span: &Span) -> Option<Pooling> {
         let (output, columns) = (self.config.output, self.seen_columns());
-        (output != Output::Sequence).then(|| Pool::new(output, columns, span.batch.len()))
+        (output != Output::Sequence).then(|| Pooling::new(output, columns, span.batch.len()))
     }
 
     /// Takes in the next steps of the sequences.
-    pub(crate) fn add_to_pool(&self, pool: &mut Pool, run: &Run<E>) {
-        pool.add(&run.pass, self.config.stack.num_layers() - 1, self.arena());
+    pub(crate) fn take_in(&self, pooling: &mut Pooling, run: &Run<E>) {
+        pooling.add(&run.pass, self.config.stack.num_layers() - 1, self.arena());
     }
 
     /// What the head sees of sequences, all of whose steps were taken in.
-    pub(crate) fn see_pooled(&self, pool: Pool, seed: u64) -> Seen<E> {
-        let batch = pool.rows().len();
+    pub(crate) fn see_pooled(&self, pooling: Pooling, seed: u64) -> Seen<E> {
+        let batch = pooling.rows().len();
         let mut rows = self.arena().take(batch * self.seen_columns().stride());
-        pool.write(&mut rows);
+        pooling.write(&mut rows);
         let mut seen = Seen {
             rows,
-            pool: Some(pool),
+            pooling: Some(pooling),
             steps: Steps::new(&vec![1; batch]),
             drawn: Some(Drawn::new(seed)),
         };
@@ -299,7 +299,7 @@ impl<E: Element> Network<E> {
     pub(crate) fn learn(
         &self,
         seen: &mut Seen<E>,
-        gradients: &mut Gradients<E>,
+        gradients: &mut GradientSums<E>,
         total: &mut Score,
         judge: impl Fn(Range<usize>, &mut [E]) -> Score + Sync,
     ) {
@@ -348,14 +348,14 @@ impl<E: Element> Network<E> {
         seen: &Seen<E>,
         later: Option<States<E>>,
     ) -> Slope<E> {
-        let (pool, steps) = (seen.pool.as_ref(), &run.pass.steps);
-        let pool = pool.expect("the head saw whole sequences");
+        let (pooling, steps) = (seen.pooling.as_ref(), &run.pass.steps);
+        let pooling = pooling.expect("the head saw whole sequences");
         let later = later.unwrap_or_else(States::none);
         if self.config.output == Output::Last {
             let last = self.ended(&seen.rows, &later, steps.batch());
             return Slope { dy: None, last };
         }
-        let dy = pool.spread(&seen.rows, (span.steps.start, steps), self.arena());
+        let dy = pooling.spread(&seen.rows, (span.steps.start, steps), self.arena());
         Slope {
             dy: Some(dy),
             last: self.widened(&later, steps.batch()),
@@ -370,7 +370,7 @@ impl<E: Element> Network<E> {
         run: Run<E>,
         slope: Slope<E>,
         goes_on: bool,
-        gradients: &mut Gradients<E>,
+        gradients: &mut GradientSums<E>,
     ) -> Option<States<E>> {
         let Run {
             pass,

@@ -42,7 +42,7 @@ type Outputs<'py> = (
     Option<PyTape>,
 );
 
-type Gradients<'py> = (
+type Found<'py> = (
     Bound<'py, PyAny>,
     Bound<'py, PyAny>,
     Option<Bound<'py, PyAny>>,
@@ -130,7 +130,7 @@ fn backward<'py, E: Held>(
     d_output: Option<&Bound<'py, PyAny>>,
     d_h: Option<&Bound<'py, PyAny>>,
     d_c: Option<&Bound<'py, PyAny>>,
-) -> PyResult<Gradients<'py>> {
+) -> PyResult<Found<'py>> {
     let batch_first = tape.batch_first;
     let Some(tape) = E::unwrap(&tape.inner) else {
         return Err(PyTypeError::new_err(format!(
@@ -346,7 +346,7 @@ impl PyStack {
         d_output: Option<&Bound<'py, PyAny>>,
         d_h: Option<&Bound<'py, PyAny>>,
         d_c: Option<&Bound<'py, PyAny>>,
-    ) -> PyResult<Gradients<'py>> {
+    ) -> PyResult<Found<'py>> {
         let tape = tape.get();
         let shape = (&self.config, &self.layout);
         dispatch!(self.inner, model => backward(py, model, shape, tape, d_output, d_h, d_c))

@@ -12,7 +12,7 @@ use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::loss::Score;
-use crate::network::{Gradients, Keep, Network, Output, Span};
+use crate::network::{GradientSums, Network, Output, Span, Stored};
 use crate::optim::{Optimizer, State};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
@@ -53,7 +53,7 @@ pub struct Run<'a, E> {
     rate: f64,
     /// The states that the next piece of each batch of the group starts from.
     pub(super) states: Vec<Option<States<E>>>,
-    gradients: Gradients<E>,
+    gradients: GradientSums<E>,
     seeds: ChaCha8Rng,
 }
 
@@ -76,12 +76,12 @@ impl<'a, E: Element> Run<'a, E> {
             Bptt::Truncated(steps) => steps,
             Bptt::Windowed { reach, .. } => reach.saturating_add(1),
         };
-        let keep = if options.checkpoint_time {
-            Keep::Segment
+        let stored = if options.checkpoint_time {
+            Stored::Segment
         } else {
-            Keep::All
+            Stored::All
         };
-        network.check_room(&lengths, options.batch_size, most, keep)?;
+        network.check_room(&lengths, options.batch_size, most, stored)?;
         let plan = BatchPlan::new(
             lengths,
             options.batch_size,
@@ -104,7 +104,7 @@ impl<'a, E: Element> Run<'a, E> {
             seconds: 0.0,
             rate: options.rates.map_or(f64::NAN, |(start, _)| start),
             states: Vec::new(),
-            gradients: Gradients::new(network),
+            gradients: GradientSums::new(network),
             seeds,
             examples,
             options,

@@ -4,7 +4,7 @@ use super::Stopped;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::loss::Score;
-use crate::network::{Gradients, Network, PIECE, Seen, Span};
+use crate::network::{GradientSums, Network, PIECE, Seen, Span};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
 use crate::sequence::Element;
@@ -13,7 +13,7 @@ use crate::sequence::Element;
 pub(super) struct Work<'a, E: 'static> {
     pub network: &'a Network<E>,
     pub examples: &'a Examples<'a, E>,
-    pub gradients: &'a mut Gradients<E>,
+    pub gradients: &'a mut GradientSums<E>,
     pub scale: f64,
     pub score: Score,
     /// Whether a pass keeps one segment of its steps at a time.
@@ -40,7 +40,7 @@ impl<E: Element> Work<'_, E> {
         } else {
             vec![span.clone()]
         };
-        let mut pool = network.pool(span);
+        let mut pooling = network.pooling(span);
         let mut begins = Vec::with_capacity(parts.len());
         let mut states = before;
         for neighbours in parts.windows(2) {
@@ -49,8 +49,8 @@ impl<E: Element> Work<'_, E> {
                 begins.push(states.copied(network.arena()));
                 let run = network.run(sequences, &neighbours[0], states, false, Some(seed));
                 states = network.states_after(&run.pass, usize::MAX, neighbours[1].batch.len());
-                if let Some(pool) = &mut pool {
-                    network.add_to_pool(pool, &run);
+                if let Some(pooling) = &mut pooling {
+                    network.take_in(pooling, &run);
                 }
             }
             observe().map_err(Stopped::Observer)?;
@@ -64,9 +64,9 @@ impl<E: Element> Work<'_, E> {
                 if later.is_none() {
                     ends = wanted.map(|rows| network.states_after(&run.pass, usize::MAX, rows));
                 }
-                if let Some(mut pool) = pool.take() {
-                    network.add_to_pool(&mut pool, &run);
-                    let mut seen = network.see_pooled(pool, seed);
+                if let Some(mut pooling) = pooling.take() {
+                    network.take_in(&mut pooling, &run);
+                    let mut seen = network.see_pooled(pooling, seed);
                     self.judge(span, &mut seen)?;
                     pooled = Some(seen);
                 }

@@ -5,19 +5,19 @@ use crate::kernel::tests::{assert_close, columns, noise};
 use crate::simd::on_every_isa;
 
 /// Two pieces of rows: slots `slot_row` apart and each source's columns `x_row` apart.
-struct Rows<E> {
+struct TwoPieces<E> {
     slots: Vec<E>,
     x: [Vec<E>; SOURCES],
     slot_row: usize,
     x_row: usize,
 }
 
-impl<E: Real> Rows<E> {
+impl<E: Real> TwoPieces<E> {
     const PIECES: [usize; 2] = [3, 2];
 
     fn new(slot_row: usize, x_row: usize) -> Self {
         let rows: usize = Self::PIECES.iter().sum();
-        Rows {
+        TwoPieces {
             slots: noise(rows * slot_row, 1),
             x: [2, 5].map(|seed| noise(rows * x_row, seed)),
             slot_row,
@@ -69,7 +69,7 @@ fn weight_blocks<V: Vector>(add: bool) {
                     count: (columns.width - position % columns.padded).min(lanes),
                 })
                 .collect();
-            let rows = Rows::<V::Element>::new(slot + units, columns.stride());
+            let rows = TwoPieces::<V::Element>::new(slot + units, columns.stride());
             // A row more, which stays as it is.
             let before: Vec<V::Element> = noise((units + 1) * columns.real(), 3);
             let mut out = [before.clone(), before.clone()];
@@ -116,7 +116,7 @@ fn weight_gradients_of_every_block() {
 
 fn totals<V: Vector>() {
     for slots in 1..=4 {
-        let rows = Rows::<V::Element>::new(slots * V::LANES, 1);
+        let rows = TwoPieces::<V::Element>::new(slots * V::LANES, 1);
         let before: Vec<V::Element> = noise(slots * V::LANES, 4);
         let mut out = before.clone();
         let totals = Totals {
@@ -144,7 +144,7 @@ fn by_column<V: Vector>() {
     const SLOTS: usize = 2;
     const IDS: [u32; 5] = [3, 1, 3, 0, 2];
     let (lanes, columns) = (V::LANES, 1..4);
-    let rows = Rows::<V::Element>::new((SLOTS + 1) * lanes, 1);
+    let rows = TwoPieces::<V::Element>::new((SLOTS + 1) * lanes, 1);
     let before: Vec<V::Element> = noise(columns.len() * SLOTS * lanes, 4);
     let mut out = before.clone();
     let sums = ByColumn {

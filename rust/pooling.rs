@@ -25,7 +25,7 @@ use crate::steps::Steps;
 const WORTHWHILE: usize = 1 << 16;
 
 /// What has been seen of some sequences.
-pub(crate) struct Pool {
+pub(crate) struct Pooling {
     output: Output,
     columns: Columns,
     rows: Vec<Row>,
@@ -42,7 +42,7 @@ pub(crate) struct Row {
     pub steps: usize,
 }
 
-impl Pool {
+impl Pooling {
     /// Nothing seen of `rows` sequences whose states lie as `columns`.
     ///
     /// # Panics
@@ -59,7 +59,7 @@ impl Pool {
             places: vec![0; places],
             steps: 0,
         };
-        Pool {
+        Pooling {
             output,
             columns,
             rows: vec![row; rows],
