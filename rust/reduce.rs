@@ -4,6 +4,8 @@
 //! the compiler may use whatever vectors the target has while the result depends on the slice
 //! alone.
 
+use crate::simd::{Isa, Plain, Real, compiled_for};
+
 /// Partial results side by side.
 const LANES: usize = 16;
 
@@ -37,6 +39,21 @@ pub fn reduce<E: Copy, A: Copy>(
     partial[0]
 }
 
+/// Whether all numbers are finite.
+pub fn are_finite<E: Real>(isa: Isa, values: &[E]) -> bool {
+    /// A zero times each number is zero, or else NaN, which no sum loses.
+    struct Zeros<'a, E>(&'a [E]);
+    impl<E: Real> Plain for Zeros<'_, E> {
+        type Output = bool;
+        #[inline(always)]
+        fn run(self) -> bool {
+            let sum = reduce(self.0, E::ZERO, |sum, x| sum + x * E::ZERO, |a, b| a + b);
+            sum == E::ZERO
+        }
+    }
+    compiled_for(isa, Zeros(values))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,6 +64,22 @@ mod tests {
             let values: Vec<u64> = (1..=n).collect();
             let sum = reduce(&values, 0, |sum, x| sum + x, |a, b| a + b);
             assert_eq!(sum, n * (n + 1) / 2);
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_finite_is_found_wherever_it_is() {
+        for &isa in Isa::available() {
+            let mut values = [f32::MAX; 53];
+            assert!(are_finite::<f64>(isa, &[]) && are_finite(isa, &values));
+            for at in 0..values.len() {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    values[at] = bad;
+                    assert!(!are_finite(isa, &values), "{bad} at {at}");
+                    assert!(!are_finite(isa, &values.map(f64::from)));
+                }
+                values[at] = -f32::MAX;
+            }
         }
     }
 

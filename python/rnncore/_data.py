@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rnncore import _core
 from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects, shown
 
 Indexes = NDArray[np.int64]
@@ -455,9 +456,8 @@ def _advice_in_list(shape: tuple[int, ...], n_features: int | None) -> str:
 
 
 def _check_finite(name: str, sequences: Sequences) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(sequences.values.sum()):  # true for nearly all input, and needs no memory
-            return
+    if _core.all_finite(sequences.values):
+        return
     finite = np.logical_and.reduce(np.isfinite(sequences.values), axis=1)
     rows = sequences.rows()
     bad = np.flatnonzero(~finite[rows])

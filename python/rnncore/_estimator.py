@@ -110,7 +110,7 @@ class RecurrentEstimator(
         RuntimeError
             When the model is in training already: in another thread, or where a callback calls.
         """
-        options = check_parameters(self.get_params(deep=False), self._cell)
+        options = check_parameters(self._given(), self._cell)
         with alone(self, "fit"):
             fit = Fit(self, options, resume=resume)
             fit.read(X, y, lengths, sample_weight, eval_set)
@@ -146,7 +146,7 @@ class RecurrentEstimator(
         ValueError, TypeError, MemoryError, FloatingPointError, RuntimeError
             As in `fit`.
         """
-        options = check_parameters(self.get_params(deep=False), self._cell)
+        options = check_parameters(self._given(), self._cell)
         if options["early_stopping"]:
             raise ValueError("early_stopping: expected False for partial_fit, got True")
         with alone(self, "partial_fit"):
@@ -356,11 +356,7 @@ class RecurrentEstimator(
         outputs = self._network.predict(
             self._examples(sequences), batch_size=EVALUATION_BATCH, n_threads=self._n_threads()
         )
-        with np.errstate(over="ignore", invalid="ignore"):
-            are_finite = bool(
-                np.isfinite(outputs.sum())
-            )  # needs no memory, and has the say if true
-        if not are_finite and not np.isfinite(outputs).all():
+        if not _core.all_finite(outputs):
             _warn_of_outputs(stacklevel + 1)
         return outputs
 

@@ -126,8 +126,9 @@ def check_same_kind(values: Array, classes: Array, name: str) -> None:
 def encode_labels(values: Array, classes: Array, name: str) -> NDArray[np.int64]:
     """Return the index of each label in `classes`, of which each must be one."""
     codes = np.searchsorted(classes, values).clip(max=len(classes) - 1)
-    unknown = np.unique(values[classes[codes] != values])
-    if len(unknown):
+    wrong = classes[codes] != values
+    if wrong.any():
+        unknown = np.unique(values[wrong])
         raise ValueError(
             f"{name}: expected labels seen in fit ({_listed(classes)}), got {_listed(unknown)} too"
         )

@@ -50,6 +50,8 @@ def integer(
 
     `also` is what else an error says was expected: what the caller has dealt with.
     """
+    if type(value) is int and minimum <= value <= maximum:  # the usual case: no words are needed
+        return value
     limits = f"an integer >= {minimum}" if maximum == _LARGEST_SIZE else f"{minimum}..{maximum}"
     limits += also
     if isinstance(value, bool | np.bool_):
@@ -79,20 +81,23 @@ def real(
 
     `also` is what else an error says was expected: what the caller has dealt with.
     """
+    is_number = type(value) in (float, int) or (
+        isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
+    )
+    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    below = number <= minimum if open_minimum else number < minimum
+    above = number >= maximum if open_maximum else number > maximum
+    if math.isfinite(number) and not below and not above:
+        return number
     parts = ["a finite number"]
     if minimum > -math.inf:
         parts.append(f"{'>' if open_minimum else '>='} {minimum:g}")
     if maximum < math.inf:
         parts.append(f"{'<' if open_maximum else '<='} {maximum:g}")
     expected = f"{parts[0]} {' and '.join(parts[1:])}".rstrip() + also
-    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real):
+    if not is_number:
         raise TypeError(f"{name}: expected {expected}, got {describe(value)}")
-    number = float(value)
-    below = number <= minimum if open_minimum else number < minimum
-    above = number >= maximum if open_maximum else number > maximum
-    if not math.isfinite(number) or below or above:
-        raise ValueError(f"{name}: expected {expected}, got {number:g}")
-    return number
+    raise ValueError(f"{name}: expected {expected}, got {number:g}")
 
 
 def boolean(name: str, value: object) -> bool:
@@ -104,12 +109,12 @@ def boolean(name: str, value: object) -> bool:
 
 def choice(name: str, value: object, options: tuple[str, ...]) -> str:
     """Return `value` when it is one of the strings in `options`."""
+    if isinstance(value, str) and value in options:
+        return value
     listed = ", ".join(map(repr, options))
     if not isinstance(value, str):
         raise TypeError(f"{name}: expected one of {listed}, got {describe(value)}")
-    if value not in options:
-        raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
-    return value
+    raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
 
 
 def file_path(name: str, value: object) -> str:

@@ -194,7 +194,11 @@ def draw(
     for name, shape in shapes.items():
         values = weights[name] = np.empty(shape, dtype)
         hidden = _hidden_size(name, shapes)
-        _fill_gates(values, hidden or len(values), rng, _draw_of(way, name, shapes))
+        of_gate = _draw_of(way, name, shapes)
+        # Numbers that do not depend on the shape are the same drawn at once.
+        is_whole = way == "uniform" or values.ndim == 1
+        rows = len(values) if hidden is None or is_whole else hidden
+        _fill_gates(values, rows, rng, of_gate)
         if forget_bias is not None and hidden is not None and values.ndim == 1:
             if len(values) != 4 * hidden:
                 raise ValueError(f"forget_bias: expected None without forget gates, got {name!r}")

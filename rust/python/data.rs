@@ -15,6 +15,8 @@ use crate::data::{Sequences, Values};
 use crate::error::Error;
 use crate::examples::{Examples, Targets};
 use crate::network::NetworkConfig;
+use crate::reduce::are_finite;
+use crate::simd::Isa;
 
 /// An array of either scalar.
 pub(super) type Floats<D> = Either<Py<PyArray<f32, D>>, Py<PyArray<f64, D>>>;
@@ -78,6 +80,21 @@ fn floats<D: ndarray::Dimension>(argument: &str, array: &Bound<'_, PyAny>) -> Py
     } else {
         Either::F32(keep(argument, array)?)
     })
+}
+
+/// Whether all numbers of a C-contiguous array of floats are finite.
+#[pyfunction]
+pub(super) fn all_finite(values: &Bound<'_, PyAny>) -> PyResult<bool> {
+    fn check<E: Held>(values: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let array: PyReadonlyArray<E, IxDyn> = borrow("values", values)?;
+        let (isa, rows) = (Isa::current()?, rows("values", &array)?);
+        Ok(values.py().detach(|| are_finite(isa, rows)))
+    }
+    if is_of::<f64>(values) {
+        check::<f64>(values)
+    } else {
+        check::<f32>(values)
+    }
 }
 
 #[pymethods]

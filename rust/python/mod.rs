@@ -76,6 +76,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(isa, module)?)?;
     module.add_function(wrap_pyfunction!(available_isas, module)?)?;
+    module.add_function(wrap_pyfunction!(data::all_finite, module)?)?;
     module.add_class::<stack::PyStack>()?;
     module.add_class::<stack::PyTape>()?;
     module.add_class::<dlpack::Exchange>()?;
