@@ -415,6 +415,38 @@ def test_a_model_has_one_training_at_a_time(call, rng):
     assert model.fit(X, y).n_epochs_ == 1
 
 
+class Watched(rnncore.GRU):
+    """Looks at itself after each change, as another thread may."""
+
+    watch = None
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if self.watch:
+            self.watch(self)
+
+    def __delattr__(self, name):
+        super().__delattr__(name)
+        if self.watch:
+            self.watch(self)
+
+
+def test_a_model_is_whole_while_it_is_fitted_anew(monkeypatch, rng):
+    X = rng.standard_normal((20, 4, 3))
+    ys = {"classification": X[:, 0, 0] > 0, "regression": X[:, 0, 0]}
+    model = Watched(2, max_epochs=1).fit(X, ys["classification"])
+    seen = set()
+
+    def watch(model):
+        seen.add((model.task_, model.n_features_in_))
+        assert np.isfinite(model.score(X[:, :, : model.n_features_in_], ys[model.task_]))
+
+    monkeypatch.setattr(Watched, "watch", staticmethod(watch))
+    model.fit(X[:, :, :2], ys["regression"])
+    assert seen == {("regression", 2)}
+    assert not hasattr(model, "classes_")
+
+
 def test_other_threads_run_during_fit(rng):
     X = rng.standard_normal((200, 50, 4)).astype(np.float32)
     ticks = []

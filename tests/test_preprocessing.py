@@ -25,6 +25,13 @@ def sequences():
     return [3 + 2 * x for x in ragged(np.random.default_rng(0), 12, features=3, shortest=0)]
 
 
+@pytest.mark.parametrize("X", [np.zeros((4, 3)), [np.zeros(3)]], ids=["array", "list"])
+def test_advice_speaks_of_what_there_is(X):
+    with pytest.raises(ValueError, match=r"for (a )?single series use") as error:
+        StepTransformer(StandardScaler()).fit(X)
+    assert "embedding" not in str(error.value)
+
+
 def test_all_real_steps_are_fitted_together(X):
     scaler = StepTransformer(StandardScaler())
     scaled = scaler.fit_transform(X)

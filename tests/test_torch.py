@@ -25,6 +25,13 @@ def a_seed():
     torch.manual_seed(0)
 
 
+def stack_of(exchange, layer):
+    """A stack of the extension for a layer's weights, beside the one that the layer has."""
+    name = "lstm" if isinstance(layer, LSTM) else "rnn_tanh"
+    sizes = (layer.input_size, layer.hidden_size, layer.num_layers)
+    return _autograd._core.Functional(exchange, name, *sizes, layer.bias, False, 0, "float32")
+
+
 @pytest.mark.parametrize("kind", LAYERS)
 def test_the_kernels_compute_layers(kind, calls):
     layer = kind(3, 4)
@@ -173,7 +180,7 @@ def test_one_step_goes_back_with_the_weights_of_its_own_call():
 @EXCHANGES
 def test_weights_of_one_step_that_are_not_read_are_refused(exchange):
     layer = RNN(3, 160)
-    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 160, 1, True, False, 0, "float32")
+    stack = stack_of(exchange, layer)
     own = list(layer.parameters())
     x, h = torch.randn(1, 2, 3), torch.zeros(1, 2, 160)
     outputs, record = stack.forward(own, x, h, None, None, False, False, True, 1)
@@ -387,7 +394,7 @@ def test_packed_weights_go_with_the_weights():
 @EXCHANGES
 def test_what_is_not_read_is_refused(exchange):
     layer = LSTM(3, 4)
-    stack = _autograd._core.Functional(exchange, "lstm", 3, 4, 1, True, False, 0, "float32")
+    stack = stack_of(exchange, layer)
     own = list(layer.parameters())
     x, h = torch.randn(5, 2, 3), torch.zeros(1, 2, 4)
     negated = torch._neg_view(x)
@@ -431,7 +438,7 @@ def test_what_is_not_read_is_refused(exchange):
 @EXCHANGES
 def test_tensors_go_in_and_out_without_a_copy(exchange):
     layer = RNN(3, 4)
-    stack = _autograd._core.Functional(exchange, "rnn_tanh", 3, 4, 1, True, False, 0, "float32")
+    stack = stack_of(exchange, layer)
     x, h = torch.randn(5, 2, 3).transpose(0, 1).contiguous().transpose(0, 1), torch.zeros(1, 2, 4)
     held = [x, h, *layer.parameters()]
     before = [sys.getrefcount(tensor) for tensor in held]
@@ -449,8 +456,8 @@ def test_tensors_go_in_and_out_without_a_copy(exchange):
 @EXCHANGES
 def test_memory_comes_back(exchange):
     resource = pytest.importorskip("resource")
-    stack = _autograd._core.Functional(exchange, "rnn_tanh", 1, 256, 1, False, False, 0, "float32")
-    weights = [torch.zeros(256, 1), torch.zeros(256, 256)]
+    layer = RNN(1, 256, bias=False)
+    stack, weights = stack_of(exchange, layer), list(layer.parameters())
     x, h = torch.zeros(64, 64, 1), torch.zeros(1, 64, 256)
 
     def peak(calls):

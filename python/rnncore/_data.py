@@ -152,19 +152,22 @@ def read_vectors(
     left: bool = False,
     finite: bool = True,
     names: tuple[str, str] = ("X", "lengths"),
+    ids: str = "",
 ) -> Sequences:
     """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
 
     `n_features` is the F that is expected, None while it is not known; `left` says on which side of
-    a sequence its padding stands; `names` are what errors call the first two arguments. Numbers
-    that are not `finite` are refused unless told otherwise.
+    a sequence its padding stands; `names` are what errors call the first two arguments, and `ids`
+    says how the caller would be given ids, where it may. Numbers that are not `finite` are refused
+    unless told otherwise.
     """
     X = listed_objects(X)
     with np.errstate(over="ignore"):  # what the dtype cannot hold is found as an infinity below
+        rest = (lengths, padding_value, n_features, dtype, left, names, ids)
         if isinstance(X, list | tuple):
-            sequences = _vectors_of_list(X, lengths, padding_value, n_features, dtype, left, names)
+            sequences = _vectors_of_list(X, *rest)
         else:
-            sequences = _vectors_of_array(X, lengths, padding_value, n_features, dtype, left, names)
+            sequences = _vectors_of_array(X, *rest)
     if finite:
         _check_finite(names[0], sequences)
     return sequences
@@ -178,6 +181,7 @@ def _vectors_of_list(
     dtype: str,
     left: bool,
     names: tuple[str, str],
+    ids: str,
 ) -> Sequences:
     name, wanted = names[0], n_features or "F"
     one = "[np.array(X)[:, None]]"
@@ -189,7 +193,7 @@ def _vectors_of_list(
         elif array.shape != (0,):
             raise ValueError(
                 f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}"
-                f"{_advice_in_list(array.shape, n_features)}"
+                f"{_advice_in_list(array.shape, n_features, ids)}"
             )
     if not widths:
         raise ValueError(f"{name}: expected a sequence with at least one step, got none")
@@ -215,6 +219,7 @@ def _vectors_of_array(
     dtype: str,
     left: bool,
     names: tuple[str, str],
+    ids: str,
 ) -> Sequences:
     name, lengths_name = names
     array = as_array(name, X)
@@ -222,7 +227,7 @@ def _vectors_of_array(
     if array.ndim != 3:
         raise ValueError(
             f"{name}: expected shape (n, T, {n_features or 'F'}), got {array.shape}"
-            f"{_advice(array.shape, n_features)}"
+            f"{_advice(array.shape, n_features, ids)}"
         )
     _check_not_empty(name, len(array))
     _check_width(name, array.shape[2], n_features)
@@ -433,13 +438,10 @@ def _check_type(name: str, array: Array, kinds: str, expected: str) -> None:
         raise TypeError(f"{name}: expected {expected}, got {describe(array)}")
 
 
-def _advice(shape: tuple[int, ...], n_features: int | None) -> str:
+def _advice(shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
     """Say what makes an array of too few axes one of sequences, where its shape tells."""
     if n_features is None and len(shape) == 2:
-        return (
-            "; for single series use X[:, :, None], "
-            "for ids set embedding_dim or embedding='one-hot'"
-        )
+        return "; for single series use X[:, :, None]" + (ids and f", for ids {ids}")
     if len(shape) == 2 and shape[1] == n_features:
         return "; for one sequence use X[None]"
     if n_features == 1 and len(shape) in (1, 2):
@@ -447,11 +449,11 @@ def _advice(shape: tuple[int, ...], n_features: int | None) -> str:
     return ""
 
 
-def _advice_in_list(shape: tuple[int, ...], n_features: int | None) -> str:
+def _advice_in_list(shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
     """Say what makes an item of the wrong number of axes a sequence, where its shape tells."""
     if len(shape) == 1 and n_features in (None, 1):
-        ids = "" if n_features else ", for ids set embedding_dim or embedding='one-hot'"
-        return f"; for a single series use x[:, None]{ids}"
+        or_ids = f", for ids {ids}" if ids and n_features is None else ""
+        return f"; for a single series use x[:, None]{or_ids}"
     return "; for one sequence use [X]" if shape == (n_features,) else ""
 
 

@@ -161,29 +161,39 @@ class RecurrentEstimator(
         config: dict[str, Any],
         network: _core.Network,
         history: History | None = None,
+        *,
+        state: State | None = None,
+        optimizer: optim.Optimizer | None = None,
     ) -> None:
-        """Replace all that an earlier fit left by what is given."""
-        for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
+        """Replace all that an earlier fit left by what is given.
+
+        All at once: another thread may be predicting.
+        """
+        history = History() if history is None else history
+        learned = {
+            "_problem": problem,
+            "_config": config,
+            "_network": network,
+            "_optimizer": optimizer,
+            "_state": state,
+            "history_": history,
+            "n_epochs_": len(history.get("loss", ())),
+            "task_": problem.task,
+            "output_": problem.output,
+            "loss_": problem.loss,
+            "n_outputs_": problem.n_outputs,
+        }
+        of_some = {
+            "classes_": problem.classes,
+            "n_features_in_": problem.input.n_features or None,
+            "vocabulary_size_": problem.input.vocabulary_size or None,
+            "vocabulary_": problem.input.vocabulary,
+        }
+        learned |= {name: value for name, value in of_some.items() if value is not None}
+        self.__dict__.update(learned)
+        public = [name for name in vars(self) if name.endswith("_") and name[0] != "_"]
+        for name in set(public) - learned.keys():
             delattr(self, name)
-        self._problem = problem
-        self._config = config
-        self._network = network
-        self._optimizer: optim.Optimizer | None = None
-        self._state: State | None = None
-        self.history_ = History() if history is None else history
-        self.n_epochs_ = len(self.history_.get("loss", ()))
-        self.task_ = problem.task
-        self.output_ = problem.output
-        self.loss_ = problem.loss
-        self.n_outputs_ = problem.n_outputs
-        if problem.classes is not None:
-            self.classes_ = problem.classes
-        if problem.input.n_features:
-            self.n_features_in_ = problem.input.n_features
-        if problem.input.vocabulary_size:
-            self.vocabulary_size_ = problem.input.vocabulary_size
-        if problem.input.vocabulary is not None:
-            self.vocabulary_ = problem.input.vocabulary
 
     # Use.
 

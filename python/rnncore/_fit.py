@@ -150,8 +150,9 @@ class Fit:
             network.set_parameters(initial_weights(network, options, rng))
         train = self._data.examples()
         validation = None if self._validation is None else self._validation.examples()
-        model._become_fitted(problem, config, network, self._state.history)
-        model._optimizer, model._state = optimizer, self._state
+        model._become_fitted(
+            problem, config, network, self._state.history, state=self._state, optimizer=optimizer
+        )
         return Trainer(
             model,
             network,

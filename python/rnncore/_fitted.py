@@ -31,6 +31,9 @@ class Fitted:
             config: dict[str, Any],
             network: _core.Network,
             history: History | None = None,
+            *,
+            state: State | None = None,
+            optimizer: optim.Optimizer | None = None,
         ) -> None: ...
         def _check_fitted(self) -> None: ...
         def _task_if_known(self) -> str: ...

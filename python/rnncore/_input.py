@@ -192,6 +192,7 @@ class Input:
             dtype=self.dtype,
             left=self.left,
             names=names,
+            ids="set embedding_dim or embedding='one-hot'",
         )
 
     def _read_ids(

@@ -260,17 +260,9 @@ class LSTM(_Layer):
         hidden_size = integer("hidden_size", hidden_size, 1)
         also = f", smaller than hidden_size ({hidden_size})"
         self._own = {"proj_size": integer("proj_size", proj_size, 0, hidden_size - 1, also=also)}
+        shared = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            locked_dropout=locked_dropout,
-            dtype=dtype,
-            random_state=random_state,
+            *shared, locked_dropout=locked_dropout, dtype=dtype, random_state=random_state
         )
 
 
@@ -332,17 +324,9 @@ class RNN(_Layer):
         random_state: object = None,
     ) -> None:
         self._own = _simple(nonlinearity, residual)
+        shared = (input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
         super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            locked_dropout=locked_dropout,
-            dtype=dtype,
-            random_state=random_state,
+            *shared, locked_dropout=locked_dropout, dtype=dtype, random_state=random_state
         )
 
 

@@ -11,17 +11,15 @@
 
 use std::sync::{Arc, Mutex};
 
-use ndarray::{ArrayView3, ArrayViewD};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::arrays::{choose, state_mut};
-use super::dlpack::{Exchange, Held, Scalar, Shared};
+use super::dlpack::{Exchange, Scalar, Shared};
 use super::either::{Either, dispatch};
 use super::form::Form;
-use super::given::{Given, How, Tensors, are_shaped, slices};
+use super::given::{Given, How, Returned, Slopes, Tensors, slices};
 use super::slot::{Slot, lock};
-use crate::boundary::Rows;
 use crate::cell::CellKind;
 use crate::error::{Error, Result};
 use crate::parallel::{with_openmp, with_threads};
@@ -138,70 +136,49 @@ fn forward<'py, E: Element + Scalar>(
     Ok(Some((outputs, form, keep.then_some((model, tape)))))
 }
 
-/// The input, and gradients of the output and the final states, as far as there are any; None if
-/// one of them is not of the stack's type and form.
-type Last<'a, E> = (
-    Rows<'a, E>,
-    Option<Rows<'a, E>>,
-    Option<ArrayView3<'a, E>>,
-    Option<ArrayView3<'a, E>>,
+/// The input, the weights, and the gradients of the output and of the final states.
+type Objects<'a, 'py> = (
+    &'a Bound<'py, PyAny>,
+    &'a [Bound<'py, PyAny>],
+    [Option<&'a Bound<'py, PyAny>>; 3],
 );
-
-fn gradients<'a, E: Element + Scalar>(
-    form: Form,
-    x: &'a Held<'_>,
-    [dy, dh, dc]: &'a [Option<Held<'_>>; 3],
-) -> Option<Last<'a, E>> {
-    let x = form.rows(x.view::<E>()?)?;
-    let state = |gradient: &'a Option<Held<'_>>| match gradient {
-        Some(gradient) => Some(Some(form.state(gradient.view::<E>()?)?)),
-        None => Some(None),
-    };
-    let rows = match dy {
-        Some(dy) => Some(form.rows(dy.view::<E>()?)?),
-        None => None,
-    };
-    Some((x, rows, state(dh)?, state(dc)?))
-}
 
 fn backward<'py, E: Element + Scalar>(
     py: Python<'py>,
     record: &Left<E>,
     (exchange, form): (&Exchange, Form),
-    (x, weights, given): (&Held<'py>, &[Bound<'py, PyAny>], &[Option<Held<'py>>; 3]),
+    (x, weights, slopes): Objects<'_, 'py>,
     (needs, n_threads): (&[bool], usize),
 ) -> PyResult<Option<Bound<'py, PyList>>> {
-    let Some((x, dy, dh, dc)) = gradients::<E>(form, x, given) else {
+    let kept = lock(record);
+    let Some((model, is_lent)) = kept.as_ref().map(|(model, tape)| (model, tape.is_lent())) else {
+        return Ok(None);
+    };
+    let model = Arc::clone(model);
+    drop(kept);
+    let Some(tensors) = Returned::hold(exchange, x, slopes, is_lent.then_some(weights)) else {
+        return Ok(None);
+    };
+    let Some(Slopes {
+        x,
+        dy,
+        dh,
+        dc,
+        lent,
+    }) = Slopes::<E>::read(&tensors, form, model.layout())
+    else {
         return Ok(None);
     };
     let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
         return Err(Error::value("needs", "one for each tensor", needs.len()).into());
     };
-    let lender = match &*lock(record) {
-        Some((model, tape)) => tape.is_lent().then(|| Arc::clone(model)),
-        None => return Ok(None),
-    };
-    let held = match &lender {
-        Some(_) => weights.iter().map(|weight| exchange.hold(weight)).collect(),
-        None => Some(Vec::new()),
-    };
-    let Some(held) = held else { return Ok(None) };
-    let views: Option<Vec<ArrayViewD<E>>> = held.iter().map(Held::view).collect();
-    let views = views.filter(|views| match &lender {
-        Some(model) => are_shaped(views, model.layout()),
-        None => true,
-    });
-    let Some(lent) = views.as_deref().and_then(slices) else {
-        return Ok(None);
-    };
-    let kept = lock(record).take();
-    let Some((model, mut tape)) = kept else {
+    let Some((_, mut tape)) = lock(record).take() else {
         // Another thread took it back meanwhile, as the graph is retained.
         return Ok(None);
     };
     let config = model.config();
-    let weights = match lender {
-        Some(_) => Parameters::Lent(&lent),
+    let weights = match &lent {
+        Some(weights) => Parameters::Lent(weights),
         None => model.own(),
     };
     let first = need_weights.iter().position(|&need| need);
@@ -331,19 +308,8 @@ impl PyFunctional {
         n_threads: usize,
     ) -> PyResult<Option<(Bound<'py, PyTuple>, Option<PyRecord>)>> {
         let exchange = self.exchange.get();
-        let tensors = || {
-            Some(Tensors {
-                weights: weights
-                    .iter()
-                    .map(|weight| exchange.hold(weight))
-                    .collect::<Option<_>>()?,
-                x: exchange.hold(x)?,
-                h0: exchange.hold(h0)?,
-                c0: hold(exchange, c0)?,
-                counts: hold(exchange, batch_sizes)?,
-            })
-        };
-        let Some(tensors) = tensors() else {
+        let tensors = Tensors::hold(exchange, &weights, x, (h0, c0), batch_sizes);
+        let Some(tensors) = tensors else {
             return Ok(None);
         };
         let (stack, given) = ((&self.config, &self.layout), (exchange, &tensors));
@@ -375,14 +341,6 @@ impl PyFunctional {
     }
 }
 
-/// The tensor of what may be there; None if it is there and cannot be read.
-fn hold<'py>(exchange: &Exchange, object: Option<&Bound<'py, PyAny>>) -> Option<Option<Held<'py>>> {
-    match object {
-        Some(object) => exchange.hold(object).map(Some),
-        None => Some(None),
-    }
-}
-
 #[pymethods]
 impl PyRecord {
     /// Whether there is something left to take back.
@@ -407,16 +365,8 @@ impl PyRecord {
         n_threads: usize,
     ) -> PyResult<Option<Bound<'py, PyList>>> {
         let exchange = self.exchange.get();
-        let (Some(x), Some(dy), Some(dh), Some(dc)) = (
-            exchange.hold(x),
-            hold(exchange, d_output),
-            hold(exchange, d_h),
-            hold(exchange, d_c),
-        ) else {
-            return Ok(None);
-        };
-        let (to, gradients) = ((exchange, self.form), [dy, dh, dc]);
-        let given = (&x, &weights[..], &gradients);
+        let to = (exchange, self.form);
+        let given = (x, &weights[..], [d_output, d_h, d_c]);
         let how = (&needs[..], n_threads);
         dispatch!(self.inner, record => backward(py, record, to, given, how))
     }

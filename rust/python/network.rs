@@ -14,10 +14,11 @@ use super::stream::PyStream;
 use super::ticker::{Ticker, detached};
 use crate::cell::CellKind;
 use crate::error::Error;
+use crate::examples::Examples;
 use crate::loss::Loss;
 use crate::network::{Input, Network, NetworkConfig, Output};
 use crate::stack::Config;
-use crate::train::{Bptt, EpochOptions};
+use crate::train::{Bptt, EpochOptions, Stopped};
 
 /// How errors name a network.
 const NAME: &str = "the network";
@@ -47,97 +48,6 @@ pub(super) fn table<E: Held>(
     Ok(PyArray::from_vec(py, numbers)
         .reshape([rows, width])?
         .into_any())
-}
-
-fn evaluate<E: Held>(
-    py: Python<'_>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    examples: &PyExamples,
-    batch_size: usize,
-    n_threads: Option<usize>,
-) -> PyResult<(f64, f64)> {
-    let borrowed = examples.borrow::<E>(py)?;
-    let examples = borrowed.examples(config)?;
-    let mut ticker = Ticker::start();
-    detached(py, n_threads, || {
-        let model = model.read()?;
-        Ok(model.evaluate(&examples, batch_size, || ticker.signals())?)
-    })
-}
-
-fn predict<'py, E: Held>(
-    py: Python<'py>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    examples: &PyExamples,
-    batch_size: usize,
-    n_threads: Option<usize>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let borrowed = examples.borrow::<E>(py)?;
-    let sequences = borrowed.examples(config)?.sequences;
-    let mut ticker = Ticker::start();
-    let outputs = detached(py, n_threads, || {
-        let model = model.read()?;
-        Ok(model.predict(&sequences, batch_size, || ticker.signals())?)
-    })?;
-    table(py, outputs, config.n_outputs)
-}
-
-fn chosen<'py, E: Held>(
-    py: Python<'py>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    examples: &PyExamples,
-    batch_size: usize,
-    n_threads: Option<usize>,
-) -> PyResult<(Bound<'py, PyAny>, bool)> {
-    let borrowed = examples.borrow::<E>(py)?;
-    let sequences = borrowed.examples(config)?.sequences;
-    let mut ticker = Ticker::start();
-    let (places, are_finite) = detached(py, n_threads, || {
-        let model = model.read()?;
-        Ok(model.choose(&sequences, batch_size, || ticker.signals())?)
-    })?;
-    Ok((PyArray::from_vec(py, places).into_any(), are_finite))
-}
-
-fn features<'py, E: Held>(
-    py: Python<'py>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    examples: &PyExamples,
-    (layer, output): (usize, Output),
-    batch_size: usize,
-    n_threads: Option<usize>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let borrowed = examples.borrow::<E>(py)?;
-    let sequences = borrowed.examples(config)?.sequences;
-    let mut ticker = Ticker::start();
-    let rows = detached(py, n_threads, || {
-        let model = model.read()?;
-        Ok(model.features(&sequences, batch_size, layer, output, || ticker.signals())?)
-    })?;
-    let width = config.stack.hidden_sizes[layer] * config.stack.directions();
-    table(py, rows, width)
-}
-
-fn gradient_flow<'py, E: Held>(
-    py: Python<'py>,
-    model: &Guarded<Network<E>>,
-    config: &NetworkConfig,
-    examples: &PyExamples,
-    layer: usize,
-    n_threads: Option<usize>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let borrowed = examples.borrow::<E>(py)?;
-    let examples = borrowed.examples(config)?;
-    let mut ticker = Ticker::start();
-    let norms = detached(py, n_threads, || {
-        let model = model.read()?;
-        Ok(model.gradient_flow(&examples, layer, || ticker.signals())?)
-    })?;
-    Ok(PyArray::from_vec(py, norms).into_any())
 }
 
 #[pymethods]
@@ -323,9 +233,10 @@ impl PyNetwork {
         batch_size: usize,
         n_threads: Option<usize>,
     ) -> PyResult<(f64, f64)> {
-        dispatch!(self.inner, model => {
-            evaluate(py, model, &self.config, examples.get(), batch_size, n_threads)
-        })
+        let call = (examples.get(), n_threads);
+        dispatch!(self.inner, model => self.with(py, model, call, |model, examples, signals| {
+            model.evaluate(examples, batch_size, signals)
+        }))
     }
 
     #[pyo3(signature = (examples, *, batch_size, n_threads=None))]
@@ -336,8 +247,12 @@ impl PyNetwork {
         batch_size: usize,
         n_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let call = (examples.get(), n_threads);
         dispatch!(self.inner, model => {
-            predict(py, model, &self.config, examples.get(), batch_size, n_threads)
+            let outputs = self.with(py, model, call, |model, examples, signals| {
+                model.predict(&examples.sequences, batch_size, signals)
+            })?;
+            table(py, outputs, self.config.n_outputs)
         })
     }
 
@@ -349,9 +264,13 @@ impl PyNetwork {
         batch_size: usize,
         n_threads: Option<usize>,
     ) -> PyResult<(Bound<'py, PyAny>, bool)> {
-        dispatch!(self.inner, model => {
-            chosen(py, model, &self.config, examples.get(), batch_size, n_threads)
-        })
+        let call = (examples.get(), n_threads);
+        let (places, are_finite) = dispatch!(self.inner, model => {
+            self.with(py, model, call, |model, examples, signals| {
+                model.choose(&examples.sequences, batch_size, signals)
+            })
+        })?;
+        Ok((PyArray::from_vec(py, places).into_any(), are_finite))
     }
 
     #[pyo3(signature = (examples, *, output, batch_size, layer=-1, n_threads=None))]
@@ -364,9 +283,14 @@ impl PyNetwork {
         layer: isize,
         n_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let wanted = (self.layer(layer)?, choose("output", output, &OUTPUTS)?);
+        let (layer, output) = (self.layer(layer)?, choose("output", output, &OUTPUTS)?);
+        let width = self.config.stack.hidden_sizes[layer] * self.config.stack.directions();
+        let call = (examples.get(), n_threads);
         dispatch!(self.inner, model => {
-            features(py, model, &self.config, examples.get(), wanted, batch_size, n_threads)
+            let rows = self.with(py, model, call, |model, examples, signals| {
+                model.features(&examples.sequences, batch_size, layer, output, signals)
+            })?;
+            table(py, rows, width)
         })
     }
 
@@ -378,9 +302,12 @@ impl PyNetwork {
         layer: isize,
         n_threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let layer = self.layer(layer)?;
+        let (layer, call) = (self.layer(layer)?, (examples.get(), n_threads));
         dispatch!(self.inner, model => {
-            gradient_flow(py, model, &self.config, examples.get(), layer, n_threads)
+            let norms = self.with(py, model, call, |model, examples, signals| {
+                model.gradient_flow(examples, layer, signals)
+            })?;
+            Ok(PyArray::from_vec(py, norms).into_any())
         })
     }
 
@@ -389,7 +316,27 @@ impl PyNetwork {
     }
 }
 
+/// Lets the interpreter look at signals; to be called often.
+type Signals<'a> = &'a mut dyn FnMut() -> PyResult<()>;
+
 impl PyNetwork {
+    /// What `work` makes of some examples, without the interpreter and while nobody trains.
+    fn with<E: Held, R: Send>(
+        &self,
+        py: Python<'_>,
+        model: &Guarded<Network<E>>,
+        (examples, n_threads): (&PyExamples, Option<usize>),
+        work: impl FnOnce(&Network<E>, &Examples<E>, Signals) -> Result<R, Stopped<PyErr>> + Send,
+    ) -> PyResult<R> {
+        let borrowed = examples.borrow::<E>(py)?;
+        let examples = borrowed.examples(&self.config)?;
+        let mut ticker = Ticker::start();
+        detached(py, n_threads, || {
+            let model = model.read()?;
+            Ok(work(&model, &examples, &mut || ticker.signals())?)
+        })
+    }
+
     /// The layer of a number, which may count from the last one as -1.
     fn layer(&self, layer: isize) -> crate::Result<usize> {
         let layers = self.config.stack.num_layers() as isize;

@@ -1,5 +1,6 @@
 //! `Optimizer`: settings, and what it remembers about each model that it has updated.
 
+use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use ndarray::Ix1;
@@ -9,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use super::arrays::{Held, borrow, choose, entry};
-use super::either::dispatch;
+use super::either::{Either, dispatch};
 use super::guarded::{Guarded, Writing};
 use super::network::PyNetwork;
 use super::stack::PyStack;
@@ -68,39 +69,49 @@ impl PyOptimizer {
 }
 
 /// A model that an optimizer updates, as far as it knows it.
-struct Known {
+struct Known<E> {
     id: Identity,
     /// Weights that an update changes.
     size: usize,
-    /// Whether they are float32.
-    single: bool,
+    of: PhantomData<E>,
 }
 
-impl Known {
+impl<E: Held> Known<E> {
+    fn new(id: &Identity, size: usize) -> Self {
+        Known {
+            id: id.clone(),
+            size,
+            of: PhantomData,
+        }
+    }
+
+    fn of_network(network: &Guarded<Network<E>>) -> crate::Result<Self> {
+        let network = network.read()?;
+        Ok(Self::new(network.id(), network.trained().len()))
+    }
+
+    fn of_stack(stack: &RwLock<Recurrent<E>>) -> Self {
+        let stack = stack.read().unwrap_or_else(PoisonError::into_inner);
+        Self::new(stack.id(), stack.layout().size())
+    }
+}
+
+impl Either<Known<f32>, Known<f64>> {
     fn of(model: &Bound<'_, PyAny>) -> PyResult<Self> {
-        fn known<E: Held>(id: &Identity, size: usize) -> Known {
-            Known {
-                id: id.clone(),
-                size,
-                single: E::NAME == f32::NAME,
-            }
-        }
-        fn of_network<E: Held>(network: &Guarded<Network<E>>) -> crate::Result<Known> {
-            let network = network.read()?;
-            Ok(known::<E>(network.id(), network.trained().len()))
-        }
-        fn of_stack<E: Held>(stack: &RwLock<Recurrent<E>>) -> Known {
-            let stack = stack.read().unwrap_or_else(PoisonError::into_inner);
-            known::<E>(stack.id(), stack.layout().size())
-        }
         let py = model.py();
         if let Ok(network) = model.cast::<PyNetwork>() {
             let network = network.get();
-            return Ok(py.detach(|| dispatch!(network.inner, network => of_network(network)))?);
+            return Ok(py.detach(|| match &network.inner {
+                Either::F32(network) => Known::of_network(network).map(Either::F32),
+                Either::F64(network) => Known::of_network(network).map(Either::F64),
+            })?);
         }
         if let Ok(stack) = model.cast::<PyStack>() {
             let stack = stack.get();
-            return Ok(py.detach(|| dispatch!(stack.inner, stack => of_stack(stack))));
+            return Ok(py.detach(|| match &stack.inner {
+                Either::F32(stack) => Either::F32(Known::of_stack(stack)),
+                Either::F64(stack) => Either::F64(Known::of_stack(stack)),
+            }));
         }
         let message = format!(
             "model: expected a Network or a Stack, got {}",
@@ -114,7 +125,7 @@ impl PyOptimizer {
     fn state_of<'py, E: Held>(
         &self,
         py: Python<'py>,
-        model: &Known,
+        model: &Known<E>,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
         let (steps, buffers) = py.detach(|| {
             let mut states = self.states()?;
@@ -134,7 +145,7 @@ impl PyOptimizer {
     fn set_state_of<E: Held>(
         &self,
         py: Python<'_>,
-        model: &Known,
+        model: &Known<E>,
         state: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let state = match state {
@@ -246,12 +257,7 @@ impl PyOptimizer {
         py: Python<'py>,
         model: &Bound<'py, PyAny>,
     ) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let model = Known::of(model)?;
-        if model.single {
-            self.state_of::<f32>(py, &model)
-        } else {
-            self.state_of::<f64>(py, &model)
-        }
+        dispatch!(Either::of(model)?, model => self.state_of(py, model))
     }
 
     /// Makes it remember that of a model, or nothing.
@@ -261,11 +267,6 @@ impl PyOptimizer {
         model: &Bound<'_, PyAny>,
         state: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
-        let model = Known::of(model)?;
-        if model.single {
-            self.set_state_of::<f32>(py, &model, state)
-        } else {
-            self.set_state_of::<f64>(py, &model, state)
-        }
+        dispatch!(Either::of(model)?, model => self.set_state_of(py, model, state))
     }
 }
