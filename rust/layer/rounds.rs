@@ -87,33 +87,10 @@ impl Rounds {
             // With the step after, and with what is left before the ring's end, less than a step.
             _ => rounds.iter().map(of).max().unwrap_or(0) + 2 * steps.batch(),
         };
-        let mut places = vec![0; steps.longest()];
-        let mut end = 0;
-        for step in 0..steps.longest() {
-            let step = if reverse {
-                step
-            } else {
-                steps.longest() - 1 - step
-            };
-            let count = steps.count(step);
-            places[step] = if reverse {
-                if end + count > rows {
-                    end = 0;
-                }
-                end += count;
-                end - count
-            } else {
-                if end < count {
-                    end = rows;
-                }
-                end -= count;
-                end
-            };
-        }
         Rounds {
             pieces,
             rounds,
-            places,
+            places: ring(steps, reverse, rows),
             rows,
         }
     }
@@ -142,6 +119,24 @@ impl Rounds {
     pub fn places(&self) -> &[usize] {
         &self.places
     }
+}
+
+/// Where each step's rows begin in a ring with room for some: one after another in the order in which
+/// backward comes to the steps, and so that those of neighbours follow each other in packed order.
+fn ring(steps: &Steps, reverse: bool, rows: usize) -> Vec<usize> {
+    let mut places = vec![0; steps.longest()];
+    let mut used = 0;
+    for i in 0..places.len() {
+        let step = if reverse { i } else { places.len() - 1 - i };
+        let count = steps.count(step);
+        if used + count > rows {
+            used = 0;
+        }
+        // Steps that come from the last to the first fill it from its end.
+        places[step] = if reverse { used } else { rows - used - count };
+        used += count;
+    }
+    places
 }
 
 #[cfg(test)]
