@@ -171,6 +171,18 @@ def test_a_row_for_each_pass_is_printed():
     assert "| inference against the best peer |" in done.stdout
 
 
+def test_a_speedup_is_held_against_the_rows_of_a_thread():
+    from topics import growth
+    from workloads import Row
+
+    what = {"axis": "threads", "sizes": [1, 2]}
+    row = Row(what, {"1": 3.0, "2": 2.0, "share": 1.6})
+    assert (growth.speedup(row), growth.by_rows(row)) == (1.5, 1.875)
+    # Of a record from before, and where sizes grow, there is none.
+    assert growth.by_rows(Row(what, {"1": 3.0, "2": 2.0})) is None
+    assert growth.by_rows(Row({"axis": "batch", "sizes": [1, 2]}, {"1": 3.0, "2": 6.0})) is None
+
+
 def test_a_misspelt_form_or_shape_is_answered(capsys: pytest.CaptureFixture[str]):
     import compare
 

@@ -13,6 +13,8 @@ from workloads import Row, Workload
 CELLS = ["LSTM", "GRU"]
 START = {"batch": 64, "steps": 50, "inputs": 64, "hidden": 128}
 SIZES = {"steps": [50, 100, 200, 400], "batch": [32, 64, 128, 256]}
+# One thread with as many rows as each of all has.
+SHARE = "share"
 THREADED = [(8, 50, 50, 128), (32, 50, 50, 128), (8, 100, 128, 256), (64, 100, 128, 256)]
 
 
@@ -38,12 +40,15 @@ def workloads(scope: Scope) -> Iterator[Workload]:
         return
     for case in scope.cases(scope.some(THREADED)):
         layer = Rnncore(Problem(case), scope.threads)
+        fewer = replace(case, batch=case.batch // scope.threads)
+        share = Rnncore(Problem(fewer), scope.threads)
         sizes = [1, scope.threads]
         for name in ("forward", "step"):
             one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
+            alone = on_threads(1, getattr(share, name))
             yield Workload(
                 what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
-                runs=runs({"1": one, str(scope.threads): more}),
+                runs=runs({"1": one, str(scope.threads): more, SHARE: alone}),
                 wrong=[],
             )
 
@@ -88,6 +93,13 @@ def speedup(row: Row) -> float | None:
     return row.milliseconds[str(one)] / row.milliseconds[str(most)]
 
 
+def by_rows(row: Row) -> float | None:
+    """Give one thread's time over what it takes for the rows that each of all has."""
+    if SHARE not in row.milliseconds:
+        return None
+    return row.milliseconds[str(row.what["sizes"][0])] / row.milliseconds[SHARE]
+
+
 def title(what: dict[str, Any]) -> str:
     """Name a row, what grows as "*"."""
     numbers = ("batch", "steps", "inputs", "hidden")
@@ -108,7 +120,9 @@ TOPIC = Topic(
     heading="Growth with steps, sequences and threads",
     notes="""\
 rnncore alone. Of the size that stands as "*", "each" is the time for one (a step, a sequence) over
-the least; where none does, the sizes are numbers of threads.""",
+the least; where none does, the sizes are numbers of threads. "by rows" is one thread's time over
+what it takes for a thread's share of the rows: the speedup of threads that cut the rows and then
+share nothing, neither a cache line nor a moment of waiting.""",
     workloads=workloads,
     title=title,
     columns={
@@ -116,6 +130,7 @@ the least; where none does, the sizes are numbers of threads.""",
         "each": _each,
         "spread": times(spread, "{:.1%}"),
         "speedup": times(speedup),
+        "by rows": times(by_rows),
     },
     targets=[
         Target(8, "time over T and B, off the line", spread, 0.10, at_least=False, form="{:.0%}"),
