@@ -107,7 +107,7 @@ def steps(rows: list[Row]) -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     cells = list(dict.fromkeys(row.what["cell"] for row in rows))
     runs: dict[str, Callable[[Row], float]] = {
-        "torch": lambda row: row.milliseconds["torch"],
+        "torch": streaming.torchs,
         "ONNX Runtime": lambda row: row.milliseconds["onnxruntime"],
         "rnncore": lambda row: row.milliseconds["rnncore"],
         "reading the weights": streaming.fastest_read,

@@ -183,6 +183,14 @@ def test_a_speedup_is_held_against_the_rows_of_a_thread():
     assert growth.by_rows(Row({"axis": "batch", "sizes": [1, 2]}, {"1": 3.0, "2": 6.0})) is None
 
 
+def test_torchs_faster_way_of_a_step_counts():
+    from topics import streaming
+    from workloads import Row
+
+    row = Row({}, {"rnncore": 2.0, "torch": 9.0, "torch cell": 6.0, "onnxruntime": 1.0})
+    assert (streaming.torchs(row), streaming.versus_torch(row)) == (6, 3)
+
+
 def test_a_misspelt_form_or_shape_is_answered(capsys: pytest.CaptureFixture[str]):
     import compare
 
