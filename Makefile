@@ -70,7 +70,7 @@ bench: $(DONE)/bench $(DONE)/wheel  ## speed, asked and reached, beside torch, O
 	$(BIN)/python benches/compare.py $(ARGS)
 
 .PHONY: speed-page
-speed-page: $(DONE)/wheel  ## docs/speed.md and its plots from RECORD=benches/results/CPU.json
+speed-page: $(DONE)/wheel  ## docs/speed.md, its plots and README.md's table from RECORD=benches/results/CPU.json
 	$(BIN)/python benches/page.py $(RECORD)
 
 .PHONY: bench-rust

@@ -1,10 +1,10 @@
 """
-Draw a record, and put its tables into docs/speed.md.
+Draw a record, and put its tables into docs/speed.md and README.md.
 
     python benches/page.py benches/results/amd-epyc.json
 
-The plots lie in docs/; of the page, what stands between "<!-- NAME -->" and "<!-- end -->" is
-replaced: the goals, or the table of the topic of that name.
+The plots lie in docs/; of the pages, what stands between "<!-- NAME -->" and "<!-- end -->" is
+replaced: the goals, the table of the topic of that name, or some rows of the grid.
 """
 
 from __future__ import annotations
@@ -26,12 +26,27 @@ import compare
 import reach
 import record
 from peers import GATES
-from topics import Topic, streaming
+from topics import Topic, grid, streaming
 from workloads import Row
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
 COLOURS = {"LSTM": "#1f5fa8", "GRU": "#c8501e", "RNN": "#3f8f4f"}
 PASSES = ["forward", "step"]
+# What the README shows of the grid.
+SOME = """
+    LSTM forward 1,1,128,256
+    GRU forward 1,1,128,256
+    LSTM step 32,50,50,128
+    GRU step 32,50,50,128
+    RNN step 32,50,50,128
+    LSTM forward 64,100,128,256
+    LSTM step 64,100,128,256
+    GRU forward 64,100,128,256
+    GRU step 64,100,128,256
+    LSTM step 64,100,256,512
+    GRU step 64,100,256,512
+"""
 
 
 def ratios(rows: list[Row]) -> Figure:
@@ -184,6 +199,9 @@ def table(topic: Topic, rows: list[Row]) -> str:
 def fill_in(page: str, rows: dict[str, list[Row]]) -> str:
     """Replace the tables of a page."""
     tables = {topic.name: table(topic, rows.get(topic.name, [])) for topic in compare.TOPICS}
+    wanted = {line.strip() for line in SOME.splitlines()}
+    some = [row for row in rows.get("grid", []) if grid.TOPIC.title(row.what) in wanted]
+    tables["some of the grid"] = table(grid.TOPIC, some)
     tables["goals"] = reach.table(reach.verdicts(compare.TOPICS, rows, compare.GOALS)) + "\n"
     return re.sub(
         r"(<!-- ([a-z ]+) -->\n)(?:.*?)(<!-- end -->)",
@@ -201,8 +219,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("record", type=Path)
     rows = most_threads(record.load(parser.parse_args(arguments).record))
     draw(rows)
-    page = DOCS / "speed.md"
-    page.write_text(fill_in(page.read_text(), rows))
+    for page in (DOCS / "speed.md", ROOT / "README.md"):
+        page.write_text(fill_in(page.read_text(), rows))
 
 
 if __name__ == "__main__":
