@@ -45,6 +45,51 @@ impl<E> Values<'_, E> {
             Self::Ids { ids, width, .. } => ids.len() / width,
         }
     }
+
+    /// Whether rows are all complete.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming `values` if not.
+    pub(crate) fn check_rows(&self) -> Result<()> {
+        let (width, numbers) = match *self {
+            Self::Dense { rows, width } => (width, rows.len()),
+            Self::Ids { ids, width, .. } => (width, ids.len()),
+        };
+        if width == 0 || numbers % width != 0 {
+            let expected = format!("(rows, {width}), rows of one column or more");
+            return Err(Error::shape(
+                "values",
+                expected,
+                format!("{numbers} numbers"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the identifiers of some rows, if they are that, are in the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Value`] naming the first row of `values` that has another.
+    pub(crate) fn check_ids(&self, rows: &Range<usize>) -> Result<()> {
+        let Self::Ids {
+            ids,
+            width,
+            vocabulary,
+        } = *self
+        else {
+            return Ok(());
+        };
+        let outside = |&id: &i64| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
+        let ids = &ids[rows.start * width..rows.end * width];
+        match ids.iter().position(outside) {
+            None => Ok(()),
+            Some(at) => Err(Error::value(
+                format!("values[{}]", rows.start + at / width),
+                format!("an identifier in 0..{vocabulary}"),
+                ids[at],
+            )),
+        }
+    }
 }
 
 /// Sequences of different lengths in one table of rows. They need not fill it, and may overlap.
@@ -63,17 +108,7 @@ impl<'a, E: Copy> Sequences<'a, E> {
     /// `starts`; [`Error::Value`] when a sequence does not lie in the rows or an identifier of one
     /// not in the vocabulary, naming the first.
     pub fn new(values: Values<'a, E>, starts: &[i64], lengths: &[i64]) -> Result<Self> {
-        let (width, numbers) = match values {
-            Values::Dense { rows, width } => (width, rows.len()),
-            Values::Ids { ids, width, .. } => (width, ids.len()),
-        };
-        if width == 0 || numbers % width != 0 {
-            return Err(Error::shape(
-                "values",
-                format!("(rows, {width}), rows of one column or more"),
-                format!("{numbers} numbers"),
-            ));
-        }
+        values.check_rows()?;
         if starts.len() != lengths.len() {
             return Err(Error::shape(
                 "lengths",
@@ -88,27 +123,10 @@ impl<'a, E: Copy> Sequences<'a, E> {
             .enumerate()
             .map(|(i, (&start, &length))| range(i, start, length, rows))
             .collect::<Result<Vec<_>>>()?;
-        if let Values::Ids {
-            ids,
-            width,
-            vocabulary,
-        } = values
-        {
-            for range in &ranges {
-                check_ids(ids, width, range, vocabulary)?;
-            }
+        for range in &ranges {
+            values.check_ids(range)?;
         }
         Ok(Self { values, ranges })
-    }
-
-    /// Sequences of one step each, one for each row.
-    ///
-    /// # Errors
-    /// As [`Sequences::new`].
-    pub(crate) fn steps(values: Values<'a, E>) -> Result<Self> {
-        let starts: Vec<i64> = (0..values.rows() as i64).collect();
-        let lengths = vec![1; starts.len()];
-        Self::new(values, &starts, &lengths)
     }
 
     /// How many sequences there are.
@@ -152,19 +170,6 @@ fn range(i: usize, start: i64, length: i64, rows: usize) -> Result<Range<usize>>
                 start,
             )
         })
-}
-
-fn check_ids(ids: &[i64], width: usize, range: &Range<usize>, vocabulary: usize) -> Result<()> {
-    let outside = |&id: &i64| !usize::try_from(id).is_ok_and(|id| id < vocabulary);
-    let ids = &ids[range.start * width..range.end * width];
-    match ids.iter().position(outside) {
-        None => Ok(()),
-        Some(at) => Err(Error::value(
-            format!("values[{}]", range.start + at / width),
-            format!("an identifier in 0..{vocabulary}"),
-            ids[at],
-        )),
-    }
 }
 
 /// In which batches the epochs take the sequences: each sequence once an epoch.

@@ -42,7 +42,7 @@ impl<'a, E: Element> Examples<'a, E> {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Value`] naming `values`, `targets` or `weights`.
     pub(crate) fn check(&self, network: &Network<E>) -> Result<()> {
-        network.check(&self.sequences)?;
+        network.check(self.sequences.values())?;
         let config = network.config();
         let rows = match config.output {
             Output::Sequence => self.sequences.values().rows(),

@@ -259,6 +259,9 @@ impl Steps {
         /// A step takes as long as its rows, and as so many more: tiles of few rows wait for
         /// weights.
         const STEP: usize = 3;
+        if parts <= 1 {
+            return std::iter::once(0..self.batch()).collect();
+        }
         let Range { start: from, end } = *within;
         let lengths = || {
             self.lengths

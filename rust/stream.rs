@@ -1,18 +1,20 @@
 //! Sequences that come step by step.
 
-use crate::data::{Sequences, Values};
+use crate::data::Values;
 use crate::error::{Error, Result};
-use crate::network::{Network, Output, Span, Stored};
+use crate::network::{Network, Output, Stored};
 use crate::params::check_room;
 use crate::pass::{StateRows, States};
 use crate::pooling::Pooling;
 use crate::sequence::Element;
+use crate::steps::Steps;
 
 /// Where some sequences stand between two steps of a network, which gives after each step the
 /// outputs that [`Network::predict`] gives for the sequences so far, to the same bits.
 pub struct Stream<E> {
-    /// The rows of a step's values: 0, 1, ...
-    batch: Vec<usize>,
+    batch: usize,
+    /// One step of every sequence, from the pass before.
+    steps: Option<Steps>,
     /// None while all sequences begin.
     states: Option<States<E>>,
     /// What is pooled so far, for the mean and the maximum.
@@ -53,7 +55,8 @@ impl<E: Element> Stream<E> {
         check_room::<E>(numbers, "numbers of the states")?;
         let output = network.config().output;
         Ok(Stream {
-            batch: (0..batch_size).collect(),
+            batch: batch_size,
+            steps: None,
             states: None,
             pooling: matches!(output, Output::Mean | Output::Max)
                 .then(|| Pooling::new(output, columns, batch_size)),
@@ -62,7 +65,7 @@ impl<E: Element> Stream<E> {
 
     /// How many sequences there are.
     pub fn batch_size(&self) -> usize {
-        self.batch.len()
+        self.batch
     }
 
     /// Takes a step of every sequence, one row of `values` each, and writes the outputs,
@@ -71,24 +74,21 @@ impl<E: Element> Stream<E> {
     /// # Errors
     /// [`Error::Shape`] or [`Error::Value`] naming `x`; the states have not changed then.
     pub fn step(&mut self, network: &Network<E>, values: Values<E>, to: &mut [E]) -> Result<()> {
-        let rows = self.batch.len();
+        let rows = self.batch;
         if values.rows() != rows {
             let (expected, actual) = (format!("{rows} rows"), format!("{} rows", values.rows()));
             return Err(Error::shape("x", expected, actual));
         }
-        let sequences = Sequences::steps(values).map_err(|error| error.renamed("x"))?;
-        network
-            .check(&sequences)
-            .map_err(|error| error.renamed("x"))?;
-        let span = Span {
-            batch: &self.batch,
-            steps: 0..1,
-            judged: 0..1,
-            is_segment: false,
-        };
+        let checked = values
+            .check_rows()
+            .and_then(|()| values.check_ids(&(0..rows)))
+            .and_then(|()| network.check(values));
+        checked.map_err(|error| error.renamed("x"))?;
+        let steps = self.steps.take();
+        let steps = steps.unwrap_or_else(|| Steps::new(&vec![1; rows]));
         let states = self.states.take().unwrap_or_else(|| network.initial(rows));
-        let run = network.run(&sequences, &span, states, false, None);
-        self.states = Some(network.states_after(&run.pass, usize::MAX, rows));
+        let pass = network.step(values, steps, states);
+        self.states = Some(network.states_after(&pass, usize::MAX, rows));
         let (width, stride) = (network.config().n_outputs, network.output_stride());
         let mut write = |seen: &[E]| {
             network.outputs(seen, |block, outputs| {
@@ -99,23 +99,24 @@ impl<E: Element> Stream<E> {
             });
         };
         match &mut self.pooling {
-            None => write(run.pass.output()),
+            None => write(pass.output()),
             Some(pooling) => {
                 let last = network.config().stack.num_layers() - 1;
-                pooling.add(&run.pass, last, network.arena());
+                pooling.add(&pass, last, network.arena());
                 let stride = network.seen_columns().stride();
                 let mut seen = network.arena().take(rows * stride);
                 pooling.write(&mut seen);
                 write(&seen);
             }
         }
+        self.steps = Some(pass.steps);
         Ok(())
     }
 
     /// What the head sees of the sequences so far, (B, H) of the last layer.
     pub fn features(&self, network: &Network<E>) -> Vec<E> {
         let columns = network.seen_columns();
-        let rows = self.batch.len();
+        let rows = self.batch;
         let mut seen = network.arena().zeros(rows * columns.stride());
         if let Some(pooling) = &self.pooling {
             pooling.write(&mut seen);
@@ -140,7 +141,7 @@ impl<E: Element> Stream<E> {
     /// # Errors
     /// [`Error::Value`] naming `rows` if there is no such sequence.
     pub fn reset(&mut self, network: &Network<E>, rows: Option<&[i64]>) -> Result<()> {
-        let batch = self.batch.len();
+        let batch = self.batch;
         let Some(rows) = rows else {
             self.states = None;
             if let Some(pooling) = &mut self.pooling {
@@ -182,7 +183,7 @@ impl<E: Element> Stream<E> {
 
     /// Where the sequences stand.
     pub fn state(&self, network: &Network<E>) -> StreamState<E> {
-        let rows = self.batch.len();
+        let rows = self.batch;
         let initial;
         let states = match &self.states {
             Some(states) => states,
@@ -228,8 +229,8 @@ impl<E: Element> Stream<E> {
                 .enumerate()
                 .map(|(i, from)| {
                     let columns = network.state_columns(i);
-                    assert_eq!(from.len(), self.batch.len() * columns.width);
-                    let mut to = network.arena().zeros(self.batch.len() * columns.stride());
+                    assert_eq!(from.len(), self.batch * columns.width);
+                    let mut to = network.arena().zeros(self.batch * columns.stride());
                     columns.pad(from, &mut to);
                     to
                 })
@@ -248,8 +249,8 @@ impl<E: Element> Stream<E> {
             return;
         };
         let width = network.seen_columns().width;
-        assert_eq!(state.pooled.len(), self.batch.len() * width);
-        assert_eq!(state.steps.len(), self.batch.len());
+        assert_eq!(state.pooled.len(), self.batch * width);
+        assert_eq!(state.steps.len(), self.batch);
         let from = state.pooled.chunks_exact(width).zip(&state.steps);
         for (row, (values, &steps)) in pooling.rows_mut().iter_mut().zip(from) {
             row.values[..width].copy_from_slice(values);

@@ -1,7 +1,7 @@
 //! What a batch's steps are fed, and the gradients of the vectors that they were read from.
 
-use super::{Input, Network, Span};
-use crate::data::{Sequences, Values};
+use super::{Input, Network};
+use crate::data::Values;
 use crate::parallel;
 use crate::pass::Source;
 use crate::sequence::Element;
@@ -15,20 +15,16 @@ const COPIES: usize = 1 << 17;
 const WORTHWHILE: usize = 1 << 16;
 
 impl<E: Element> Network<E> {
-    /// A span's input in packed order, and the identifiers that it was read at if their vectors
-    /// are trained.
+    /// The input of some steps in packed order, and the identifiers that it was read at if their
+    /// vectors are trained. `at` tells the row of `values` that a sequence has at a step.
     pub(super) fn gather(
         &self,
-        sequences: &Sequences<E>,
-        span: &Span,
+        values: Values<E>,
+        at: impl Fn(usize, usize) -> usize + Sync,
         steps: &Steps,
     ) -> (Source<E>, Vec<u32>) {
         let columns = self.stack.input_columns();
         let stride = columns.stride();
-        // A span's longest sequence comes first, so that rows are sequences.
-        let at = |sequence: usize, step: usize| {
-            sequences.ranges()[span.batch[sequence]].start + span.steps.start + step
-        };
         let packed = (0..steps.longest())
             .flat_map(|step| (0..steps.count(step)).map(move |row| (row, step)))
             .map(|(row, step)| at(row, step));
@@ -36,7 +32,7 @@ impl<E: Element> Network<E> {
             Input::OneHot => 0,
             Input::Dense | Input::Embedding { .. } => steps.rows() * stride,
         });
-        match (sequences.values(), self.config.input) {
+        match (values, self.config.input) {
             (Values::Dense { rows, width }, _) => {
                 fill(steps, stride, &mut x, |sequence, step, to| {
                     let (real, padding) = to.split_at_mut(width);

@@ -38,7 +38,7 @@ impl<E: Element> Network<E> {
             examples.check(self)?;
         }
         let sequences = &examples.sequences;
-        self.check(sequences)?;
+        self.check(sequences.values())?;
         self.check_flow(layer)?;
         let lengths = sequences.lengths();
         self.check_room(&lengths, BATCH, usize::MAX, Stored::All)?;

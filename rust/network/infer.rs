@@ -114,7 +114,7 @@ impl<E: Element> Network<E> {
         mut observe: impl FnMut() -> std::result::Result<(), X>,
         write: impl Fn(&[E], &mut dyn FnMut(usize, &[T])),
     ) -> std::result::Result<Vec<T>, Stopped<X>> {
-        self.check(sequences)?;
+        self.check(sequences.values())?;
         let lengths = sequences.lengths();
         self.check_pieces(&lengths, batch_size)?;
         // Where each sequence's rows begin.

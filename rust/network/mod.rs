@@ -297,35 +297,36 @@ impl<E: Element> Network<E> {
         })
     }
 
-    /// Whether `sequences` is what this network is fed.
-    pub(crate) fn check(&self, sequences: &Sequences<E>) -> Result<()> {
+    /// Whether `values` are what this network is fed.
+    pub(crate) fn check(&self, values: Values<E>) -> Result<()> {
         let size = self.config.stack.input_size;
-        let (expected, fits) = match (self.config.input, sequences.values()) {
-            (Input::Dense, Values::Dense { width, .. }) => {
-                (format!("(rows, {size})"), width == size)
-            }
-            (Input::Dense, _) => ("numbers".to_owned(), false),
+        let fits = match (self.config.input, values) {
+            (Input::Dense, Values::Dense { width, .. }) => width == size,
             (
                 Input::Embedding {
                     vocabulary: size, ..
                 },
                 Values::Ids { vocabulary, .. },
-            ) => (format!("identifiers under {size}"), vocabulary <= size),
+            ) => vocabulary <= size,
             (
                 Input::OneHot,
                 Values::Ids {
                     width, vocabulary, ..
                 },
-            ) => (
-                format!("identifiers under {size}, one a step"),
-                vocabulary <= size && width == 1,
-            ),
-            _ => ("identifiers".to_owned(), false),
+            ) => vocabulary <= size && width == 1,
+            _ => false,
         };
         if fits {
             return Ok(());
         }
-        let actual = match sequences.values() {
+        let expected = match (self.config.input, values) {
+            (Input::Dense, Values::Dense { .. }) => format!("(rows, {size})"),
+            (Input::Dense, _) => "numbers".to_owned(),
+            (_, Values::Dense { .. }) => "identifiers".to_owned(),
+            (Input::Embedding { vocabulary, .. }, _) => format!("identifiers under {vocabulary}"),
+            (Input::OneHot, _) => format!("identifiers under {size}, one a step"),
+        };
+        let actual = match values {
             Values::Dense { width, .. } => format!("(rows, {width})"),
             Values::Ids {
                 width: 1,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{GradientSums, Input, Network, Output};
 use crate::buffer::Buffer;
-use crate::data::Sequences;
+use crate::data::{Sequences, Values};
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
 use crate::loss::Score;
@@ -230,25 +230,44 @@ impl<E: Element> Network<E> {
         seed: Option<u64>,
     ) -> Run<E> {
         let steps = span.count(sequences, &span.steps);
-        let (mut x, ids) = self.gather(sequences, span, &steps);
+        // A span's longest sequence comes first, so that rows are sequences.
+        let at = |sequence: usize, step: usize| {
+            sequences.ranges()[span.batch[sequence]].start + span.steps.start + step
+        };
+        let (mut x, ids) = self.gather(sequences.values(), at, &steps);
         let first = span.steps.start;
         let drawn = seed.map(|seed| Drawn { seed, first });
         if let Source::Rows(x) = &mut x {
             self.drop_input(x, &steps, drawn);
         }
-        let weights = &self.weights[self.places.rnn.clone()];
-        let weights = Parameters::Own(weights);
-        let strides = Strides::packed(self.stack.output_columns().stride());
-        let feed = x.feed(self.stack.input_columns().stride());
-        let pass = self
-            .stack
-            .forward(weights, steps, feed, initial, keep, strides, drawn);
+        let pass = self.through_stack(&x, steps, initial, keep, drawn);
         Run {
             pass,
             x,
             ids,
             drawn,
         }
+    }
+
+    /// Takes one step of as many sequences as there are rows of `values`; `steps` are these.
+    pub(crate) fn step(&self, values: Values<E>, steps: Steps, initial: States<E>) -> Pass<E> {
+        let (x, _) = self.gather(values, |sequence, _| sequence, &steps);
+        self.through_stack(&x, steps, initial, false, None)
+    }
+
+    fn through_stack(
+        &self,
+        x: &Source<E>,
+        steps: Steps,
+        initial: States<E>,
+        keep: bool,
+        drawn: Option<Drawn>,
+    ) -> Pass<E> {
+        let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
+        let strides = Strides::packed(self.stack.output_columns().stride());
+        let feed = x.feed(self.stack.input_columns().stride());
+        self.stack
+            .forward(weights, steps, feed, initial, keep, strides, drawn)
     }
 
     /// What the head sees of a run of a span, where each step has outputs.

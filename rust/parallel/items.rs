@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::run;
 use super::task::lock;
+use super::{FlushDenormals, run};
 
 /// Calls `work` with each item, on `workers` threads at most, each of which begins with the item of
 /// its own number: of lists that are cut alike, a thread meets what it has in its cache.
@@ -16,6 +16,11 @@ use super::task::lock;
 /// When `work` panics, after the other threads have finished.
 pub(crate) fn for_each<T: Send>(workers: usize, items: Vec<T>, work: impl Fn(T) + Sync) {
     let workers = workers.min(items.len());
+    if workers == 1 {
+        // Nobody else takes any: a single step of a small layer is over in the time of the locks.
+        let _flush = FlushDenormals::begin();
+        return items.into_iter().for_each(work);
+    }
     let items: Vec<_> = items
         .into_iter()
         .map(|item| Mutex::new(Some(item)))

@@ -12,11 +12,13 @@ use std::thread;
 
 /// The parts of a piece of work in phases, and how far they are.
 pub(crate) struct Team {
-    /// Of each part, the phases that somebody has begun.
+    parts: usize,
+    /// Of each part, the phases that somebody has begun. None if there is one part alone, which
+    /// nobody waits for.
     begun: Vec<Line>,
-    /// Of each part, the phases that are done; [`BROKEN`] if it has panicked. (A counter for all
-    /// parts would be one line that every thread must have for itself to add to it, one after the
-    /// other; so, a thread writes its own and the others read it.)
+    /// Of each part, likewise, the phases that are done; [`BROKEN`] if it has panicked. (A counter
+    /// for all parts would be one line that every thread must have for itself to add to it, one
+    /// after the other; so, a thread writes its own and the others read it.)
     done: Vec<Line>,
 }
 
@@ -46,8 +48,10 @@ impl Team {
     /// Work whose phases have `parts` parts, one or more.
     pub fn new(parts: usize) -> Self {
         assert!(parts > 0);
-        let lines = || (0..parts).map(|_| Line::default()).collect();
+        let shared = if parts > 1 { parts } else { 0 };
+        let lines = || (0..shared).map(|_| Line::default()).collect();
         Team {
+            parts,
             begun: lines(),
             done: lines(),
         }
@@ -55,7 +59,7 @@ impl Team {
 
     /// The parts of a phase.
     pub fn parts(&self) -> usize {
-        self.begun.len()
+        self.parts
     }
 
     /// The calling thread's way through the phases, `own` being its part.

@@ -68,20 +68,8 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArray<'py, E, D>> {
-    let borrowed = array.extract().map_err(|_| {
-        let expected = E::get_dtype(array.py());
-        let dimensions = match D::NDIM {
-            Some(n) => format!(" with {n} dimensions"),
-            None => String::new(),
-        };
-        let actual = match array.cast::<PyUntypedArray>() {
-            Ok(array) => format!("a {} array with {} dimensions", array.dtype(), array.ndim()),
-            Err(_) => array.get_type().to_string(),
-        };
-        PyTypeError::new_err(format!(
-            "{argument}: expected a {expected} array{dimensions}, got {actual}"
-        ))
-    });
+    let borrowed = array.extract();
+    let borrowed = borrowed.map_err(|_| misfit::<E, D>(argument, array));
     // A view of numbers that do not lie at multiples of their size would be undefined.
     let borrowed: PyReadonlyArray<'py, E, D> = borrowed?;
     if borrowed.is_aligned() {
@@ -89,6 +77,25 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     } else {
         Err(Error::value(argument, "an aligned array", "an unaligned one").into())
     }
+}
+
+/// Says that an argument is no array of one type and number of dimensions.
+pub(super) fn misfit<E: numpy::Element, D: ndarray::Dimension>(
+    argument: &str,
+    array: &Bound<'_, PyAny>,
+) -> PyErr {
+    let expected = E::get_dtype(array.py());
+    let dimensions = match D::NDIM {
+        Some(n) => format!(" with {n} dimensions"),
+        None => String::new(),
+    };
+    let actual = match array.cast::<PyUntypedArray>() {
+        Ok(array) => format!("a {} array with {} dimensions", array.dtype(), array.ndim()),
+        Err(_) => array.get_type().to_string(),
+    };
+    PyTypeError::new_err(format!(
+        "{argument}: expected a {expected} array{dimensions}, got {actual}"
+    ))
 }
 
 /// An optional three-dimensional argument.

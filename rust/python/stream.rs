@@ -2,13 +2,13 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ndarray::{Ix1, Ix2, IxDyn};
-use numpy::{PyArray, PyReadonlyArray, PyUntypedArrayMethods};
+use ndarray::{ArrayView, Ix1, Ix2, IxDyn};
+use numpy::{PyArray, PyArrayMethods, PyReadonlyArray, PyUntypedArrayMethods, ToPyArray};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::arrays::{Held, borrow, entry};
-use super::data::{indexes, rows};
+use super::arrays::{Held, borrow, entry, misfit};
+use super::data::indexes;
 use super::either::Either;
 use super::guarded::Guarded;
 use super::network::{PyNetwork, table};
@@ -57,6 +57,21 @@ impl PyStream {
     }
 }
 
+/// A copy of the numbers of `x`, row after row, and its shape. Of so few, a copy takes less than a
+/// loan.
+fn copied<T: numpy::Element, D: ndarray::Dimension>(
+    x: &Bound<'_, PyAny>,
+) -> PyResult<(Vec<T>, Vec<usize>)> {
+    let given = x.cast::<PyArray<T, D>>();
+    let given = given.map_err(|_| misfit::<T, D>("x", x))?;
+    let shape = given.shape().to_vec();
+    if given.is_c_contiguous() && given.is_aligned() {
+        return Ok((given.to_vec()?, shape));
+    }
+    let plain = given.call_method0("copy")?;
+    Ok((plain.cast::<PyArray<T, D>>()?.to_vec()?, shape))
+}
+
 fn step<'py, E: Held>(
     py: Python<'py>,
     model: &Guarded<Network<E>>,
@@ -65,35 +80,44 @@ fn step<'py, E: Held>(
     x: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let take = |values: Values<E>| {
-        py.detach(|| {
+        let outputs = py.detach(|| {
             let model = model.read()?;
             let mut stream = locked(stream);
             let mut outputs = vec![E::ZERO; stream.batch_size() * config.n_outputs];
             stream.step(&model, values, &mut outputs)?;
             crate::Result::Ok(outputs)
-        })
+        })?;
+        let shape = [outputs.len() / config.n_outputs, config.n_outputs];
+        let outputs = ArrayView::from_shape(shape, &outputs).expect("rows of outputs");
+        Ok(outputs.to_pyarray(py).into_any())
     };
     let Some(vocabulary) = config.vocabulary() else {
-        let x: PyReadonlyArray<E, Ix2> = borrow("x", x)?;
-        let (width, rows) = (x.shape()[1], rows("x", &x)?);
-        return table(py, take(Values::Dense { rows, width })?, config.n_outputs);
+        let (rows, shape) = copied::<E, Ix2>(x)?;
+        let width = shape[1];
+        if let Some(at) = rows.iter().position(|x| !x.is_finite()) {
+            let actual = format!("{} in row {}", rows[at], at / width);
+            return Err(Error::value("x", "finite numbers", actual.to_lowercase()).into());
+        }
+        return take(Values::Dense { rows: &rows, width });
     };
-    let x: PyReadonlyArray<i64, IxDyn> = borrow("x", x)?;
-    let width = match *x.shape() {
+    let (ids, shape) = copied::<i64, IxDyn>(x)?;
+    let width = match *shape {
         [_] => 1,
         [_, width] => width,
         _ => {
-            let actual = format!("{} dimensions", x.ndim());
+            let actual = format!("{} dimensions", shape.len());
             return Err(Error::shape("x", "(B,) or (B, k)", actual).into());
         }
     };
-    let ids: Vec<i64> = x.as_array().iter().copied().collect();
-    let values = Values::Ids {
+    if let Some(outside) = ids.iter().find(|&&id| id < 0 || id >= vocabulary as i64) {
+        let expected = format!("ids in 0..{}", vocabulary.saturating_sub(1));
+        return Err(Error::value("x", expected, outside).into());
+    }
+    take(Values::Ids {
         ids: &ids,
         width,
         vocabulary,
-    };
-    table(py, take(values)?, config.n_outputs)
+    })
 }
 
 /// The names of the states, in order.
