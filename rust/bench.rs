@@ -104,6 +104,7 @@ impl Layer {
         let direction = DirectionPass {
             geometry: g,
             reverse: false,
+            turned: false,
             h0: arena.zeros(batch * g.state_padded()),
             h0_is_zero: true,
             memory0: arena.zeros(batch * g.panels() * g.memory_row()),

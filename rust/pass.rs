@@ -35,6 +35,8 @@ impl<E> States<E> {
 pub(crate) struct DirectionPass<E> {
     pub geometry: Geometry,
     pub reverse: bool,
+    /// See [`Sweep`].
+    pub turned: bool,
     /// Initial hidden state, (B, Wp).
     pub h0: Buffer<E>,
     pub h0_is_zero: bool,
@@ -224,6 +226,7 @@ impl<E: Real> LayerPass<E> {
                 let sweep = Sweep {
                     steps,
                     reverse: direction.reverse,
+                    turned: direction.turned,
                     x,
                     x_strides,
                     ids,

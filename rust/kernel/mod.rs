@@ -109,7 +109,7 @@ pub(crate) fn prefetch_run<E>(p: *const E, count: usize) {
 pub(crate) fn runs(
     range: std::ops::Range<usize>,
     max: usize,
-) -> impl Iterator<Item = (usize, usize)> {
+) -> impl DoubleEndedIterator<Item = (usize, usize)> {
     // A division takes as long as a row of a small layer.
     let n = range.len();
     let pieces = if n > max { n.div_ceil(max) } else { n.min(1) };

@@ -215,7 +215,9 @@ impl<E: Real> Product<E> {
 }
 
 /// A run of 3 panels has no tile of its own: it is 2 and 1.
-pub(crate) fn whole_tiles((first, panels): (usize, usize)) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn whole_tiles(
+    (first, panels): (usize, usize),
+) -> impl DoubleEndedIterator<Item = (usize, usize)> {
     let (head, tail) = if panels == 3 { (2, 1) } else { (panels, 0) };
     [(first, head), (first + head, tail)]
         .into_iter()

@@ -146,6 +146,9 @@ pub(crate) struct Sweep<'a, E> {
     pub steps: &'a Steps,
     /// From the last step to the first.
     pub reverse: bool,
+    /// Whether forward begins with a step's last panels and turns round after each step: it then
+    /// meets what the step before has left in the cache, of weights that do not all stay there.
+    pub turned: bool,
     /// Input, R rows; null where there are `ids`.
     pub x: *const E,
     pub x_strides: Strides,

@@ -93,7 +93,12 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     }
                 }
                 let (most, wide) = tile_shape(range.len(), S::COUNTS, V::REGISTERS);
-                for (panel, panels) in runs(panels.clone(), wide).flat_map(whole_tiles) {
+                let mut tiles = runs(panels.clone(), wide).flat_map(whole_tiles);
+                let turned = sweep.turned != (i % 2 == 1);
+                while let Some((panel, panels)) = match turned {
+                    true => tiles.next_back(),
+                    false => tiles.next(),
+                } {
                     for (row, count) in runs(range.clone(), most) {
                         // SAFETY: rows and panels are within the batch and the layer, for which the
                         // caller vouches that the buffers are sized.

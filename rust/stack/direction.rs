@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::buffer::Arena;
@@ -71,6 +72,8 @@ pub(super) struct Direction<E: 'static> {
     /// Their numbers in the layout.
     pub entries: [usize; 5],
     pub reverse: bool,
+    /// Whether the next pass forward begins with the last panels: where the one before has ended.
+    pub turned: AtomicBool,
     /// Packed copies, made when first needed and dropped when the weights change.
     pub forward: OnceLock<ForwardPack<'static, E>>,
     pub backward: OnceLock<BackwardPack<'static, E>>,
@@ -91,6 +94,11 @@ impl<E: Real> Direction<E> {
             state_bias: bias(3),
             projection: part(4),
         }
+    }
+
+    /// Whether a pass of so many steps begins with the last panels.
+    pub fn turn(&self, steps: usize) -> bool {
+        self.turned.fetch_xor(steps % 2 == 1, Ordering::Relaxed)
     }
 
     /// Places of the gradients in a flat buffer that starts at `base`.

@@ -4,6 +4,7 @@ mod backward;
 mod cut;
 mod direction;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use backward::{InputGradients, Want};
@@ -212,6 +213,7 @@ impl<E: Element> Stack<E> {
                     entries: parts.each_ref().map(|part| part.1),
                     places: parts.map(|part| part.0),
                     reverse,
+                    turned: AtomicBool::default(),
                     forward: OnceLock::new(),
                     backward: OnceLock::new(),
                 });
@@ -376,6 +378,7 @@ impl<E: Element> Stack<E> {
                     DirectionPass {
                         geometry: *g,
                         reverse: direction.reverse,
+                        turned: direction.turn(steps.longest()),
                         h0,
                         h0_is_zero,
                         memory0: first,
