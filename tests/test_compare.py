@@ -242,3 +242,12 @@ def test_a_compiled_module_is_timed_beside_itself():
     assert not any(row.wrong for row in rows)
     torch.set_num_threads(threads[0])
     rnncore.set_num_threads(threads[1])
+
+
+def test_a_step_is_its_call_and_the_rest():
+    from topics import streaming
+    from workloads import Row
+
+    row = Row({}, {"rnncore": 4.0, "call": 1.0, "read by max": 2.0, "read by a sum": 3.0})
+    assert streaming.over_read(row) == 2.0
+    assert streaming.kernel_over_read(row) == 1.5

@@ -163,8 +163,10 @@ def workloads(scope: Scope) -> Iterator[Workload]:
     X, x = (rng.standard_normal(shape, np.float32) for shape in ((4, 3, INPUTS), (1, INPUTS)))
     for hidden in HIDDEN[1:2] if scope.quick else HIDDEN:
         for cell in scope.of(["LSTM", "GRU"]):
-            model = getattr(rnncore, cell)(hidden, max_epochs=1, random_state=0)
-            model.fit(X, X[:, -1, 0])
+            model, least = (
+                getattr(rnncore, cell)(units, max_epochs=1, random_state=0).fit(X, X[:, -1, 0])
+                for units in (hidden, 1)
+            )
             weights = weights_of(model)
             streams: dict[str, Any] = {
                 "rnncore": RnncoreStream(model, x),
@@ -176,7 +178,11 @@ def workloads(scope: Scope) -> Iterator[Workload]:
             numbers = GATES[cell] * hidden * (INPUTS + hidden)
             yield Workload(
                 what={"cell": cell, "inputs": INPUTS, "hidden": hidden, "weights": numbers},
-                runs={**{who: it.step for who, it in streams.items()}, **reads(numbers)},
+                runs={
+                    **{who: it.step for who, it in streams.items()},
+                    "call": RnncoreStream(least, x).step,
+                    **reads(numbers),
+                },
                 wrong=differences({who: first_steps(it) for who, it in streams.items()}),
             )
 
@@ -207,6 +213,11 @@ def over_read(row: Row) -> float:
     return row.milliseconds["rnncore"] / fastest_read(row)
 
 
+def kernel_over_read(row: Row) -> float:
+    """Give what a step takes beside the call over the time of reading the weights once."""
+    return (row.milliseconds["rnncore"] - row.milliseconds["call"]) / fastest_read(row)
+
+
 def _microseconds(name: str) -> Callable[[Row], str]:
     return lambda row: f"{1e3 * row.milliseconds[name]:.1f}" if name in row.milliseconds else ""
 
@@ -219,17 +230,20 @@ Microseconds of `model.stream().step(x)` in Python: {INPUTS} features, one layer
 output. torch runs its cell or its layer (on a sequence of one step), whichever is faster, and its
 head, ONNX Runtime a session with the state as input and output. "read" is the fastest of four ways
 (NumPy's max, dot and matrix @ vector, torch's sum) to read as many float32 numbers as the layer has
-weights, on as many threads.""",
+weights, on as many threads. "call" is our step with one hidden unit: Python, the checks, the new
+array, all of a step but its weights; "kernel / read" is the rest of the step over "read".""",
     workloads=workloads,
     title=lambda what: f"{what['cell']} .step {what['inputs']},{what['hidden']}",
     columns={
         "rnncore us": _microseconds("rnncore"),
         "torch us": lambda row: f"{1e3 * torchs(row):.1f}",
         "ORT us": _microseconds("onnxruntime"),
+        "call us": _microseconds("call"),
         "read us": lambda row: f"{1e3 * fastest_read(row):.1f}",
         "torch / us": times(versus_torch),
         "ORT / us": times(ratio("onnxruntime")),
         "us / read": times(over_read),
+        "kernel / read": times(kernel_over_read),
         "MB": lambda row: f"{4e-6 * row.what['weights']:.2f}",
     },
     targets=[
