@@ -97,6 +97,30 @@ def test_records_keep_the_sections_of_others(tmp_path: Path, monkeypatch: pytest
     assert record.rows_of(sections["memory"], 2) == [Row({}, megabytes={"us": 2.0})]
 
 
+def test_a_fit_is_held_against_the_step_of_its_layer():
+    from dataclasses import asdict
+
+    from topics.whole_fit import TOPIC, Training
+    from workloads import Row
+
+    training = Training("LSTM", 32, 50, batches=2, epochs=3)
+    flops = 3 * 2 * 32 * 50 * (4 * 32) * (16 + 32)  # rows, gates and columns
+    # At 100 GFLOP/s the layer's step takes so long, the matrix product half of it.
+    seconds = {"rnncore": 4.0, "torch": 8.0, "layer": flops / 100e9, "one": 5e-4}
+    what = {"batch": 32, "inputs": 16, **asdict(training)}
+    times = {name: 1e3 * taken for name, taken in seconds.items()}
+    row = Row(what, times, gflops=50.0, sgemm_gflops={"blas": 100.0, "onednn": 200.0})
+    shown = {name: cell(row) for name, cell in TOPIC.columns.items()}
+    assert (shown["of peak"], shown["layer"], shown["one ms"]) == ("25%", "50%", "0.5")
+    assert [shown[name] for name in ("torch / us", "at layer", "at peak")] == [
+        "2.00",
+        "4.00",
+        "8.00",
+    ]
+    del row.milliseconds["layer"], row.milliseconds["one"]  # an older record
+    assert [TOPIC.columns[name](row) for name in ("at layer", "layer", "one ms")] == ["", "", ""]
+
+
 class Calm:
     """A machine that is calm whenever the next of its answers says so, and at the end always."""
 

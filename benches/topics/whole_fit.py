@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -41,9 +41,14 @@ class Training:
     @property
     def flops(self) -> int:
         """Count the operations of the layer's products but those of the input's gradient."""
-        layer = Case(self.cell, BATCH, self.steps, FEATURES, self.hidden)
-        input_gradient = layer.forward_flops * FEATURES // (FEATURES + self.hidden)
-        return self.batches * self.epochs * (3 * layer.forward_flops - input_gradient)
+        forward = self.layer.forward_flops
+        input_gradient = forward * FEATURES // (FEATURES + self.hidden)
+        return self.batches * self.epochs * (3 * forward - input_gradient)
+
+    @property
+    def layer(self) -> Case:
+        """The recurrent layer with a batch."""
+        return Case(self.cell, BATCH, self.steps, FEATURES, self.hidden)
 
     @cached_property
     def data(self) -> tuple[Array, Array]:
@@ -74,6 +79,22 @@ class Training:
     def start(self) -> dict[str, Array]:
         """The weights that `fit` starts from: those that so small a rate leaves as they are."""
         return weights_of(self.fit(learning_rate=1e-30))
+
+
+def layer_step(training: Training) -> Callable[[], object]:
+    """Give what the layer does of an update: forward, and backward from the last state."""
+    import rnncore
+
+    layer = getattr(rnncore.nn, training.cell)(FEATURES, training.hidden, dtype=training.dtype)
+    x = np.ascontiguousarray(training.data[0][:BATCH].swapaxes(0, 1))
+    slope = np.full((1, BATCH, training.hidden), 1e-3, training.dtype)
+    d_state = (slope, None) if training.cell == "LSTM" else slope
+
+    def step() -> object:
+        *_, tape = layer.forward(x)
+        return layer.backward(tape, None, d_state)
+
+    return step
 
 
 class TorchLoop:
@@ -137,7 +158,12 @@ def workloads(scope: Scope) -> Iterator[Workload]:
                 training = Training(cell, hidden, steps, batches, epochs)
                 yield Workload(
                     what={"batch": BATCH, "inputs": FEATURES, **asdict(training)},
-                    runs={"rnncore": training.fit, "torch": TorchLoop(training).fit},
+                    runs={
+                        "rnncore": training.fit,
+                        "torch": TorchLoop(training).fit,
+                        "layer": layer_step(training),
+                        "one": replace(training, batches=1, epochs=1).fit,
+                    },
                     wrong=differences(replace(training, dtype="float64", epochs=1)),
                     flops=training.flops,
                 )
@@ -164,6 +190,22 @@ def title(what: dict[str, Any]) -> str:
     return f"{what['cell']} fit {numbers}"
 
 
+def layer_share(row: Row) -> float | None:
+    """Give the rate of the layer's step alone, over the faster matrix product's."""
+    if "layer" not in row.milliseconds:
+        return None
+    what = row.what
+    training = Training(*(what[name] for name in ("cell", "hidden", "steps", "batches", "epochs")))
+    gflops = 3 * training.layer.forward_flops / row.milliseconds["layer"] / 1e6
+    return gflops / max(row.sgemm_gflops.values())
+
+
+def at_layer(row: Row) -> float | None:
+    """Give torch's time over ours as it would be if we ran at the rate of the layer's step."""
+    most = layer_share(row)
+    return None if most is None else row.versus_torch * most / row.share_of_peak
+
+
 def _up_to_64(row: Row) -> float | None:
     return row.versus_torch if row.what["hidden"] <= 64 else None
 
@@ -179,15 +221,22 @@ TOPIC = Topic(
 A classifier of sequences into {CLASSES} classes by the last state, Adam, gradients clipped at norm
 1, batches in the same order: `rnncore.LSTM(...).fit(X, y)` from the arrays to the fitted model
 against a loop in torch whose tensors lie ready, time first, with the fused optimizer and no metric.
-Both start from the same weights and end at the same, which an epoch in double precision checks.""",
+Both start from the same weights and end at the same, which an epoch in double precision checks.
+"layer" is the share of the peak that a training step of the layer alone has in such a batch
+(`rnncore.nn`, forward and backward, the input's gradient too, called over and over): no gathering,
+no head, no loss, no optimizer. "at layer" is what the ratio would be, were all of `fit` as fast.
+"one ms" is a `fit` of a single update, mostly checks and preparations.""",
     workloads=workloads,
     title=title,
     columns={
         "rnncore ms": ms("rnncore"),
         "torch ms": ms("torch"),
         "torch / us": times(ratio("torch")),
-        "at peak": times(at_peak()),
+        "at layer": times(at_layer),
+        "at peak": times(at_peak(ratio("torch"))),
         "of peak": times(share, "{:.0%}"),
+        "layer": times(layer_share, "{:.0%}"),
+        "one ms": ms("one"),
         "updates": lambda row: str(row.what["batches"] * row.what["epochs"]),
     },
     targets=[
