@@ -4,6 +4,7 @@
 //! the compiler may use whatever vectors the target has while the result depends on the slice
 //! alone.
 
+#[cfg(any(test, feature = "python"))]
 use crate::simd::{Isa, Plain, Real, compiled_for};
 
 /// Partial results side by side.
@@ -40,6 +41,7 @@ pub fn reduce<E: Copy, A: Copy>(
 }
 
 /// Whether all numbers are finite.
+#[cfg(any(test, feature = "python"))]
 pub fn are_finite<E: Real>(isa: Isa, values: &[E]) -> bool {
     /// A zero times each number is zero, or else NaN, which no sum loses.
     struct Zeros<'a, E>(&'a [E]);
