@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -213,6 +214,15 @@ def test_torchs_faster_way_of_a_step_counts():
 
     row = Row({}, {"rnncore": 2.0, "torch": 9.0, "torch cell": 6.0, "onnxruntime": 1.0})
     assert (streaming.torchs(row), streaming.versus_torch(row)) == (6, 3)
+
+
+def test_the_readmes_rows_are_of_the_grid():
+    import page
+    from topics import Scope, grid
+
+    cases = [asdict(case) for case in Scope(1).cases(grid.SHAPES)]
+    titles = {grid.TOPIC.title({**case, "pass": name}) for case in cases for name in page.PASSES}
+    assert set(page.SOME.split("\n")) - {""} <= {f"    {title}" for title in titles}
 
 
 def test_a_misspelt_form_or_shape_is_answered(capsys: pytest.CaptureFixture[str]):
