@@ -213,8 +213,10 @@ def over_read(row: Row) -> float:
     return row.milliseconds["rnncore"] / fastest_read(row)
 
 
-def kernel_over_read(row: Row) -> float:
+def kernel_over_read(row: Row) -> float | None:
     """Give what a step takes beside the call over the time of reading the weights once."""
+    if "call" not in row.milliseconds:
+        return None
     return (row.milliseconds["rnncore"] - row.milliseconds["call"]) / fastest_read(row)
 
 
