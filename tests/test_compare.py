@@ -122,6 +122,18 @@ def test_a_fit_is_held_against_the_step_of_its_layer():
     assert [TOPIC.columns[name](row) for name in ("at layer", "layer", "one ms")] == ["", "", ""]
 
 
+def test_a_step_of_a_ragged_batch_over_one_of_a_dense():
+    from topics.ragged import per_step
+    from workloads import Row
+
+    what = {"batch": 4, "steps": 10, "real_steps": 15, "running": 2}
+    row = Row(what, {"dense": 8.0, "rnncore": 4.5, "fewer": 5.0, "alone": 9.0, "dense alone": 16.0})
+    assert per_step("rnncore")(row) == pytest.approx(1.5)
+    assert per_step("fewer")(row) == pytest.approx(1.25)
+    assert per_step("alone", "dense alone")(row) == pytest.approx(1.5)
+    assert per_step("sorted")(row) is None
+
+
 class Calm:
     """A machine that is calm whenever the next of its answers says so, and at the end always."""
 

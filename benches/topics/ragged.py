@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from peers import Array, Case, Problem, Rnncore, Torch
 from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
+from topics.growth import on_threads
 from workloads import Row, Workload, differences
 
 SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
+# Dense batches: of all sequences, and of as many as run at a time on average.
+DENSE, FEWER = "dense", "fewer"
+# Lengths in descending order, so that no input is copied; and all that on one thread.
+SORTED, ALONE, DENSE_ALONE = "sorted", "alone", "dense alone"
 
 
 class RaggedRnncore(Rnncore):
@@ -59,11 +64,22 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
     dense = Rnncore(problem, threads)
     ours = RaggedRnncore(problem, threads, lengths)
     theirs = RaggedTorch(problem, threads, lengths)
-    what = {**asdict(case), "real_steps": int(lengths.sum())}
+    running = round(int(lengths.sum()) / case.steps)
+    fewer = Rnncore(Problem(replace(case, batch=running)), threads)
+    descending = RaggedRnncore(problem, threads, np.sort(lengths)[::-1].copy())
+    what = {**asdict(case), "real_steps": int(lengths.sum()), "running": running}
     flops = 2 * what["real_steps"] * case.weights
     yield Workload(
         what={"pass": "forward", **what},
-        runs={"rnncore": ours.forward, "torch": theirs.forward, "dense": dense.forward},
+        runs={
+            "torch": theirs.forward,
+            "rnncore": on_threads(threads, ours.forward),
+            DENSE: on_threads(threads, dense.forward),
+            FEWER: on_threads(threads, fewer.forward),
+            SORTED: on_threads(threads, descending.forward),
+            ALONE: on_threads(1, ours.forward),
+            DENSE_ALONE: on_threads(1, dense.forward),
+        },
         wrong=differences(
             {"rnncore": {"output": ours.forward()}, "torch": {"output": theirs.forward()}}
         ),
@@ -72,17 +88,27 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
     results = {name: peer.step() for name, peer in (("rnncore", ours), ("torch", theirs))}
     yield Workload(
         what={"pass": "step", **what},
-        runs={"rnncore": ours.step, "torch": theirs.step, "dense": dense.step},
+        runs={
+            "torch": theirs.step,
+            "rnncore": on_threads(threads, ours.step),
+            DENSE: on_threads(threads, dense.step),
+        },
         wrong=differences({name: {"output": y, **g} for name, (y, g) in results.items()}),
         flops=3 * flops,
     )
 
 
-def per_step(row: Row) -> float:
-    """Give our time per real step over that in a batch without padding."""
-    what, taken = row.what, row.milliseconds
-    dense = taken["dense"] / (what["batch"] * what["steps"])
-    return taken["rnncore"] / what["real_steps"] / dense
+def per_step(run: str, dense: str = DENSE) -> Callable[[Row], float | None]:
+    """Give a run's time per real step over that in a batch without padding."""
+
+    def figure(row: Row) -> float | None:
+        what, taken = row.what, row.milliseconds
+        if run not in taken:
+            return None
+        steps = what["running"] * what["steps"] if run == FEWER else what["real_steps"]
+        return taken[run] / steps / (taken[dense] / (what["batch"] * what["steps"]))
+
+    return figure
 
 
 TOPIC = Topic(
@@ -92,20 +118,29 @@ TOPIC = Topic(
 Lengths uniform in 1..T, in no order, padded arrays in and out on both sides: rnncore takes the
 lengths, torch packs and pads. "a step" is the time for a real step over that for a step of the
 same batch with every sequence T long. "of peak" is the share of a large matrix product's rate, "at
-peak" what "torch / us" would be at all of it.""",
+peak" what "torch / us" would be at all of it.
+
+What a step of the forward pass takes with less in its way, likewise over the dense batch's:
+"sorted" has the longest sequence first, so that the input is read where it lies, and only the
+output is copied; "fewer" is a dense batch of as many sequences as run at a time on average, which
+copies nothing; "alone" is one thread, over the dense batch on one, where no thread waits for what
+another has written.""",
     workloads=workloads,
     title=layer_title,
     columns={
         "rnncore ms": ms("rnncore"),
         "torch ms": ms("torch"),
-        "dense ms": ms("dense"),
+        "dense ms": ms(DENSE),
         "torch / us": times(ratio("torch")),
         "at peak": times(at_peak(ratio("torch"))),
         "of peak": times(share, "{:.0%}"),
-        "a step": times(per_step),
+        "a step": times(per_step("rnncore")),
+        "sorted": times(per_step(SORTED)),
+        "fewer": times(per_step(FEWER)),
+        "alone": times(per_step(ALONE, DENSE_ALONE)),
     },
     targets=[
-        Target(5, "a real step against a dense batch's", per_step, 1.1, at_least=False),
+        Target(5, "a real step against a dense batch's", per_step("rnncore"), 1.1, at_least=False),
         Target(5, "against torch, packed", ratio("torch"), 4.0),
     ],
 )
