@@ -5,7 +5,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 import rnncore
-from rnncore._options import CHECKS
+from rnncore._options import CHECKS, check_each
 
 X = np.zeros((4, 3, 2))
 IDS = [[0, 1, 2], [3], [], [2, 2]]
@@ -151,6 +151,19 @@ def test_fit_refuses_parameters(name, value, error, match, model):
 def test_every_parameter_has_a_refusal():
     assert set(rnncore.LSTM().get_params()) == {name for name, *_ in PARAMETER_CASES}
     assert set(rnncore.RNN().get_params()) == set(CHECKS)
+
+
+@pytest.mark.parametrize("estimator", [rnncore.LSTM, rnncore.RNN])
+def test_defaults_are_what_their_checks_make_of_them(estimator):
+    model = estimator()
+    given = model._given()
+    assert given == model.get_params(deep=False)
+    checked, again = check_each(given), check_each(given)
+    for name in ("callbacks", "random_state"):  # each fit has its own
+        assert checked.pop(name) is not again.pop(name)
+        del given[name]
+    assert checked == {name: CHECKS[name](name, value) for name, value in given.items()}
+    assert check_each({"max_epochs": 7, "shuffle": True}) == {"max_epochs": 7, "shuffle": True}
 
 
 TABLE = np.ones((5, 3))
