@@ -8,10 +8,12 @@
 
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use rnncore::CellKind;
+use criterion::measurement::WallTime;
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
+};
 use rnncore::bench::{Kernel, Layer};
-use rnncore::parallel;
+use rnncore::{CellKind, Element, parallel};
 
 const CELLS: [(&str, CellKind); 3] = [
     ("LSTM", CellKind::Lstm),
@@ -20,7 +22,9 @@ const CELLS: [(&str, CellKind); 3] = [
 ];
 
 /// (sequences, steps), (inputs, hidden units).
-const SHAPES: [((usize, usize), (usize, usize)); 4] = [
+type Shape = ((usize, usize), (usize, usize));
+
+const SHAPES: [Shape; 4] = [
     ((1, 50), (32, 32)),
     ((32, 50), (16, 64)),
     ((32, 50), (50, 128)),
@@ -39,6 +43,9 @@ const KERNELS: [(&str, Kernel); 9] = [
     ("pointwise backward", Kernel::PointwiseBackward),
 ];
 
+/// What is measured in double precision: rows of as many bytes as the last of these has in single.
+const DOUBLE: Shape = ((64, 20), (128, 256));
+
 fn kernels(criterion: &mut Criterion) {
     parallel::set_num_threads(1).expect("one thread is allowed");
     for (name, kernel) in KERNELS {
@@ -46,20 +53,34 @@ fn kernels(criterion: &mut Criterion) {
         group.sample_size(10);
         group.warm_up_time(Duration::from_millis(300));
         group.measurement_time(Duration::from_millis(700));
-        for (batch, sizes) in SHAPES {
-            for (cell, kind) in CELLS {
-                let mut layer = Layer::new(kind, batch, sizes);
-                // What the gradients are computed from.
-                layer.run(Kernel::Forward);
-                layer.run(Kernel::Chain);
-                group.throughput(Throughput::Elements(layer.work(kernel)));
-                let ((batch, steps), (inputs, hidden)) = (batch, sizes);
-                let id = BenchmarkId::new(cell, format!("{batch},{steps},{inputs},{hidden}"));
-                group.bench_function(id, |bencher| bencher.iter(|| layer.run(kernel)));
+        for (cell, kind) in CELLS {
+            for shape in SHAPES {
+                measure::<f32>(&mut group, cell, (kernel, kind, shape));
             }
+            measure::<f64>(
+                &mut group,
+                &format!("{cell} float64"),
+                (kernel, kind, DOUBLE),
+            );
         }
         group.finish();
     }
+}
+
+/// Measures a kernel of a layer.
+fn measure<E: Element>(
+    group: &mut BenchmarkGroup<WallTime>,
+    name: &str,
+    (kernel, kind, (batch, sizes)): (Kernel, CellKind, Shape),
+) {
+    let mut layer = Layer::<E>::new(kind, batch, sizes);
+    // What the gradients are computed from.
+    layer.run(Kernel::Forward);
+    layer.run(Kernel::Chain);
+    group.throughput(Throughput::Elements(layer.work(kernel)));
+    let ((batch, steps), (inputs, hidden)) = (batch, sizes);
+    let id = BenchmarkId::new(name, format!("{batch},{steps},{inputs},{hidden}"));
+    group.bench_function(id, |bencher| bencher.iter(|| layer.run(kernel)));
 }
 
 criterion_group!(benches, kernels);

@@ -13,27 +13,27 @@ use crate::layer::{
 };
 use crate::pass::{DirectionPass, Feed, LayerPass, View};
 use crate::sequence::{Element, Kernels, Slice};
-use crate::simd::Isa;
+use crate::simd::{Isa, Real};
 use crate::steps::{Steps, Strides};
 
 /// One layer of one direction, its batch, and all that its passes read and write; on one thread.
-pub struct Layer {
-    kernels: &'static dyn Kernels<f32>,
+pub struct Layer<E: Element> {
+    kernels: &'static dyn Kernels<E>,
     geometry: Geometry,
-    weights: Vec<Vec<f32>>,
+    weights: Vec<Vec<E>>,
     steps: Steps,
     arena: Arc<Arena>,
-    forward: ForwardPack<'static, f32>,
-    backward: BackwardPack<'static, f32>,
-    x: Buffer<f32>,
-    dx: Buffer<f32>,
-    dy: Buffer<f32>,
-    dh_last: Buffer<f32>,
-    carry: Buffer<f32>,
+    forward: ForwardPack<'static, E>,
+    backward: BackwardPack<'static, E>,
+    x: Buffer<E>,
+    dx: Buffer<E>,
+    dy: Buffer<E>,
+    dh_last: Buffer<E>,
+    carry: Buffer<E>,
     rounds: Rounds,
-    slots: Buffer<f32>,
-    pass: LayerPass<f32>,
-    gradients: Vec<Vec<f32>>,
+    slots: Buffer<E>,
+    pass: LayerPass<E>,
+    gradients: Vec<Vec<E>>,
 }
 
 /// A pass over a layer.
@@ -63,12 +63,12 @@ pub enum Kernel {
 const TILE_ROWS: usize = 8;
 
 /// Numbers from -1 to 1 in no order, where `len` are asked for.
-fn noise(len: usize) -> impl Iterator<Item = f32> {
+fn noise<E: Real>(len: usize) -> impl Iterator<Item = E> {
     let next = |i: usize| (i + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    (0..len).map(move |i| next(i) as f32 / (1u64 << 23) as f32 - 1.0)
+    (0..len).map(move |i| E::from_f64(next(i) as f64 / (1u64 << 23) as f64 - 1.0))
 }
 
-impl Layer {
+impl<E: Element> Layer<E> {
     /// A layer of `hidden` units over `batch` sequences of `steps` steps, `inputs` wide.
     ///
     /// # Panics
@@ -79,15 +79,15 @@ impl Layer {
         (inputs, hidden): (usize, usize),
     ) -> Self {
         let isa = Isa::current().expect("RNNCORE_ISA is one of this CPU's");
-        let kernels = f32::kernels(isa, cell);
+        let kernels = E::kernels(isa, cell);
         let lanes = kernels.lanes();
         let input = Geometry::columns(1, inputs, lanes);
         let g = Geometry::new(cell, input, (hidden, hidden), lanes);
         let arena = Arc::<Arena>::default();
-        let bound = (hidden as f32).sqrt().recip();
+        let bound = E::from_f64((hidden as f64).sqrt().recip());
         let rows = g.signature.gates * hidden;
         let sizes = [rows * inputs, rows * hidden, rows, rows];
-        let weights = sizes.map(|size| noise(size).map(|w| w * bound).collect::<Vec<_>>());
+        let weights = sizes.map(|size| noise::<E>(size).map(|w| w * bound).collect::<Vec<_>>());
         let steps = Steps::new(&vec![steps; batch]);
         let filled = |len: usize| {
             let mut buffer = arena.take(len);
@@ -130,7 +130,7 @@ impl Layer {
             carry: arena.zeros(batch * g.padded()),
             rounds,
             slots,
-            gradients: sizes.map(|size| vec![0.0; size]).into(),
+            gradients: sizes.map(|size| vec![E::ZERO; size]).into(),
             weights: weights.into(),
             steps,
             arena,
@@ -223,7 +223,7 @@ impl Layer {
         let sweep = &self.pass.sweeps(&self.steps, feed)[0];
         // All rows, on the calling thread.
         let slice = || Slice::new(0..self.steps.batch(), 1);
-        self.carry.fill(0.0);
+        self.carry.fill(E::ZERO);
         let descent = Descent {
             round: self.rounds.steps(0),
             pieces: self.rounds.pieces(0),
@@ -279,12 +279,12 @@ impl Layer {
 }
 
 /// The numbers of [`TILE_ROWS`] rows of a panel, `size` registers each.
-struct Tile {
-    numbers: Vec<f32>,
+struct Tile<E> {
+    numbers: Vec<E>,
     row: usize,
 }
 
-impl Tile {
+impl<E: Real> Tile<E> {
     fn new(size: usize, lanes: usize) -> Self {
         let row = size * lanes;
         Tile {
@@ -293,7 +293,7 @@ impl Tile {
         }
     }
 
-    fn read(&self) -> Grid<*const f32> {
+    fn read(&self) -> Grid<*const E> {
         Grid {
             at: self.numbers.as_ptr(),
             row: self.row,
@@ -301,7 +301,7 @@ impl Tile {
         }
     }
 
-    fn write(&mut self) -> Grid<*mut f32> {
+    fn write(&mut self) -> Grid<*mut E> {
         Grid {
             at: self.numbers.as_mut_ptr(),
             row: self.row,
@@ -310,7 +310,7 @@ impl Tile {
     }
 }
 
-fn views(weights: &[Vec<f32>]) -> Weights<'_, f32> {
+fn views<E>(weights: &[Vec<E>]) -> Weights<'_, E> {
     Weights {
         input: &weights[0],
         state: &weights[1],
@@ -320,7 +320,7 @@ fn views(weights: &[Vec<f32>]) -> Weights<'_, f32> {
     }
 }
 
-fn gradients(to: &mut [Vec<f32>]) -> WeightGradients<f32> {
+fn gradients<E>(to: &mut [Vec<E>]) -> WeightGradients<E> {
     let [input, state, input_bias, state_bias] = [0, 1, 2, 3].map(|i: usize| to[i].as_mut_ptr());
     WeightGradients {
         input,

@@ -208,6 +208,25 @@ def test_a_row_for_each_pass_is_printed():
     assert "| inference against the best peer |" in done.stdout
 
 
+def test_kernels_in_double_precision_are_held_against_half_the_rate():
+    from topics import kernels
+    from workloads import Row
+
+    what = {"cell": "GRU", "batch": 64, "steps": 20, "inputs": 128, "hidden": 256}
+    shares = [
+        kernels.of_peak("chain")(
+            Row(
+                {**what, "dtype": dtype, "work": {"chain": 60_000_000}},
+                milliseconds={"chain": 1.0},
+                sgemm_gflops={"blas": 100.0, "onednn": 120.0},
+            )
+        )
+        for dtype in ("float32", "float64")
+    ]
+    assert shares == pytest.approx([0.5, 1.0])
+    assert kernels.title({**what, "dtype": "float64"}) == "GRU float64 64,20,128,256"
+
+
 def test_a_speedup_is_held_against_the_rows_of_a_thread():
     from topics import growth
     from workloads import Row

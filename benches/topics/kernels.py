@@ -7,17 +7,19 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from timing import interleaved_medians
 from topics import Scope, Topic, times
-from workloads import PEAK_SIZE, Row, Workload, matrix_products
+from workloads import PEAK_SIZE, Row, Workload, matrix_products, watch
 
 ROOT = Path(__file__).resolve().parents[2]
 # As in benches/kernels.rs.
 SHAPES = [(1, 50, 32, 32), (32, 50, 16, 64), (32, 50, 50, 128), (64, 20, 256, 512)]
+# Double precision: rows of as many bytes as the last of these has in single.
+DOUBLE = (64, 20, 128, 256)
 PACKING = ["pack forward", "pack backward"]
 STEP = ["forward", "chain", "input gradient", "weight gradient"]
 
@@ -27,20 +29,23 @@ of the rate of a large matrix product: forward that keeps what backward needs, t
 gradients back through the steps, and the gradients of the input and of the weights. "packing" is
 the share of the step for laying the weights out anew. "cell" is what the cell computes between the
 products forward, run alone from the nearest cache, as a share of inference; "ns a unit" of that is
-its time for one hidden unit at one step. Products and cell overlap in part."""
+its time for one hidden unit at one step. Products and cell overlap in part. The rate in double
+precision is taken as half of that in single, as a register holds half as many numbers."""
 
 
 def workloads(scope: Scope) -> Iterator[Workload]:
     """Give the rows: nothing to check here, the crate's tests hold the kernels."""
-    shapes = SHAPES[1:3] if scope.quick else SHAPES
-    for case in scope.cases(shapes):
+    cases = scope.cases(SHAPES[1:3] if scope.quick else SHAPES)
+    double = scope.cases([] if scope.quick else [DOUBLE])
+    for case in [*cases, *(replace(case, dtype="float64") for case in double)]:
         yield Workload(what=asdict(case), runs={}, wrong=[])
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
-    """Run the benchmarks of a row, and the matrix product after them."""
+    """Run the benchmarks of a row, and the matrix product before and after them."""
     what = workload.what
-    name = "{cell}/{batch},{steps},{inputs},{hidden}".format(**what)
+    before = _products(threads)
+    name = "/".join(title(what).rsplit(" ", 1))
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             ["cargo", "bench", "--locked", "--features", "bench", "--bench", "kernels", "--", name],
@@ -54,13 +59,19 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
             path.parent.parent.parent.parent.name: _result(path.parent)
             for path in Path(folder).glob(f"*/{name}/new/estimates.json")
         }
-    products = matrix_products(threads)
-    seconds = interleaved_medians(products, seconds=0.3, min_rounds=5)
+    after = _products(threads)
     return Row(
         what={**what, "work": {kernel: work for kernel, (work, _) in found.items()}},
         milliseconds={kernel: 1e3 * seconds for kernel, (_, seconds) in found.items()},
-        sgemm_gflops={name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products},
+        sgemm_gflops={name: max(before[name], after[name]) for name in before},
     )
+
+
+def _products(threads: int) -> dict[str, float]:
+    """Give the GFLOP/s of the matrix product, taken while the machine is calm."""
+    products = matrix_products(threads)
+    seconds = interleaved_medians(products, seconds=0.2, min_rounds=5, watch=watch(threads))
+    return {name: 2 * PEAK_SIZE**3 / seconds[name] / 1e9 for name in products}
 
 
 def _result(folder: Path) -> tuple[int, float]:
@@ -81,7 +92,8 @@ def of_peak(kernel: str) -> Callable[[Row], float]:
 
     def figure(row: Row) -> float:
         gflops = row.what["work"][kernel] / (1e6 * row.milliseconds[kernel])
-        return gflops / max(row.sgemm_gflops.values())
+        halves = 2 if row.what["dtype"] == "float64" else 1
+        return halves * gflops / max(row.sgemm_gflops.values())
 
     return figure
 
@@ -102,8 +114,10 @@ def nanoseconds_a_unit(row: Row) -> float:
 
 
 def title(what: Mapping[str, Any]) -> str:
-    """Name a row as "LSTM 32,50,50,128"."""
-    return "{cell} {batch},{steps},{inputs},{hidden}".format(**what)
+    """Name a row as the benchmark is, "LSTM 32,50,50,128" or "LSTM float64 64,20,128,256"."""
+    words = [what["cell"]] + (["float64"] if what["dtype"] == "float64" else [])
+    numbers = "{batch},{steps},{inputs},{hidden}".format(**what)
+    return " ".join([*words, numbers])
 
 
 PERCENT = "{:.0%}"

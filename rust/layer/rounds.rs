@@ -38,11 +38,11 @@ impl Rounds {
         if g.saved_row() == 0 {
             return Self::cut(steps, reverse, ROWS.max(BYTES / row));
         }
-        // The gradients of large matrices would go to memory and back with each round: 8 % of the
-        // pass back at 1024 units.
+        // The gradients of matrices larger than a round would go to and fro with each, which is more
+        // than a round keeps from memory: 8 % of the pass back at 1024 units.
         let columns = g.input.real() + g.width;
         let matrices = g.signature.gates * g.hidden * columns * size_of::<E>();
-        if matrices > SHARED / 2 {
+        if matrices > SHARED {
             return Self::whole(steps, reverse);
         }
         Rounds {
@@ -154,9 +154,12 @@ mod tests {
         for reverse in [false, true] {
             let small = Rounds::new::<f32>(&of(128), &steps, reverse);
             assert!(small.count() > 5);
+            // Matrices of nearly a round's bytes.
+            let middle = Rounds::new::<f64>(&of(384), &steps, reverse);
+            assert!(middle.count() > 20);
             let large = Rounds::new::<f32>(&of(1024), &steps, reverse);
             assert_eq!(large.count(), 1);
-            for rounds in [small, large] {
+            for rounds in [small, middle, large] {
                 assert_eq!(rounds.rows(), steps.rows());
                 assert!((0..400).all(|step| rounds.places()[step] == steps.offset(step)));
             }
