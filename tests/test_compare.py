@@ -4,8 +4,10 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -237,6 +239,26 @@ def test_a_speedup_is_held_against_the_rows_of_a_thread():
     # Of a record from before, and where sizes grow, there is none.
     assert growth.by_rows(Row(what, {"1": 3.0, "2": 2.0})) is None
     assert growth.by_rows(Row({"axis": "batch", "sizes": [1, 2]}, {"1": 3.0, "2": 6.0})) is None
+
+
+def test_a_cache_line_goes_to_another_process_and_back(monkeypatch):
+    import cache_line
+    from topics import growth
+    from workloads import Row
+
+    with cache_line.trips() as run:
+        run()
+        start = time.perf_counter()
+        run()
+        taken = time.perf_counter() - start
+        monkeypatch.setattr(cache_line, "PATIENCE", 10)
+        monkeypatch.setattr(cache_line, "MOST", 100)
+        with pytest.raises(TimeoutError, match="expected an answer"):
+            cache_line._count(SimpleNamespace(buf=memoryview(bytearray(64))), 1)
+    assert cache_line.nanoseconds(1e3 * taken) > 20  # no processors are nearer to each other
+    what = {"axis": "threads", "sizes": [1, 2]}
+    assert growth.line(Row(what, {"1": 3.0, "2": 2.0, "line": 0.8})) == pytest.approx(200)
+    assert growth.line(Row(what, {"1": 3.0, "2": 2.0})) is None
 
 
 def test_torchs_faster_way_of_a_step_counts():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
+import cache_line
 from peers import Case, Problem, Rnncore
 from topics import Scope, Target, Topic, times
 from workloads import Row, Workload
@@ -15,6 +16,8 @@ START = {"batch": 64, "steps": 50, "inputs": 64, "hidden": 128}
 SIZES = {"steps": [50, 100, 200, 400], "batch": [32, 64, 128, 256]}
 # One thread with as many rows as each of all has.
 SHARE = "share"
+# A cache line there and back between two processors.
+LINE = "line"
 THREADED = [(8, 50, 50, 128), (32, 50, 50, 128), (8, 100, 128, 256), (64, 100, 128, 256)]
 
 
@@ -38,19 +41,21 @@ def workloads(scope: Scope) -> Iterator[Workload]:
                 )
     if scope.threads == 1:
         return
-    for case in scope.cases(scope.some(THREADED)):
-        layer = Rnncore(Problem(case), scope.threads)
-        fewer = replace(case, batch=case.batch // scope.threads)
-        share = Rnncore(Problem(fewer), scope.threads)
-        sizes = [1, scope.threads]
-        for name in ("forward", "step"):
-            one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
-            alone = on_threads(1, getattr(share, name))
-            yield Workload(
-                what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
-                runs=runs({"1": one, str(scope.threads): more, SHARE: alone}),
-                wrong=[],
-            )
+    with cache_line.trips() as trips:
+        for case in scope.cases(scope.some(THREADED)):
+            layer = Rnncore(Problem(case), scope.threads)
+            fewer = replace(case, batch=case.batch // scope.threads)
+            share = Rnncore(Problem(fewer), scope.threads)
+            sizes = [1, scope.threads]
+            for name in ("forward", "step"):
+                one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
+                alone = on_threads(1, getattr(share, name))
+                by_size = {"1": one, str(scope.threads): more, SHARE: alone}
+                yield Workload(
+                    what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
+                    runs=runs({**by_size, LINE: trips}),
+                    wrong=[],
+                )
 
 
 def runs(by_size: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
@@ -100,6 +105,11 @@ def by_rows(row: Row) -> float | None:
     return row.milliseconds[str(row.what["sizes"][0])] / row.milliseconds[SHARE]
 
 
+def line(row: Row) -> float | None:
+    """Give the nanoseconds of a cache line's way there and back."""
+    return cache_line.nanoseconds(row.milliseconds[LINE]) if LINE in row.milliseconds else None
+
+
 def title(what: dict[str, Any]) -> str:
     """Name a row, what grows as "*"."""
     numbers = ("batch", "steps", "inputs", "hidden")
@@ -122,7 +132,9 @@ TOPIC = Topic(
 rnncore alone. Of the size that stands as "*", "each" is the time for one (a step, a sequence) over
 the least; where none does, the sizes are numbers of threads. "by rows" is one thread's time over
 what it takes for a thread's share of the rows: the speedup of threads that cut the rows and then
-share nothing, neither a cache line nor a moment of waiting.""",
+share nothing, neither a cache line nor a moment of waiting. "line ns" is what a cache line took
+from one processor to the other and back while the row was measured, some of it the interpreter's:
+where the host gives cores that share no cache it takes several times as long.""",
     workloads=workloads,
     title=title,
     columns={
@@ -131,6 +143,7 @@ share nothing, neither a cache line nor a moment of waiting.""",
         "spread": times(spread, "{:.1%}"),
         "speedup": times(speedup),
         "by rows": times(by_rows),
+        "line ns": times(line, "{:.0f}"),
     },
     targets=[
         Target(8, "time over T and B, off the line", spread, 0.10, at_least=False, form="{:.0%}"),
