@@ -86,6 +86,8 @@ PARAMETER_CASES = [
         "learning_rate: expected a finite number > 0 or 'auto', got 0",
     ),
     ("learning_rate", NAN, ValueError, "learning_rate: expected a finite number > 0 or .* got nan"),
+    ("learning_rate", 10**400, ValueError, "learning_rate: expected a finite .* got inf"),
+    ("weight_decay", -(10**400), ValueError, "weight_decay: expected a finite number .* got -inf"),
     (
         "learning_rate",
         "fast",

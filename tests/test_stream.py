@@ -221,6 +221,8 @@ def test_wrong_ids_are_named():
         stream.step([0, 5])
     with pytest.raises(TypeError, match="x: expected integer ids, got float64"):
         stream.step([0.0, 1.0])
+    with pytest.raises(ValueError, match=rf"x: expected ids in 0\.\.\d+, got {2**64 - 1}"):
+        stream.step(np.array([0, 2**64 - 1], np.uint64))
 
 
 def test_words_are_looked_up():

@@ -185,7 +185,7 @@ def _vectors_of_list(
 ) -> Sequences:
     name, wanted = names[0], n_features or "F"
     one = "[np.array(X)[:, None]]"
-    arrays = _read_list(X, lengths, names, _check_numbers, f"(T, {wanted})", one)
+    arrays = _read_list(X, lengths, names, check_numbers, f"(T, {wanted})", one)
     widths: dict[int, int] = {}  # and where each was met first
     for index, array in enumerate(arrays):
         if array.ndim == 2:
@@ -223,7 +223,7 @@ def _vectors_of_array(
 ) -> Sequences:
     name, lengths_name = names
     array = as_array(name, X)
-    _check_numbers(name, array)
+    check_numbers(name, array)
     if array.ndim != 3:
         raise ValueError(
             f"{name}: expected shape (n, T, {n_features or 'F'}), got {array.shape}"
@@ -259,7 +259,7 @@ def read_ids(
     X = listed_objects(X)
     if may_be_stream and _is_one_sequence(X):
         array = as_array(name, X)
-        _check_integers(name, array)
+        check_integers(name, array)
         if lengths is not None:
             raise ValueError(
                 f"{lengths_name}: expected None beside one sequence, got {describe(lengths)}"
@@ -272,7 +272,7 @@ def read_ids(
     else:
         array = as_array(name, X)
         _check_ids_shape(name, array, 2, "(n, T", ids_per_step)
-        _check_integers(name, array)
+        check_integers(name, array)
         _check_not_empty(name, len(array))
         columns = array.reshape(*array.shape[:2], -1) if array.size else array[:, :, None]
         padding = _find_padding([columns], padding_value) if lengths is None else None
@@ -298,7 +298,7 @@ def _ids_of_list(
     names: tuple[str, str],
 ) -> Sequences:
     name = names[0]
-    arrays = _read_list(X, lengths, names, _check_integers, "(T,)", "[X]")
+    arrays = _read_list(X, lengths, names, check_integers, "(T,)", "[X]")
     filled = []
     for index, array in enumerate(arrays):
         if array.shape != (0,):
@@ -422,11 +422,13 @@ def _check_width(name: str, width: int, n_features: int | None) -> None:
         raise ValueError(f"{name}: expected {n_features or 'at least 1'} features, got {width}")
 
 
-def _check_numbers(name: str, array: Array) -> None:
+def check_numbers(name: str, array: Array) -> None:
+    """Refuse an array of anything but real numbers."""
     _check_type(name, array, "fiub", "real numbers")
 
 
-def _check_integers(name: str, array: Array) -> None:
+def check_integers(name: str, array: Array) -> None:
+    """Refuse an array of anything but integers that int64 holds."""
     if array.size or array.dtype.kind != "f":  # an empty list became an array of floats
         _check_type(name, array, "iu", "integer ids")
     if array.dtype == np.uint64 and array.size and array.max() > _LARGEST_ID:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnncore._data import check_integers, check_numbers
 from rnncore._fitted import Fitted
 from rnncore._validate import Array, as_array, choice, describe, integer
 
@@ -133,10 +134,10 @@ class Stream:
         array = as_array("x", x)
         if array.shape != self._shape:
             raise self._misshapen(array.shape)
-        if self._input.kind == "dense" and array.dtype.kind not in "fiub":
-            raise TypeError(f"x: expected real numbers, got {describe(array)}")
-        if self._input.kind != "dense" and array.dtype.kind not in "iu":
-            raise TypeError(f"x: expected integer ids, got {describe(array)}")
+        if self._input.kind == "dense":
+            check_numbers("x", array)
+        else:
+            check_integers("x", array)
         return np.asarray(array, self._dtype)
 
     def _misshapen(self, found: tuple[int, ...]) -> ValueError:

@@ -84,7 +84,10 @@ def real(
     is_number = type(value) in (float, int) or (
         isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     )
-    number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    try:
+        number = float(value) if is_number else math.nan  # type: ignore[arg-type]
+    except OverflowError:  # an integer of more digits than a float can have
+        number = math.inf if value > 0 else -math.inf  # type: ignore[operator]
     below = number <= minimum if open_minimum else number < minimum
     above = number >= maximum if open_maximum else number > maximum
     if math.isfinite(number) and not below and not above:
