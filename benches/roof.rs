@@ -2,14 +2,9 @@
 //!
 //! Throughput counts floating-point operations, so criterion's "elements" are flops. Each thread
 //! has a product of its own, so that no splitting of the work lowers the roof.
-//!
-//! Beside it, what it takes two threads to pass a cache line to each other and back: tens of
-//! nanoseconds where their cores share a cache, hundreds where they do not. The host of a virtual
-//! machine may change from one to the other from minute to minute.
 
 use std::collections::BTreeSet;
-use std::hint::{black_box, spin_loop};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::hint::black_box;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -83,31 +78,6 @@ fn run_all(products: &mut [Product], times: u64) -> Duration {
     start.elapsed()
 }
 
-/// Passes a cache line to another thread and back the given number of times.
-fn pass_line(times: u64) -> Duration {
-    #[repr(align(128))]
-    struct Line(AtomicU64);
-    let line = Line(AtomicU64::new(0));
-    // Even numbers are this thread's to answer, odd ones the other's.
-    let answer = |own: u64| {
-        for turn in 0..times {
-            while line.0.load(Ordering::Acquire) != 2 * turn + own {
-                spin_loop();
-            }
-            line.0.store(2 * turn + own + 1, Ordering::Release);
-        }
-    };
-    thread::scope(|scope| {
-        scope.spawn(|| answer(1));
-        let start = Instant::now();
-        answer(0);
-        while line.0.load(Ordering::Acquire) != 2 * times {
-            spin_loop();
-        }
-        start.elapsed()
-    })
-}
-
 fn roof(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("roof");
     group
@@ -123,12 +93,6 @@ fn roof(criterion: &mut Criterion) {
                 bencher.iter_custom(|times| run_all(&mut products, times));
             });
         }
-    }
-    if cpus > 1 {
-        group.throughput(Throughput::Elements(1));
-        group.bench_function("cache line there and back", |bencher| {
-            bencher.iter_custom(pass_line);
-        });
     }
     group.finish();
 }

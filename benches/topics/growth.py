@@ -8,7 +8,7 @@ from typing import Any
 
 import cache_line
 from peers import Case, Problem, Rnncore
-from topics import Scope, Target, Topic, times
+from topics import Scope, Target, Topic, on_threads, times
 from workloads import Row, Workload
 
 CELLS = ["LSTM", "GRU"]
@@ -63,17 +63,6 @@ def runs(by_size: dict[str, Callable[[], object]]) -> dict[str, Callable[[], obj
     for run in by_size.values():
         run()
     return by_size
-
-
-def on_threads(count: int, run: Callable[[], object]) -> Callable[[], object]:
-    """Give a run that sets its number of threads first, which takes no time worth a word."""
-    import rnncore
-
-    def call() -> object:
-        rnncore.set_num_threads(count)
-        return run()
-
-    return call
 
 
 def per_size(row: Row) -> list[float] | None:

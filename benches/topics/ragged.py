@@ -9,8 +9,18 @@ from typing import Any
 import numpy as np
 
 from peers import Array, Case, Problem, Rnncore, Torch
-from topics import Scope, Target, Topic, at_peak, layer_title, ms, ratio, share, times
-from topics.growth import on_threads
+from topics import (
+    Scope,
+    Target,
+    Topic,
+    at_peak,
+    layer_title,
+    ms,
+    on_threads,
+    ratio,
+    share,
+    times,
+)
 from workloads import Row, Workload, differences
 
 SHAPES = [(32, 50, 50, 128), (64, 100, 128, 256)]
