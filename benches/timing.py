@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 # One sample lasts about this long: calls follow one another, as they do in use.
 SAMPLE_SECONDS = 0.010
@@ -21,42 +21,57 @@ LONG_CALL_SECONDS = 0.020
 # and leave the cores.
 PAUSE_SECONDS = 0.030
 # The processors of a virtual machine are its host's to place: two of them on one core, or beside a
-# neighbour's, have half a core each, for seconds or minutes. Such samples tell of the host. They
-# are known by a product that takes this much longer than the fastest so far, ...
+# neighbour's, have half a core each, for seconds or minutes; two that share no cache exchange what
+# they write ten times as slowly. Such samples tell of the host. They are known by something that
+# takes this much longer than at best so far, ...
 UNREST = 1.25
-# ... and for this long in all a row waits for rest. Then it is measured as things are.
+# ... and for this long in all a row waits for better. Then it is measured as things are.
 PATIENCE_SECONDS = 15.0
 
 
 class Watch:
     """
-    Tells whether the machine gives its processors whole.
+    Tells whether something takes as long as it did at best, or nearly.
 
     Parameters
     ----------
-    product : callable
-        A millisecond or less of arithmetic on as many threads as are measured, with nothing in it
-        that waits for memory.
+    run : callable
+        A millisecond or less of what the machine's state shows in.
     """
 
-    def __init__(self, product: Callable[[], object]) -> None:
-        self._product = product
+    def __init__(self, run: Callable[[], object]) -> None:
+        self._run = run
         self._fastest = float("inf")
         for _ in range(20):
-            self.is_calm()
+            self.is_at_best()
 
-    def is_calm(self) -> bool:
-        """Say whether the product runs as fast as it did at best, or nearly."""
-        taken = min(_seconds(self._product, 1) for _ in range(4))
+    def is_at_best(self) -> bool:
+        """Run it some times and say whether the fastest was as fast as ever, or nearly."""
+        taken = min(_seconds(self._run, 1) for _ in range(4))
         self._fastest = min(self._fastest, taken)
         return taken < UNREST * self._fastest
+
+
+class Watches(NamedTuple):
+    """
+    What tells whether a sample is of the machine at its best; what there is none of always is.
+
+    calm : whether it gives its processors whole: asked before a sample and after it
+    near : whether they share a cache: asked before it, when nobody's threads keep them busy
+    """
+
+    calm: Watch | None = None
+    near: Watch | None = None
+
+
+NONE = Watches()
 
 
 def interleaved_medians(
     runs: Mapping[str, Callable[[], object]],
     seconds: float,
     min_rounds: int,
-    watch: Watch | None = None,
+    watches: Watches = NONE,
 ) -> dict[str, float]:
     """
     Time every run once per round, round after round, so that a neighbour's noise meets all alike.
@@ -69,8 +84,8 @@ def interleaved_medians(
         Goes on for about this long for each run...
     min_rounds : int
         ... and for this many rounds at least.
-    watch : Watch, optional
-        A sample counts if all is calm before and after it; else it is taken again.
+    watches : Watches, optional
+        A sample counts if they all say so; else it is taken again.
 
     Returns
     -------
@@ -80,38 +95,37 @@ def interleaved_medians(
     calls = {name: _calls_per_sample(run) for name, run in runs.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
-    patience = Patience(watch)
+    patience = Patience(watches)
     deadline = time.perf_counter() + seconds * len(runs)
     while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline + patience.spent:
         random.shuffle(names)  # nobody always follows the same neighbour
         for name in names:
-            samples[name].append(patience.calm(partial(_sample, runs[name], calls[name])))
+            samples[name].append(patience.at_best(partial(_sample, runs[name], calls[name])))
     return {name: median(taken) for name, taken in samples.items()}
 
 
 class Patience:
-    """Waits for calm before and after each sample of a row, until it has waited long enough."""
+    """Waits for the machine at its best at each sample of a row, but not for ever."""
 
-    def __init__(self, watch: Watch | None) -> None:
-        self._watch = watch
+    def __init__(self, watches: Watches) -> None:
+        self._watches = watches
         self.spent = 0.0
 
-    def calm(self, sample: Callable[[], float]) -> float:
+    def at_best(self, sample: Callable[[], float]) -> float:
         """Take a sample, after a pause; again where it was disturbed."""
+        calm, near = self._watches
         while True:
             start = time.perf_counter()
-            was_calm = self._is_calm()
-            if was_calm:
-                time.sleep(PAUSE_SECONDS)
+            was_calm = self._agrees(calm)
+            time.sleep(PAUSE_SECONDS)
+            if was_calm and self._agrees(near):
                 taken = sample()
-                if self._is_calm():
+                if self._agrees(calm):
                     return taken
-            else:
-                time.sleep(PAUSE_SECONDS)
             self.spent += time.perf_counter() - start
 
-    def _is_calm(self) -> bool:
-        return self._watch is None or self.spent > PATIENCE_SECONDS or self._watch.is_calm()
+    def _agrees(self, watch: Watch | None) -> bool:
+        return watch is None or self.spent > PATIENCE_SECONDS or watch.is_at_best()
 
 
 def _calls_per_sample(run: Callable[[], object]) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
+from multiprocessing.util import Finalize
 from typing import Any
 
 import numpy as np
 
-from timing import Watch, interleaved_medians
+import cache_line
+from timing import Watch, Watches, interleaved_medians
 
 # Largest difference from torch's numbers, as a share of the largest of them. Sums of some
 # thousand float32 products in another order differ by 1e-5; a wrong formula by far more.
@@ -109,10 +112,16 @@ def rates(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 @cache
-def watch(threads: int) -> Watch:
-    """Give what tells whether the machine is calm: a product out of the caches."""
+def watches(threads: int) -> Watches:
+    """Give what tells of the machine: a product out of the caches, and a cache line's way."""
     products = matrix_products(threads, WATCH_SIZE)
-    return Watch(products.get("onednn", products["blas"]))
+    calm = Watch(products.get("onednn", products["blas"]))
+    if threads == 1:
+        return Watches(calm)
+    # Its partner waits beside all rows of this process.
+    trips = ExitStack()
+    Finalize(None, trips.close, exitpriority=1)
+    return Watches(calm, Watch(trips.enter_context(cache_line.trips())))
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
@@ -122,7 +131,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
         {**workload.runs, **products},
         seconds=0.2 if quick else 0.6,
         min_rounds=3 if quick else 7,
-        watch=watch(threads),
+        watches=watches(threads),
     )
     return Row(
         what=workload.what,

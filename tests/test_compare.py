@@ -136,13 +136,13 @@ def test_a_step_of_a_ragged_batch_over_one_of_a_dense():
     assert per_step("sorted")(row) is None
 
 
-class Calm:
-    """A machine that is calm whenever the next of its answers says so, and at the end always."""
+class Answers:
+    """A watch with these answers one after another, and at the end always a good one."""
 
     def __init__(self, *answers: bool) -> None:
         self.answers = list(answers)
 
-    def is_calm(self) -> bool:
+    def is_at_best(self) -> bool:
         return self.answers.pop(0) if self.answers else True
 
 
@@ -151,10 +151,12 @@ def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
     samples = iter(range(9))
-    # Not calm before, then not after, then calm.
-    patience = timing.Patience(Calm(False, True, False, True, True))
-    assert patience.calm(lambda: next(samples)) == 1
+    # Not calm before, then not after, then far, then neither.
+    calm, near = Answers(False, True, False, True, True, True), Answers(True, False, True)
+    patience = timing.Patience(timing.Watches(calm, near))
+    assert patience.at_best(lambda: next(samples)) == 1
     assert patience.spent > 0
+    assert calm.answers == near.answers == []
 
 
 def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
@@ -162,9 +164,10 @@ def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(timing, "PATIENCE_SECONDS", 0.01)
-    patience = timing.Patience(Calm(*[False] * 1000))
-    assert patience.calm(lambda: 5.0) == 5.0
-    assert 0.01 < patience.spent < 1
+    for never in [(Answers(*[False] * 1000), None), (None, Answers(*[False] * 1000))]:
+        patience = timing.Patience(timing.Watches(*never))
+        assert patience.at_best(lambda: 5.0) == 5.0
+        assert 0.01 < patience.spent < 1
 
 
 def test_a_watch_knows_a_slower_machine():
@@ -172,9 +175,9 @@ def test_a_watch_knows_a_slower_machine():
 
     milliseconds = [1]
     watch = timing.Watch(lambda: timing.time.sleep(1e-3 * milliseconds[0]))
-    assert watch.is_calm()
+    assert watch.is_at_best()
     milliseconds[0] = 3
-    assert not watch.is_calm()
+    assert not watch.is_at_best()
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 from timing import interleaved_medians
 from topics import Scope, Topic, times
-from workloads import Row, Workload, matrix_products, rates, watch
+from workloads import Row, Workload, matrix_products, rates, watches
 
 ROOT = Path(__file__).resolve().parents[2]
 # As in benches/kernels.rs.
@@ -70,7 +70,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
 def _products(threads: int) -> dict[str, float]:
     """Give the GFLOP/s of the matrix product, taken while the machine is calm."""
     products = matrix_products(threads)
-    return rates(interleaved_medians(products, seconds=0.2, min_rounds=5, watch=watch(threads)))
+    return rates(interleaved_medians(products, seconds=0.2, min_rounds=5, watches=watches(threads)))
 
 
 def _result(folder: Path) -> tuple[int, float]:
