@@ -185,9 +185,11 @@ def test_dropout_acts_in_forward_alone(x):
     np.testing.assert_array_equal(again.forward(x)[0], second)
 
 
-def test_dropout_without_a_second_layer_warns():
-    with pytest.warns(UserWarning, match="dropout acts between layers"):
-        nn.LSTM(I, H, dropout=0.5)
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_without_a_second_layer_warns_the_caller(kind):
+    with pytest.warns(UserWarning, match="dropout acts between layers") as warned:
+        kind(I, H, dropout=0.5)
+    assert [warning.filename for warning in warned] == [__file__]
 
 
 @pytest.mark.parametrize("module", [nn, _models, preprocessing, text])

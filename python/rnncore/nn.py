@@ -81,7 +81,9 @@ class _Layer(Recurrent):
         )
         if self.dropout and self.num_layers == 1:
             warnings.warn(
-                "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=2
+                "dropout acts between layers: with num_layers=1 it does nothing",
+                # That of who builds the layer: constructors of derived classes call this one.
+                stacklevel=2 if type(self).__init__ is _Layer.__init__ else 3,
             )
 
     def __call__(self, x: object, hx: object = None, lengths: object = None) -> tuple[Array, State]:
