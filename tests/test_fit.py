@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -76,6 +77,57 @@ def test_partial_fit_knows_classes_that_come_later(rng):
     with pytest.raises(ValueError, match="X: expected 2 features, got 3"):
         model.partial_fit(np.zeros((2, 3, 3)), list("ab"))
     assert model.n_epochs_ == 3
+
+
+@pytest.mark.parametrize("classes", [[None, "a"], ["a", 1], [{}, {1: 2}], [1j, 2j]])
+def test_classes_that_are_no_labels_are_named(classes, rng):
+    X, y = rng.standard_normal((4, 3, 2)), list("abab")
+    fitted = rnncore.GRU(2, random_state=0).partial_fit(X, y)
+    for model in (rnncore.GRU(2), fitted):
+        with pytest.raises(TypeError, match=r"classes.*: expected numbers or strings"):
+            model.partial_fit(X, y, classes=classes)
+    with pytest.raises(ValueError, match=r"classes: expected labels .*, got the continuous number"):
+        rnncore.GRU(2).partial_fit(X, [0, 1, 0, 1], classes=[0, 1, 2.5])
+    with pytest.raises(ValueError, match="classes: expected finite targets, got NaN"):
+        rnncore.GRU(2).partial_fit(X, [0, 1, 0, 1], classes=[0, 1, np.nan])
+
+
+def test_classes_are_for_one_label_a_target(rng):
+    X = rng.standard_normal((4, 3, 2))
+    with pytest.raises(ValueError, match="classes: expected None for several labels at once"):
+        rnncore.GRU(2).partial_fit(X, [[0, 1], [1, 1]] * 2, classes=[0, 1])
+    with pytest.raises(ValueError, match="classes: expected None for a language model"):
+        rnncore.GRU(2, task="language_model").partial_fit([[0, 1]], classes=[0, 1])
+
+
+# A class of one's own, with parameters that are not the estimators'.
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Named(rnncore.LSTM):
+    label: str = ""
+
+
+class Short(rnncore.LSTM):
+    def __init__(self, folder=None, *, label="", rate=0.01):
+        super().__init__(3, learning_rate=rate, checkpoint_dir=folder, max_epochs=1, random_state=0)
+        self.folder, self.label, self.rate = folder, label, rate
+
+
+def test_parameters_of_a_derived_class_are_its_own(rng):
+    X, y = rng.standard_normal((6, 4, 2)), [0, 1] * 3
+    options = {"max_epochs": 2, "random_state": 0}
+    plain, named = rnncore.LSTM(3, **options), Named(3, **options, label="mine")
+    assert_same_bits(named.fit(X, y).partial_fit(X, y), plain.fit(X, y).partial_fit(X, y))
+    assert clone(named).label == named.get_params()["label"] == "mine"
+
+
+def test_a_derived_class_goes_on_if_the_estimators_parameters_are_the_same(rng, tmp_path):
+    X, y = rng.standard_normal((6, 4, 2)), [0, 1] * 3
+    model = Short(tmp_path, label="first").fit(X, y)
+    assert_same_bits(Short(tmp_path, label="second").fit(X, y, resume=True), model)
+    with pytest.raises(ValueError, match=r"with learning_rate 0\.01 there and 0\.02 here"):
+        Short(tmp_path, rate=0.02).fit(X, y, resume=True)
 
 
 def test_a_warm_start_keeps_the_weights_and_takes_new_rates(rng):

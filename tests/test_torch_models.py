@@ -1,6 +1,7 @@
 """Estimators as torch networks and back: the same numbers, and the same next step of training."""
 
 import pickle
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,6 +99,18 @@ def test_models_go_to_torch_and_come_back(case):
 
 
 # The rest looks closer, at a few models.
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Named(rnncore.GRU):
+    label: str = ""
+
+
+def test_parameters_of_a_derived_class_are_its_own():
+    model, *_ = fitted(kind=rnncore.GRU)
+    back = Named.from_torch(model.to_torch(), label="mine")
+    assert back.label == "mine"
+    assert_same_bits(back, model)
 
 
 def loss_in_torch(model, network, X, y):

@@ -335,6 +335,14 @@ class RecurrentEstimator(
 
     # What the methods above, and those of the mixins, are made of.
 
+    def _given(self) -> dict[str, Any]:
+        """Return every parameter of the estimators by its name.
+
+        ``get_params(deep=False)`` goes by the constructor's signature, to which a derived class may
+        add parameters of its own, and from which it may leave some out.
+        """
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name in CHECKS}
+
     def _check_fitted(self) -> None:
         check_is_fitted(self)
 

@@ -15,6 +15,7 @@ from rnncore._network import initial_weights, network_config, new_network
 from rnncore._options import STREAM_BPTT_STEPS, new_optimizer
 from rnncore._problem import Problem
 from rnncore._state import State
+from rnncore._targets import label_array
 from rnncore._training import Trainer
 from rnncore._validate import Array, boolean, describe
 from rnncore._weights import weights_of_classes
@@ -205,7 +206,7 @@ class Fit:
         """Return what makes two fits the same, by the names that the caller knows."""
         model = self._model
         parts: dict[str, Any] = {"estimator": type(model).__name__}
-        for name, value in model.get_params(deep=False).items():
+        for name, value in model._given().items():
             if name == "random_state" and not isinstance(value, int | np.integer):
                 continue
             if name == "dtype":
@@ -284,7 +285,7 @@ def _check_classes(classes: object, problem: Problem) -> None:
     if classes is None:
         return
     known: Array | None = problem.classes
-    if known is None or not np.array_equal(np.unique(np.asarray(classes)), known):
+    if known is None or not np.array_equal(np.unique(label_array("classes", classes)), known):
         raise ValueError(
             f"classes: expected None or those of the first partial_fit, got {describe(classes)}"
         )

@@ -24,7 +24,7 @@ class Fitted:
         history_: History
         best_epoch_: int
 
-        def get_params(self, deep: bool = True) -> dict[str, Any]: ...
+        def _given(self) -> dict[str, Any]: ...
         def _become_fitted(
             self,
             problem: Problem,
@@ -45,4 +45,11 @@ class Fitted:
         def _labelled(
             self, X: object, y: object, lengths: object, sample_weight: object = None
         ) -> tuple[Sequences, _core.Examples]: ...
-        def score(self, X: object, y: object = None, *, lengths: object = None) -> float: ...
+        def score(
+            self,
+            X: object,
+            y: object = None,
+            *,
+            lengths: object = None,
+            sample_weight: object = None,
+        ) -> float: ...

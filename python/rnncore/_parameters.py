@@ -79,10 +79,3 @@ class Parameters:
     n_jobs: int | None = None
     random_state: Any = None
     verbose: int = 0
-
-    def _given(self) -> dict[str, Any]:
-        """Return every parameter by its name.
-
-        So does scikit-learn's ``get_params(deep=False)``, which reads the signature anew each time.
-        """
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}

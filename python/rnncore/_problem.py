@@ -16,10 +16,11 @@ from rnncore._targets import (
     check_same_kind,
     check_targets,
     encode_labels,
+    label_array,
     read_classes,
     read_targets,
 )
-from rnncore._validate import Array, any_array, describe
+from rnncore._validate import Array, describe
 from rnncore._weights import read_sample_weight
 
 # What errors call the targets and their weights.
@@ -63,6 +64,7 @@ class Problem:
         """
         kind, sequences = Input.from_data(X, lengths, options)
         if options["task"] == "language_model":
+            _check_no_classes(classes, "a language model")
             problem = cls(
                 input=kind,
                 task="language_model",
@@ -243,19 +245,24 @@ class Problem:
 def _labels(targets: Targets, classes: object) -> Array | None:
     """Return the sorted labels of a classifier, those of `classes` if there are any."""
     if targets.task == "regression":
-        if classes is not None:
-            raise ValueError(f"classes: expected None for regression, got {describe(classes)}")
+        _check_no_classes(classes, "regression")
         return None
-    if targets.values.ndim == 1:
-        if classes is None:
-            return read_classes(check_targets(targets.values, targets.task, "y", None))
-        given = any_array("classes", classes)
-        if given.ndim > 1:
-            raise ValueError(f"classes: expected shape (n_classes,), got {given.shape}")
-        labels = read_classes(given, "classes")
-        check_same_kind(targets.values, labels, "y")
-        return labels
-    return np.arange(targets.values.shape[1])
+    if targets.values.ndim == 2:
+        _check_no_classes(classes, "several labels at once")
+        return np.arange(targets.values.shape[1])
+    if classes is None:
+        return read_classes(check_targets(targets.values, targets.task, "y", None))
+    given = label_array("classes", classes)
+    if given.ndim != 1:
+        raise ValueError(f"classes: expected shape (n_classes,), got {given.shape}")
+    labels = read_classes(check_targets(given, targets.task, "classes", None), "classes")
+    check_same_kind(targets.values, labels, "y")
+    return labels
+
+
+def _check_no_classes(classes: object, what: str) -> None:
+    if classes is not None:
+        raise ValueError(f"classes: expected None for {what}, got {describe(classes)}")
 
 
 def _loss(loss: str, targets: Targets, labels: Array | None) -> str:

@@ -107,7 +107,7 @@ class StoreMixin(Fitted):
 
     def _parameters_to_json(self, arrays: dict[str, Array]) -> dict[str, Any]:
         """Return the constructor's arguments as plain values; arrays among them go to `arrays`."""
-        parameters = self.get_params(deep=False)
+        parameters = self._given()
         parameters["callbacks"] = None
         if not isinstance(parameters["random_state"], int | np.integer):
             parameters["random_state"] = None

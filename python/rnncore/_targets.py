@@ -146,7 +146,7 @@ def targets_by_kind(
     count = len(sequences)
     readings: dict[str, Array] = {}
     if isinstance(y, list | tuple) and y and all(map(_has_items, y)):
-        arrays = [_label_array(f"{name}[{index}]", item) for index, item in enumerate(y)]
+        arrays = [label_array(f"{name}[{index}]", item) for index, item in enumerate(y)]
         _check_count(name, len(arrays), count, what)
         # Without the empty ones: an empty list became an array of floats.
         filled = [array for array in arrays if len(array)]
@@ -164,7 +164,7 @@ def targets_by_kind(
         elif steps.ndim <= 2 and sizes == sequences.sizes.tolist():
             readings["step"] = steps[sequences.rows()]
         return readings, given
-    given = _label_array(name, y)
+    given = label_array(name, y)
     if given.ndim == 0:
         raise TypeError(
             f"{name}: expected {count} {what}, one for each sequence, got {describe(given)}"
@@ -181,7 +181,8 @@ def _has_items(value: object) -> bool:
     return isinstance(value, list | tuple) or getattr(value, "ndim", 0) > 0
 
 
-def _label_array(name: str, value: object) -> Array:
+def label_array(name: str, value: object) -> Array:
+    """Return labels or numbers as an array, of numbers or of strings."""
     array = any_array(name, value)
     if array.dtype.kind in "OT":
         value = array.tolist()  # whose items say what it holds
@@ -191,7 +192,7 @@ def _label_array(name: str, value: object) -> Array:
     if array.dtype.kind not in "fiubU":
         if array.dtype == object and array.ndim == 1:
             for index, item in enumerate(array):
-                _label_array(f"{name}[{index}]", item)  # raises for the first that is neither
+                label_array(f"{name}[{index}]", item)  # raises for the first that is neither
         raise TypeError(f"{name}: expected numbers or strings, got {describe(value)}")
     return array
 

@@ -91,14 +91,13 @@ class TorchMixin(Fitted):
         from rnncore.torch import _estimators
 
         found = _estimators.read_network(network, cls._cell.upper())
-
         model, known = cls(**found.parameters | parameters), cls(**found.parameters)
         # What is not as the network has it first: together with the rest it may not go either.
-        each = check_each(model.get_params(deep=False))
+        each = check_each(model._given())
         problem = replace(found.problem, input=_input(found.problem.input, each))
         check_unchanged(each, problem)
-        options = check_parameters(model.get_params(deep=False), cls._cell)
-        implied = check_parameters(known.get_params(deep=False), cls._cell)
+        options = check_parameters(model._given(), cls._cell)
+        implied = check_parameters(known._given(), cls._cell)
         _check_same_reading(options, implied, problem.input)
         config = network_config(options, problem, cls._cell)
         check_same_network(config, network_config(implied, problem, cls._cell))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from rnncore._validate import Array, any_array, choice, describe
+from rnncore._targets import label_array
+from rnncore._validate import Array, choice, describe
 
 if TYPE_CHECKING:
     from rnncore._problem import Problem
@@ -157,15 +158,11 @@ def problem(
 def _labels(classes: object, count: int) -> Array:
     if classes is None:
         return np.arange(count)
-    labels = any_array("classes", classes)
-    if labels.dtype == object:  # as of a column of a table
-        labels = any_array("classes", labels.tolist())
+    labels = label_array("classes", classes)
     if labels.shape != (count,):
         raise ValueError(
             f"classes: expected {count} labels, one for each output, got {describe(labels)}"
         )
-    if labels.dtype.kind not in "fiubU":
-        raise TypeError(f"classes: expected numbers or strings, got {describe(labels)}")
     if len(np.unique(labels)) != count:
         raise ValueError(f"classes: expected labels that differ, got {labels.tolist()}")
     return labels
