@@ -177,6 +177,45 @@ def test_a_class_that_load_does_not_know_is_named(X, tmp_path):
     both(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
 
 
+class DerivedVocabulary(Vocabulary):
+    pass
+
+
+class DerivedAdam(rnncore.optim.Adam):
+    pass
+
+
+class DerivedStep(rnncore.schedules.Step):
+    pass
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"vocabulary": DerivedVocabulary()},
+        {"optimizer": DerivedAdam()},
+        {"lr_schedule": DerivedStep()},
+        {"lr_schedule": rnncore.schedules.WarmUp(then=DerivedStep())},
+    ],
+    ids=["vocabulary", "optimizer", "schedule", "schedule inside another"],
+)
+def test_a_parameter_of_a_class_that_load_does_not_know_is_named(parameters, tmp_path):
+    X = ["a b", "b"]
+    model = rnncore.GRU(2, max_epochs=1, random_state=0, **parameters).fit(X, [0, 1])
+    (name,) = parameters
+    expected = rf"{name}: expected one of rnncore\.\w+, which rnncore.load knows, got Derived"
+    with pytest.raises(TypeError, match=expected):
+        model.save(tmp_path / "model")
+    assert os.listdir(tmp_path) == []
+    both(pickle.loads(pickle.dumps(model)).predict_proba(X), model.predict_proba(X))
+
+
+def test_a_vocabulary_that_was_learned_by_is_of_a_known_class(tmp_path):
+    model = rnncore.GRU(2, vocabulary=DerivedVocabulary(), max_epochs=1).fit(["a b", "b"], [0, 1])
+    with pytest.raises(TypeError, match=r"vocabulary: expected one of .*, got DerivedVocabulary"):
+        model.set_params(vocabulary="auto").save(tmp_path / "model")
+
+
 def test_a_fitted_vocabulary_is_kept_once(tmp_path):
     vocabulary = Vocabulary().fit(["unmistakable"])
     model = rnncore.GRU(2, embedding_dim=2, vocabulary=vocabulary, max_epochs=1, random_state=0)

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 
 from rnncore._data import Sequences, holds_text, read_ids, read_vectors
-from rnncore._validate import any_array, describe
+from rnncore._validate import any_array, check_own_class, describe
 
 # Parameters that say that X is of ids, and those that have no say on feature vectors either; what
 # they are when not set.
@@ -218,6 +218,7 @@ class Input:
         """Return all fields as plain values."""
         fields = dict(self.__dict__)
         if self.vocabulary is not None:
+            check_own_class("vocabulary", self.vocabulary, "rnncore.text")
             fields["vocabulary"] = self.vocabulary.to_json()
         return fields
 

@@ -15,7 +15,7 @@ from rnncore._io import pack, to_json, unpack, write_file
 from rnncore._network import new_network
 from rnncore._problem import Problem
 from rnncore._state import State
-from rnncore._validate import Array, boolean, describe, file_path
+from rnncore._validate import Array, boolean, check_own_class, describe, file_path
 
 
 class StoreMixin(Fitted):
@@ -41,8 +41,9 @@ class StoreMixin(Fitted):
         sklearn.exceptions.NotFittedError
             Before `fit`.
         TypeError
-            When a parameter is no value that a file can hold, or the model is of a class that is
-            derived from rnncore's, which `rnncore.load` would not know.
+            When a parameter is no value that a file can hold, or the model, its optimizer, schedule
+            or vocabulary is of a class that is derived from rnncore's, which `rnncore.load` would
+            not know.
         ValueError
             With `include_optimizer` for a model that has none: loaded without, or from torch.
         OSError
@@ -134,6 +135,7 @@ class StoreMixin(Fitted):
         if isinstance(value, schedules.Schedule):
             return {"schedule": value.to_json()}
         if isinstance(value, Vocabulary):
+            check_own_class(name, value, Vocabulary.__module__)
             fields, learned = value.to_json(), self._problem.input.vocabulary
             known = learned is not None and learned.to_json() == fields
             return {"vocabulary": None if known else fields}
@@ -173,6 +175,7 @@ def _from_json(value: Any, problem: Problem, arrays: dict[str, Array]) -> Any:
 
 
 def _optimizer_to_json(optimizer: optim.Optimizer) -> dict[str, Any]:
+    check_own_class("optimizer", optimizer, optim.__name__)
     return {"class": type(optimizer).__name__, "options": optimizer.options}
 
 

@@ -131,6 +131,18 @@ def file_path(name: str, value: object) -> str:
     return path
 
 
+def check_own_class(name: str, value: object, module: str) -> None:
+    """Refuse a value to save of a class that is derived from one of `module`'s.
+
+    From a file comes the class that its name says, and there is no other of that name.
+    """
+    if type(value).__module__ != module:
+        raise TypeError(
+            f"{name}: expected one of {module}, which rnncore.load knows, "
+            f"got {type(value).__qualname__}: pickle the model instead"
+        )
+
+
 def dtype_name(name: str, value: object) -> str:
     """Return ``"float32"`` or ``"float64"`` for anything NumPy takes as that dtype."""
     try:

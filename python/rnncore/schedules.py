@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
-from rnncore._validate import choice, describe, integer, real
+from rnncore._validate import check_own_class, choice, describe, integer, real
 from rnncore._words import WordsHere
 
 __all__ = [
@@ -85,7 +85,8 @@ class Schedule(WordsHere, ABC):
         """Update `counts` by the losses of an epoch that has ended."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the schedule as plain values, for `from_json`."""
+        """Return the schedule as plain values, for `from_json`: one of this module's."""
+        check_own_class("lr_schedule", self, __name__)
         arguments = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
             "schedule": type(self).__name__,
