@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.exceptions import NotFittedError
 
@@ -50,10 +51,28 @@ def test_predict_refuses(classifier, tagger):
         tagger.predict(np.zeros((2, 3)))
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(X[0], 2), (pd.DataFrame(X[0]), 2), (X[0, :, 0], 1), (pd.Series(X[0, :, 0]), 1)],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_table_is_answered_with_how_to_pass_it(given, kept):
+    with pytest.raises(ValueError, match=r"X: expected shape \(n, T, F\), got \(3") as error:
+        rnncore.GRU(2).fit(given, np.zeros(3))
+    ways = re.findall(r"use (\S+\[.*?\])[, ]", str(error.value))
+    read = [eval(way, {"np": np, "X": given}) for way in ways]
+    assert [x.shape for x in read] == [(3, 2, 1), (1, 3, 2)] if kept == 2 else [(1, 3, 1)]
+    assert str(error.value).endswith("for ids set embedding_dim or embedding='one-hot'")
+    column = pd.Series(X[0, :, 0])
+    with pytest.raises(ValueError, match=re.escape("use np.array(x)[:, None]")):
+        rnncore.GRU(2).fit([column, column], np.zeros(2))
+
+
 def test_a_single_sequence_is_answered_with_how_to_pass_it(classifier, tagger):
     series = rnncore.RNN(2, max_epochs=1).fit(X[:, :, :1], Y)
     for model, alone, shape, advice in [
         (classifier, X[0], (3, 2), "X[None]"),
+        (classifier, pd.DataFrame(X[0]), (3, 2), "np.array(X)[None]"),
         (classifier, list(X[0]), (2,), "[X]"),
         (series, X[0, :, :1], (3, 1), "X[None]"),
         (series, X[0, :, 0], (3,), "X[None, :, None]"),

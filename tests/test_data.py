@@ -6,11 +6,25 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from rnncore._data import holds_text
 from rnncore._labelled import Labelled, split
 
 from .sequences import ids, objects, vectors
+
+
+class Column:
+    """A column of a table by a library whose dtypes are not NumPy's."""
+
+    dtype = "String"
+
+    def __init__(self, values):
+        self.values = np.array(values)
+        self.shape = self.values.shape
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
 
 
 def steps_of(sequences):
@@ -236,6 +250,9 @@ def test_text_is_told_from_numbers():
         assert holds_text(text)
     for other in ([[1]], [], [[], []], None, 3, [None], np.zeros(3), [np.zeros((2, 2))]):
         assert not holds_text(other)
+    assert not holds_text([csr_array((2, 2))])  # which has no len
+    assert holds_text(Column(["a"]))
+    assert not holds_text(Column([1]))
 
 
 # Results.

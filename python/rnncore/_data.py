@@ -120,8 +120,7 @@ def holds_text(X: object) -> bool:
     if isinstance(X, str):
         return True
     if isinstance(X, list | tuple):
-        filled = (item for item in X if (not _is_missing(item) if _is_single(item) else len(item)))
-        first = next(filled, None)
+        first = next((item for item in X if not _is_nothing(item)), None)
         if isinstance(first, list | tuple):
             first = first[0]
         return isinstance(first, str) or _is_array_of_text(first)
@@ -133,9 +132,12 @@ def _is_single(item: object) -> bool:
     return not isinstance(item, list | tuple) and np.ndim(item) == 0  # type: ignore[arg-type]
 
 
-def _is_missing(item: object) -> bool:
-    """Return whether `item` is what stands for no text in the column of a table."""
-    return item is None or (isinstance(item, float) and np.isnan(item))
+def _is_nothing(item: Any) -> bool:
+    """Return whether `item` is empty, or stands for no text in the column of a table."""
+    if _is_single(item):
+        return item is None or (isinstance(item, float) and bool(np.isnan(item)))
+    shape = getattr(item, "shape", None)  # a sparse matrix has no len
+    return len(item) == 0 if shape is None else 0 in shape
 
 
 def _is_array_of_text(value: object) -> bool:
@@ -193,7 +195,7 @@ def _vectors_of_list(
         elif array.shape != (0,):
             raise ValueError(
                 f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}"
-                f"{_advice_in_list(array.shape, n_features, ids)}"
+                f"{_advice_in_list(X[index], array.shape, n_features, ids)}"
             )
     if not widths:
         raise ValueError(f"{name}: expected a sequence with at least one step, got none")
@@ -227,7 +229,7 @@ def _vectors_of_array(
     if array.ndim != 3:
         raise ValueError(
             f"{name}: expected shape (n, T, {n_features or 'F'}), got {array.shape}"
-            f"{_advice(array.shape, n_features, ids)}"
+            f"{_advice(X, array.shape, n_features, ids)}"
         )
     _check_not_empty(name, len(array))
     _check_width(name, array.shape[2], n_features)
@@ -440,23 +442,34 @@ def _check_type(name: str, array: Array, kinds: str, expected: str) -> None:
         raise TypeError(f"{name}: expected {expected}, got {describe(array)}")
 
 
-def _advice(shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
+def _advice(X: object, shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
     """Say what makes an array of too few axes one of sequences, where its shape tells."""
-    if n_features is None and len(shape) == 2:
-        return "; for single series use X[:, :, None]" + (ids and f", for ids {ids}")
-    if len(shape) == 2 and shape[1] == n_features:
-        return "; for one sequence use X[None]"
-    if n_features == 1 and len(shape) in (1, 2):
-        return f"; for single series use X[{'None' if len(shape) == 1 else ':'}, :, None]"
-    return ""
+    if len(shape) not in (1, 2):
+        return ""
+    array = _as_numpy("X", X)
+    ways = []
+    if len(shape) == 1 and n_features in (None, 1):
+        ways.append(f"for a single series use {array}[None, :, None]")
+    elif len(shape) == 2 and n_features in (None, 1) and shape[1] != n_features:
+        ways.append(f"for single series use {array}[:, :, None]")
+    if len(shape) == 2 and n_features in (None, shape[1]):
+        ways.append(f"for one sequence (T, F) use {array}[None]")
+    if ids and n_features is None:
+        ways.append(f"for ids {ids}")
+    return "; " + ", ".join(ways) if ways else ""
 
 
-def _advice_in_list(shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
+def _advice_in_list(item: object, shape: tuple[int, ...], n_features: int | None, ids: str) -> str:
     """Say what makes an item of the wrong number of axes a sequence, where its shape tells."""
     if len(shape) == 1 and n_features in (None, 1):
         or_ids = f", for ids {ids}" if ids and n_features is None else ""
-        return f"; for a single series use x[:, None]{or_ids}"
+        return f"; for a single series use {_as_numpy('x', item)}[:, None]{or_ids}"
     return "; for one sequence use [X]" if shape == (n_features,) else ""
+
+
+def _as_numpy(name: str, value: object) -> str:
+    """Say what of a value may be indexed as an array is: tables and lists may not."""
+    return name if isinstance(value, np.ndarray) else f"np.array({name})"
 
 
 def _check_finite(name: str, sequences: Sequences) -> None:

@@ -173,10 +173,10 @@ def generator(name: str, value: object) -> np.random.Generator:
 
 
 def listed_objects(value: object) -> object:
-    """Return the items of a one-dimensional array of objects as a list, all else as it is.
+    """Return the items of a one-dimensional array of objects as a list, almost all else as it is.
 
     Such arrays, and columns of tables that become one, hold strings, or sequences that differ in
-    length.
+    length. Columns that become an array of strings are returned as that.
     """
     if len(getattr(value, "shape", ())) != 1:
         return value
@@ -184,7 +184,9 @@ def listed_objects(value: object) -> object:
         array = np.asarray(value)
     except (RuntimeError, TypeError):  # `any_array` says of it what it is called
         return value
-    return array.tolist() if array.dtype == object else value
+    if array.dtype == object:
+        return array.tolist()
+    return array if array.dtype.kind in "UT" else value
 
 
 def any_array(name: str, value: object) -> Array:
