@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import rnncore
 from rnncore._targets import check_targets, read_targets
 from rnncore._weights import fitting, read_sample_weight, weights_of_classes
 
@@ -112,6 +113,21 @@ def test_task_and_output_overrule_the_guess(X):
         square.ravel().tolist(),
     )
     assert targets(square, sequences, task="classification")[1] == "sequence"
+
+
+def test_integers_that_look_like_numbers_are_warned_of():
+    X, counts = np.zeros((30, 2, 1)), np.arange(30)
+
+    def fit(y, **options):
+        return rnncore.RNN(1, max_epochs=1, **options).fit(X, y)
+
+    with pytest.warns(UserWarning, match="as many as 30 differ: for numbers set task='reg") as met:
+        assert fit(counts).task_ == "classification"
+    assert met[0].filename == __file__
+    fit(counts, task="classification")  # where a warning is an error
+    fit(counts // 2)
+    fit([str(count) for count in counts])
+    rnncore.RNN(1).partial_fit(X, counts, classes=np.arange(40))
 
 
 def test_columns_of_0_and_1_are_several_labels(X):

@@ -109,6 +109,12 @@ class RecurrentEstimator(
             finite weights.
         RuntimeError
             When the model is in training already: in another thread, or where a callback calls.
+
+        Warns
+        -----
+        UserWarning
+            When Ctrl-C ended the training; when `dropout` has no two layers to act between; when
+            integers in y look like numbers but, with ``task="auto"``, are read as labels.
         """
         options = check_parameters(self._given(), self._cell)
         with alone(self, "fit"):

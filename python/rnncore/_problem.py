@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -84,6 +85,8 @@ class Problem:
             prefer_steps=options["bptt_steps"] is not None,
         )
         labels = _labels(targets, classes)
+        if options["task"] == "auto" and classes is None and labels is not None:
+            _warn_of_numbers(targets.values, labels)
         loss = _loss(options["loss"], targets, labels)
         columns = 1 if targets.values.ndim == 1 else targets.values.shape[1]
         problem = cls(
@@ -263,6 +266,16 @@ def _labels(targets: Targets, classes: object) -> Array | None:
 def _check_no_classes(classes: object, what: str) -> None:
     if classes is not None:
         raise ValueError(f"classes: expected None for {what}, got {describe(classes)}")
+
+
+def _warn_of_numbers(values: Array, labels: Array) -> None:
+    """Warn of integers that scikit-learn, by the same measure, would not take for labels either."""
+    if values.dtype.kind in "iu" and len(values) > 20 and 2 * len(labels) > len(values):
+        warnings.warn(
+            f"y: integers are labels, and of these {len(values)} as many as {len(labels)} differ: "
+            "for numbers set task='regression', for labels task='classification'",
+            stacklevel=6,
+        )
 
 
 def _loss(loss: str, targets: Targets, labels: Array | None) -> str:
