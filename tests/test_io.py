@@ -340,6 +340,25 @@ def test_save_replaces_and_keeps_usual_permissions(model, path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
+def test_save_goes_where_a_link_leads(model, path):
+    link = path.with_name("latest")
+    link.symlink_to(path.name)
+    path.write_bytes(b"old")
+    model.save(link)
+    assert link.is_symlink()
+    assert rnncore.load(path).hidden_size == model.hidden_size
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_save_leaves_what_is_no_file(model, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match=r"path: expected the path of a file, got .* '.*pipe'$"):
+        model.save(pipe)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
 def test_only_fitted_models_are_saved(tmp_path):
     with pytest.raises(NotFittedError):
         rnncore.GRU().save(tmp_path / "model")

@@ -70,6 +70,12 @@ def write_file(
     kind: str = "model",
 ) -> None:
     """Write a file that `read_file` reads; errors name `path`."""
+    given = Path(path)
+    if given.exists() and not (given.is_file() or given.is_dir()):  # a file would take its place
+        raise ValueError(
+            "path: expected the path of a file, got that of a device, pipe or socket, "
+            f"{os.fspath(path)!r}"
+        )
     text = json.dumps(configuration)
     metadata = {
         "format": "rnncore",
@@ -80,7 +86,7 @@ def write_file(
     }
     data = safetensors_bytes(dict(weights), metadata)
     try:
-        _replace(Path(path), data)
+        _replace(Path(os.path.realpath(path)), data)  # what a link leads to, not the link
     except OSError as error:  # may speak of the other name
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 

@@ -31,7 +31,7 @@ class StoreMixin(Fitted):
         Parameters
         ----------
         path : path of the file
-            Replaced if it exists.
+            Replaced if it exists; of a link, what it leads to.
         include_optimizer : bool
             Whether `partial_fit`, or `fit` with ``warm_start=True``, is to go on from the file to
             the same bits as here. It takes room for up to two more copies of the weights.
@@ -45,7 +45,8 @@ class StoreMixin(Fitted):
             or vocabulary is of a class that is derived from rnncore's, which `rnncore.load` would
             not know.
         ValueError
-            With `include_optimizer` for a model that has none: loaded without, or from torch.
+            With `include_optimizer` for a model that has none: loaded without, or from torch. When
+            the path is that of a device, a pipe or a socket.
         OSError
             When the file cannot be written.
         """
