@@ -1,11 +1,13 @@
 """Pictures: what is drawn, and where; without a display."""
 
+import re
 import subprocess
 import sys
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 mpl.use("Agg")
 from matplotlib import pyplot
@@ -133,6 +135,20 @@ def test_sequences_without_steps_are_named(model):
     for draw in (plot.hidden_states, plot.gates):
         with pytest.raises(ValueError, match="sequence: expected at least one step, got none"):
             draw(model, np.empty((0, 2)))
+
+
+def test_more_than_one_sequence_is_named(model, tagger, X):
+    for draw in (plot.hidden_states, plot.gates):
+        for wrong in (X[:1], X[0, 0], X[0, :, :1]):
+            shape = re.escape(str(wrong.shape))
+            with pytest.raises(
+                ValueError, match=rf"sequence: expected shape \(T, 2\), got {shape}"
+            ):
+                draw(model, wrong)
+        with pytest.raises(ValueError, match=r"sequence: expected shape \(T,\), got \(1, 3\)"):
+            draw(tagger, [[2, 3, 2]])
+        with pytest.raises(NotFittedError):
+            draw(rnncore.GRU(), X[0])
 
 
 def test_no_models_are_named(X):

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncore._validate import Array, choice, describe
+from rnncore._data import holds_text
+from rnncore._validate import Array, any_array, choice, describe
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -140,6 +141,7 @@ def hidden_states(
     """
     pyplot = _pyplot("hidden_states")
     _check_model(model)
+    _check_sequence(model, sequence)
     (states,) = model.hidden_states([sequence], layer=layer)
     _check_steps(len(states))
     if ax is None:
@@ -183,6 +185,7 @@ def gates(
     """
     pyplot = _pyplot("gates")
     _check_model(model)
+    _check_sequence(model, sequence)
     if ax is not None and gate is None:
         raise ValueError("gate: expected the name of one gate beside ax, got None")
     found = {name: steps for name, (steps,) in model.gates([sequence], layer=layer).items()}
@@ -250,6 +253,19 @@ def _mean_by_step(model: Any, X: object, y: object, lengths: object, layer: int)
 def _check_model(model: object) -> None:
     if not hasattr(model, "hidden_states"):
         raise TypeError(f"model: expected a fitted estimator, got {describe(model)}")
+
+
+def _check_sequence(model: Any, sequence: object) -> None:
+    """Check the shape of one sequence, which the model knows as one of several."""
+    model._check_fitted()
+    known = model._problem.input
+    if holds_text(sequence):
+        return
+    array = any_array("sequence", sequence)
+    columns = known.n_features or (known.ids_per_step if known.ids_per_step > 1 else None)
+    if array.size and array.shape[1:] != (() if columns is None else (columns,)):
+        expected = "(T,)" if columns is None else f"(T, {columns})"
+        raise ValueError(f"sequence: expected shape {expected}, got {array.shape}")
 
 
 def _check_steps(steps: int) -> None:
