@@ -63,7 +63,8 @@ class RecurrentEstimator(
     ) -> Self:
         """Train a new network.
 
-        Ctrl-C ends the training and keeps the network as it is then, with a warning.
+        Ctrl-C ends the training and keeps the network as it is then, with a warning; what called
+        `fit`, such as a search over parameters, goes on.
 
         Parameters
         ----------
