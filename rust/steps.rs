@@ -196,13 +196,22 @@ impl Steps {
         self.segments().flat_map(move |segment| {
             let rows = self.rows_of(&segment).len();
             let parts = ((rows + depth / 2) / depth).max(1);
-            let ends = cuts(&self.offsets[segment.start..=segment.end], parts);
-            let starts = ends.clone().into_iter();
-            let first = segment.start;
-            starts
-                .zip(ends.into_iter().skip(1))
-                .map(move |(start, end)| first + start..first + end)
+            self.parts(&segment, parts)
         })
+    }
+
+    /// Some steps in `parts` runs with about the same number of rows, or fewer.
+    pub(crate) fn parts(
+        &self,
+        steps: &Range<usize>,
+        parts: usize,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let ends = cuts(&self.offsets[steps.start..=steps.end], parts);
+        let starts = ends.clone().into_iter();
+        let first = steps.start;
+        starts
+            .zip(ends.into_iter().skip(1))
+            .map(move |(start, end)| first + start..first + end)
     }
 
     /// The rows of some steps in blocks of about `depth`, in the order in which sums go through

@@ -337,6 +337,8 @@ impl Geometry {
                 }
             }
         }
+        // A run of them reads the slots of few panels, for all matrices.
+        units.sort_by_key(|unit| unit.panels.start);
         units
     }
 }
@@ -401,6 +403,26 @@ mod tests {
         let g = Geometry::new(CellKind::Lstm, Geometry::columns(1, 64, 16), (256, 256), 16);
         for workers in [1, 2, 4, 8] {
             assert!(g.weight_units(workers, false).len() >= workers);
+        }
+    }
+
+    #[test]
+    fn halves_of_the_units_are_halves_of_the_panels() {
+        for (inputs, width) in [(50, 128), (50, 96), (700, 128)] {
+            let input = Geometry::columns(1, inputs, 16);
+            let g = Geometry::new(CellKind::Lstm, input, (128, width), 16);
+            let units = g.weight_units(2, false);
+            let (first, second) = units.split_at(units.len() / 2);
+            let numbers = |units: &[WeightUnit], of: Matrix| {
+                let columns = units.iter().flat_map(|unit| {
+                    let columns = unit.columns.iter().filter(|columns| columns.0 == of);
+                    columns.map(|columns| columns.1.len() * unit.panels.len())
+                });
+                columns.sum::<usize>()
+            };
+            for matrix in [Matrix::Input, Matrix::State, Matrix::Projection] {
+                assert_eq!(numbers(first, matrix), numbers(second, matrix));
+            }
         }
     }
 

@@ -34,7 +34,7 @@ mod task;
 mod team;
 
 pub use flush::FlushDenormals;
-pub(crate) use items::for_each;
+pub(crate) use items::{for_each, for_each_at_home, shared_out};
 #[cfg(feature = "python")]
 pub(crate) use openmp::remember_process;
 pub use openmp::with_openmp;

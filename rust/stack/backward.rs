@@ -223,7 +223,7 @@ impl<E: Element> Stack<E> {
                     workers,
                     (dx.is_some(), want.weights, sweeps[0].ids.is_some()),
                 );
-                parallel::for_each(workers, items, |item| match item {
+                parallel::for_each_at_home(items, |item| match item {
                     Late::Input(range, of) => {
                         for (d, add) in of {
                             // SAFETY: dx has R rows of this width, with nothing between, which were
@@ -308,8 +308,7 @@ fn late_items<E>(
     (rounds, turn): (&[Rounds], usize),
     workers: usize,
     (with_input, with_weights, looks_up): (bool, bool, bool),
-) -> Vec<Late> {
-    let mut items = Vec::new();
+) -> Vec<Vec<Late>> {
     // The directions come to the same rounds from both ends, and meet in one, or between two.
     let at = |d: usize| rounds[d].steps(turn);
     let is_met = (1..rounds.len()).any(|d| at(d) == at(0));
@@ -324,30 +323,36 @@ fn late_items<E>(
             .map(|d| (at(d), vec![(d, is_second(d))]))
             .collect(),
     };
+    let mut items = Vec::new();
     for (round, of) in inputs.into_iter().filter(|_| with_input) {
         // Enough rows that a column panel's weights are read from memory once for many products,
         // but as many for every thread: these are the longest items, and so come first.
         const ROWS: usize = 256;
         let rows = steps.rows_of(&round).len();
-        let each = rows.div_ceil(rows.div_ceil(ROWS).next_multiple_of(workers).max(1));
-        let mut start = round.start;
-        for step in round.clone() {
-            if steps.offset(step + 1) - steps.offset(start) >= each || step + 1 == round.end {
-                items.push(Late::Input(start..step + 1, of.clone()));
-                start = step + 1;
-            }
-        }
+        let parts = rows.div_ceil(ROWS).next_multiple_of(workers);
+        let parts = steps
+            .parts(&round, parts)
+            .map(|part| Late::Input(part, of.clone()));
+        items.extend(parts);
     }
-    for (d, direction) in directions.iter().enumerate().filter(|_| with_weights) {
+    // Each thread has those of the direction whose slots it has left in its cache.
+    let shares = directions.iter().enumerate().filter(|_| with_weights);
+    let units = shares.flat_map(|(d, direction)| {
         let units = direction.geometry.weight_units(workers, looks_up);
-        items.extend(units.into_iter().map(|unit| Late::Weights(d, unit)));
+        units.into_iter().map(move |unit| Late::Weights(d, unit))
+    });
+    let mut lists = parallel::shared_out(items, workers);
+    for (list, units) in zip(&mut lists, parallel::shared_out(units.collect(), workers)) {
+        list.extend(units);
     }
-    items
+    lists
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cell::CellKind;
+    use crate::stack::Config;
 
     #[test]
     fn the_input_gradient_is_cut_evenly_for_all_threads() {
@@ -361,7 +366,8 @@ mod tests {
             let steps = Steps::new(&lengths);
             let mut end = 0;
             let round = [Rounds::whole(&steps, true)];
-            for item in late_items::<f32>(&steps, &[], (&round, 0), workers, (true, true, false)) {
+            let lists = late_items::<f32>(&steps, &[], (&round, 0), workers, (true, true, false));
+            for item in lists.into_iter().flatten() {
                 let Late::Input(range, of) = item else {
                     unreachable!("there is no direction with weights");
                 };
@@ -371,6 +377,40 @@ mod tests {
                 assert!(rows <= most, "{rows} rows of {}", steps.rows());
             }
             assert_eq!(end, steps.longest());
+        }
+    }
+
+    #[test]
+    fn of_two_directions_each_thread_takes_the_weights_of_its_own() {
+        let stack = Stack::<f32>::new(Config {
+            cell: CellKind::Lstm,
+            input_size: 50,
+            hidden_sizes: vec![64],
+            bias: true,
+            bidirectional: true,
+            dropout: 0.0,
+            locked_dropout: false,
+            proj_size: 0,
+        })
+        .unwrap();
+        let (directions, steps) = (&stack.layers[0], Steps::new(&[50; 32]));
+        let rounds = [false, true].map(|reverse| Rounds::cut(&steps, reverse, usize::MAX / 2));
+        for workers in [1, 2, 4] {
+            let kinds = (true, true, false);
+            let lists = late_items(&steps, directions, (&rounds, 0), workers, kinds);
+            assert_eq!(lists.len(), workers);
+            let inputs = |list: &Vec<Late>| {
+                let count = list.iter().filter(|item| matches!(item, Late::Input(..)));
+                count.count()
+            };
+            assert!(lists.iter().all(|list| inputs(list) == inputs(&lists[0])));
+            for (i, list) in lists.iter().enumerate().filter(|_| workers > 1) {
+                let of = list.iter().filter_map(|item| match item {
+                    Late::Input(..) => None,
+                    Late::Weights(d, _) => Some(*d),
+                });
+                assert!(of.clone().count() > 0 && of.clone().all(|d| d == i * 2 / workers));
+            }
         }
     }
 
@@ -388,8 +428,8 @@ mod tests {
             let rounds = [false, true].map(|reverse| Rounds::cut(&steps, reverse, most));
             let mut written = vec![0; longest];
             for turn in 0..rounds[0].count() {
-                for item in late_items::<f32>(&steps, &[], (&rounds, turn), 2, (true, true, false))
-                {
+                let lists = late_items::<f32>(&steps, &[], (&rounds, turn), 2, (true, true, false));
+                for item in lists.into_iter().flatten() {
                     let Late::Input(range, of) = item else {
                         unreachable!("there is no direction with weights");
                     };
