@@ -22,6 +22,9 @@
 //! making of a zip, and sums that one borrows are in memory. Without LTO, in a crate of several
 //! codegen units, tiles were ten times slower for it.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use crate::simd::prefetch;
 
 pub(crate) mod direct;
@@ -37,9 +40,51 @@ pub(crate) const MAX_ROWS: usize = 12;
 /// lanes at most.
 pub(crate) const SCRATCH: usize = 32 * 16;
 
-/// Results of a tile on their way to the pointwise pass.
+/// Results of a tile.
 #[repr(align(64))]
 pub(crate) struct Scratch<E>(pub [E; SCRATCH]);
+
+/// The most tiles whose results are gathered.
+const TILES: usize = 3;
+
+/// Results of some tiles on their way to the pointwise pass.
+///
+/// It comes after several: after each, it would wait for the tile's last sums. (Of 32 rows and 32
+/// to 128 units, an LSTM's passes take 2 % less forward, and 5 % less back.)
+#[repr(align(64))]
+pub(crate) struct Gathered<E>(MaybeUninit<[E; TILES * SCRATCH]>);
+
+impl<E> Gathered<E> {
+    /// Room for results.
+    pub fn new() -> Self {
+        Gathered(MaybeUninit::uninit())
+    }
+
+    /// The results of rows, `size` numbers for each of some panels.
+    pub fn grid(&mut self, panels: usize, size: usize) -> Grid<*mut E> {
+        Grid {
+            at: self.0.as_mut_ptr().cast::<E>(),
+            row: panels * size,
+            panel: size,
+        }
+    }
+
+    /// Cuts rows into runs whose results there is room for, where a tile has `most` rows.
+    pub fn runs(rows: Range<usize>, most: usize) -> impl Iterator<Item = (usize, usize)> {
+        // No more tiles in all than if the rows were not cut.
+        let room = TILES * most;
+        let n = rows.len();
+        let size = if n > room {
+            n.div_ceil(n.div_ceil(most).div_ceil(TILES))
+                .next_multiple_of(most)
+        } else {
+            n.max(1)
+        };
+        rows.clone()
+            .step_by(size)
+            .map(move |row| (row, size.min(rows.end - row)))
+    }
+}
 
 /// A buffer seen from a tile: rows and panels at fixed distances.
 #[derive(Clone, Copy)]

@@ -1,5 +1,11 @@
 //! A cell's pointwise functions over the rows and panels of a tile. The time loops call them
 //! through pointers, so that cells of one shape share a compiled loop.
+//!
+//! One row is computed after another: the processor begins the next ones while the first waits for
+//! its exponentials. (Two to four rows in step, operation by operation, took up to a third longer.)
+//! What limits a pass forward are the two pipes that multiply: with AVX-512 on Zen 5 a division takes
+//! two of their turns, and so does a store. By that count an LSTM of 48 terms a sum leaves them idle
+//! for a twentieth of its time.
 
 use std::marker::PhantomData;
 

@@ -27,6 +27,22 @@ pub(super) fn assert_close<E: Real>(found: E, expected: f64, terms: usize) {
 }
 
 #[test]
+fn rows_are_gathered_in_no_more_tiles_than_they_have() {
+    for most in 1..=MAX_ROWS {
+        for n in 0..200 {
+            let (mut end, mut tiles) = (7, 0);
+            for (row, count) in Gathered::<f32>::runs(7..7 + n, most) {
+                assert_eq!(row, end);
+                assert!((1..=TILES * most).contains(&count), "{count} rows of {n}");
+                end += count;
+                tiles += count.div_ceil(most);
+            }
+            assert_eq!((end, tiles), (7 + n, n.div_ceil(most)));
+        }
+    }
+}
+
+#[test]
 fn runs_are_even_and_whole() {
     for n in 0..60 {
         for max in 1..14 {

@@ -8,7 +8,7 @@ use super::slice::Slice;
 use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Product, whole_tiles};
-use crate::kernel::{Grid, SCRATCH, Scratch, runs, tile_shape};
+use crate::kernel::{Gathered, Grid, SCRATCH, runs, tile_shape};
 use crate::layer::{BackwardPack, Descent, Geometry, InputGradient};
 use crate::simd::{Real, Vector};
 
@@ -29,7 +29,7 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
     let (steps, rows) = (sweep.steps, &slice.rows);
     let state_panels = g.state_padded() / V::LANES;
     let mut member = slice.member(own);
-    let mut scratch = Scratch([V::Element::ZERO; SCRATCH]);
+    let mut gathered = Gathered::new();
     for visit in steps.walk_in(descent.round.clone(), sweep.reverse).rev() {
         let last = steps.count(visit.step).clamp(rows.start, rows.end);
         if last == rows.start {
@@ -73,10 +73,10 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
                     let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
                     let panels = slice.panels(g.panels(), part);
                     for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
-                        for (row, count) in runs(range.clone(), most) {
+                        for rows in Gathered::<V::Element>::runs(range.clone(), most) {
                             // SAFETY: as in `forward`; all of the step after is done.
                             unsafe {
-                                backward_tile::<V, S>(
+                                backward_step::<V, S>(
                                     pointwise,
                                     g,
                                     pack,
@@ -84,8 +84,8 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
                                     descent,
                                     (visit.step, before, after),
                                     (panel, panels),
-                                    (row, count),
-                                    &mut scratch,
+                                    (rows, most),
+                                    &mut gathered,
                                 );
                             }
                         }
@@ -181,12 +181,14 @@ unsafe fn state_gradient<V: Vector, S: Slots>(
     }
 }
 
-/// A tile of a step in reverse: what comes from the step after, then gradients of the sums.
+/// A step of some rows in reverse, `most` a tile: what comes from the step after, then gradients of
+/// the sums.
 ///
 /// # Safety
-/// As [`super::Kernels::backward`]; step, rows and panels are in range.
-#[expect(clippy::too_many_arguments, reason = "a tile has three coordinates")]
-unsafe fn backward_tile<V: Vector, S: Slots>(
+/// As [`super::Kernels::backward`]; step, rows and panels are in range, and what comes from the step
+/// after can be gathered for these rows.
+#[expect(clippy::too_many_arguments, reason = "it has three coordinates")]
+unsafe fn backward_step<V: Vector, S: Slots>(
     pointwise: &Pointwise<V::Element>,
     g: &Geometry,
     pack: &BackwardPack<V::Element>,
@@ -194,14 +196,14 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
     descent: &Descent<V::Element>,
     (step, before, after): (usize, Option<usize>, Option<usize>),
     (panel, panels): (usize, usize),
-    (row, count): (usize, usize),
-    scratch: &mut Scratch<V::Element>,
+    ((row, count), most): ((usize, usize), usize),
+    gathered: &mut Gathered<V::Element>,
 ) {
     let steps = sweep.steps;
     let column = panel * V::LANES;
     // SAFETY: the caller vouches for the sizes of all buffers.
     unsafe {
-        // The gradient of what the cell gave is a product that goes through the scratch: with the
+        // The gradient of what the cell gave is a product that is gathered: with the
         // projection, or with the state's weights. Rows that end here were given it.
         let product = match after {
             _ if g.projects() => Some(to_projected::<V>(g, pack, descent, (step, panel, row))),
@@ -211,13 +213,9 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
             }
             None => None,
         };
-        let products = scratch.0.as_mut_ptr();
+        let products = gathered.grid(panels, V::LANES);
         let later = match product {
-            Some(_) => Grid {
-                at: products.cast_const(),
-                row: panels * V::LANES,
-                panel: V::LANES,
-            },
+            Some(_) => products.reading(),
             None => Grid {
                 at: descent.dh_last.add(row * g.padded() + column),
                 row: g.padded(),
@@ -262,12 +260,15 @@ unsafe fn backward_tile<V: Vector, S: Slots>(
             if sweep.outgrows_cache(g) {
                 tile.prefetch(&g.signature, V::LANES);
             }
-            Product {
-                out: products,
-                out_row: panels * V::LANES,
-                ..product
+            for (part, rows) in runs(0..count, most) {
+                Product {
+                    a: product.a.wrapping_add(part * product.a_row),
+                    out: products.at.add(part * products.row),
+                    out_row: products.row,
+                    ..product
+                }
+                .tile::<V>(rows, panels);
             }
-            .tile::<V>(count, panels);
         }
         (pointwise.backward)(&tile);
     }

@@ -9,9 +9,9 @@ use super::slice::{Slice, WORTHWHILE};
 use crate::kernel::pointwise::{Pointwise, PointwiseForward};
 use crate::kernel::preactivation::{LookUp, Operand, Preactivation, Slots};
 use crate::kernel::product::{Factor, Product, whole_tiles};
-use crate::kernel::{Grid, SCRATCH, Scratch, prefetch_run, runs, tile_shape};
+use crate::kernel::{Gathered, Grid, SCRATCH, prefetch_run, runs, tile_shape};
 use crate::layer::{ForwardPack, Geometry, Panels};
-use crate::simd::{Real, Vector};
+use crate::simd::Vector;
 
 /// One thread's pass over a slice.
 struct Worker<'a, 'b, V: Vector, S> {
@@ -22,7 +22,7 @@ struct Worker<'a, 'b, V: Vector, S> {
     slice: &'a Slice<V::Element>,
     /// The first of the steps that are multiplied ahead.
     first_ahead: usize,
-    scratch: Scratch<V::Element>,
+    gathered: Gathered<V::Element>,
     slots: PhantomData<S>,
 }
 
@@ -49,7 +49,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
         sweep,
         slice,
         first_ahead: 0,
-        scratch: Scratch([V::Element::ZERO; SCRATCH]),
+        gathered: Gathered::new(),
         slots: PhantomData,
     };
     for (i, visit) in steps.walk(sweep.reverse).enumerate() {
@@ -99,10 +99,11 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                     true => tiles.next_back(),
                     false => tiles.next(),
                 } {
-                    for (row, count) in runs(range.clone(), most) {
+                    let step = (visit.step, before);
+                    for rows in Gathered::<V::Element>::runs(range.clone(), most) {
                         // SAFETY: rows and panels are within the batch and the layer, for which the
                         // caller vouches that the buffers are sized.
-                        unsafe { worker.tile((visit.step, before), (panel, panels), (row, count)) }
+                        unsafe { worker.step(step, (panel, panels), rows, most) }
                     }
                 }
             }
@@ -214,15 +215,70 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         }
     }
 
-    /// A tile of a step: sums, then states.
+    /// A step of some rows, `most` a tile: sums, then states.
     ///
     /// # Safety
-    /// As [`super::Kernels::forward`]; step, rows and panels are in range.
-    unsafe fn tile(
+    /// As [`super::Kernels::forward`]; step, rows and panels are in range, and the sums of these
+    /// rows can be gathered.
+    unsafe fn step(
         &mut self,
         (step, before): (usize, Option<usize>),
         (panel, panels): (usize, usize),
         (row, count): (usize, usize),
+        most: usize,
+    ) {
+        let (g, sweep) = (self.g, self.sweep);
+        let gathered = self.gathered.grid(panels, g.slot_row());
+        // SAFETY: the caller vouches for the sizes of all buffers, and for the room.
+        unsafe {
+            for (part, rows) in runs(0..count, most) {
+                let sums = Grid {
+                    at: gathered.at.add(part * gathered.row),
+                    ..gathered
+                };
+                self.add_up((step, before), (panel, panels), (row + part, rows), sums);
+            }
+            let h_before = sweep.h_before(g, before, row);
+            let column = panel * V::LANES;
+            let saved = (!sweep.saved.is_null()).then(|| sweep.saved_at(g, step, panel, row));
+            let out = match g.projects() {
+                true => sweep.projected(g, step, row),
+                false => Grid {
+                    at: sweep.y.add(sweep.y_strides.at(sweep.steps, step, row)),
+                    row: sweep.y_strides.row,
+                    panel: V::LANES,
+                },
+            };
+            (self.pointwise.forward)(&PointwiseForward {
+                rows: count,
+                panels,
+                sums: gathered,
+                h_before: Grid {
+                    at: h_before.at.wrapping_add(column),
+                    ..h_before
+                },
+                memory_before: sweep.memory_at(g, before, panel, row).reading(),
+                h: Grid {
+                    at: out.at.add(column),
+                    ..out
+                },
+                memory: sweep.memory_at(g, Some(step), panel, row),
+                saved,
+            });
+        }
+    }
+
+    /// The sums of a tile of a step.
+    ///
+    /// # Safety
+    /// As [`super::Kernels::forward`]; step, rows and panels are in range, and the sums have as
+    /// many.
+    unsafe fn add_up(
+        &mut self,
+        (step, before): (usize, Option<usize>),
+        (panel, panels): (usize, usize),
+        (row, count): (usize, usize),
+        sums: Grid<*mut V::Element>,
     ) {
         let (g, sweep) = (self.g, self.sweep);
         let steps = sweep.steps;
@@ -231,11 +287,6 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
         unsafe {
             let h_before = sweep.h_before(g, before, row);
             let known_zero = before.is_none() && sweep.h0_is_zero;
-            let sums = Grid {
-                at: self.scratch.0.as_mut_ptr(),
-                row: panels * g.slot_row(),
-                panel: g.slot_row(),
-            };
             let mut x = Operand {
                 at: sweep.x.wrapping_add(sweep.x_strides.at(steps, step, row)),
                 stride: sweep.x_strides.row,
@@ -297,32 +348,6 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
                     }
                 }
             }
-            let column = panel * V::LANES;
-            let saved = (!sweep.saved.is_null()).then(|| sweep.saved_at(g, step, panel, row));
-            let out = match g.projects() {
-                true => sweep.projected(g, step, row),
-                false => Grid {
-                    at: sweep.y.add(sweep.y_strides.at(steps, step, row)),
-                    row: sweep.y_strides.row,
-                    panel: V::LANES,
-                },
-            };
-            (self.pointwise.forward)(&PointwiseForward {
-                rows: count,
-                panels,
-                sums,
-                h_before: Grid {
-                    at: h_before.at.wrapping_add(column),
-                    ..h_before
-                },
-                memory_before: sweep.memory_at(g, before, panel, row).reading(),
-                h: Grid {
-                    at: out.at.add(column),
-                    ..out
-                },
-                memory: sweep.memory_at(g, Some(step), panel, row),
-                saved,
-            });
         }
     }
 
