@@ -85,7 +85,7 @@ impl<E> Values<'_, E> {
             None => Ok(()),
             Some(at) => Err(Error::value(
                 format!("values[{}]", rows.start + at / width),
-                format!("an identifier in 0..{vocabulary}"),
+                format!("an identifier >= 0 and under {vocabulary}"),
                 ids[at],
             )),
         }
@@ -303,11 +303,11 @@ mod tests {
         assert!(Sequences::new(values, &[0, 4], &[2, 1]).is_ok());
         assert_eq!(
             message(Sequences::new(values, &[4, 1], &[1, 2])),
-            "values[2]: expected an identifier in 0..5, got -1"
+            "values[2]: expected an identifier >= 0 and under 5, got -1"
         );
         assert_eq!(
             message(Sequences::new(values, &[3], &[2])),
-            "values[3]: expected an identifier in 0..5, got 5"
+            "values[3]: expected an identifier >= 0 and under 5, got 5"
         );
     }
 

@@ -121,26 +121,13 @@ impl Error {
         }
     }
 
-    /// The same of an argument that the caller knows by another name.
-    pub(crate) fn renamed(self, name: &str) -> Self {
-        let argument = name.to_owned();
-        match self {
-            Error::Shape {
-                expected, actual, ..
-            } => Error::Shape {
-                argument,
-                expected,
-                actual,
-            },
-            Error::Value {
-                expected, actual, ..
-            } => Error::Value {
-                argument,
-                expected,
-                actual,
-            },
-            other => other,
+    /// The same of an argument that the caller knows by another name; a place in it, as `[2]`, stays.
+    pub(crate) fn renamed(mut self, name: &str) -> Self {
+        if let Error::Shape { argument, .. } | Error::Value { argument, .. } = &mut self {
+            let end = argument.find('[').unwrap_or(argument.len());
+            argument.replace_range(..end, name);
         }
+        self
     }
 }
 
@@ -158,6 +145,20 @@ mod tests {
             Error::value("hidden_size", "an integer >= 1", 0).to_string(),
             "hidden_size: expected an integer >= 1, got 0"
         );
+    }
+
+    #[test]
+    fn another_name_keeps_the_place() {
+        for (argument, renamed) in [("values", "x"), ("values[2]", "x[2]")] {
+            let shape = Error::shape(argument, "(T,)", "(2, 3)");
+            assert_eq!(shape.renamed("x"), Error::shape(renamed, "(T,)", "(2, 3)"));
+            let value = Error::value(argument, "a number", "none");
+            assert_eq!(
+                value.renamed("x"),
+                Error::value(renamed, "a number", "none")
+            );
+        }
+        assert_eq!(Error::TapeUsed.renamed("x"), Error::TapeUsed);
     }
 
     #[test]

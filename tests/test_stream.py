@@ -217,8 +217,10 @@ def test_wrong_ids_are_named():
     stream = model.stream(2)
     with pytest.raises(ValueError, match=r"x: expected shape \(2,\), got \(2, 1\)"):
         stream.step(X[:2, :1])
-    with pytest.raises(ValueError, match=r"x: expected ids in 0\.\.4, got 5"):
+    with pytest.raises(ValueError, match=r"x\[1\]: expected an identifier >= 0 and under 5, got 5"):
         stream.step([0, 5])
+    with pytest.raises(ValueError, match=r"x\[0\]: expected an identifier >= 0 .*, got -1"):
+        stream.step([-1, 5])
     with pytest.raises(TypeError, match="x: expected integer ids, got float64"):
         stream.step([0.0, 1.0])
     with pytest.raises(ValueError, match=rf"x: expected ids in 0\.\.\d+, got {2**64 - 1}"):

@@ -119,8 +119,7 @@ impl<V: Vector, S: Slots, const ROWS: usize, const PANELS: usize> Op<V>
     #[inline(always)]
     unsafe fn run(self) {
         let of = self.of;
-        // SAFETY: `Preactivation::run`'s caller vouches for operands, weights and bias; the
-        // scratch has room for every tile that `fits`.
+        // SAFETY: `Preactivation::run`'s caller vouches for operands, weights, `start` and `out`.
         unsafe {
             let zero = V::splat(V::Element::default());
             let mut sums: Sums<V, ROWS, PANELS> = [[[zero; MAX_SLOTS]; PANELS]; ROWS];

@@ -144,6 +144,14 @@ pub(super) fn state_mut<E>(shape: [usize; 3], to: &mut [E]) -> Result<ArrayViewM
         .map_err(|_| Error::shape("state", format!("{shape:?}"), "another size"))
 }
 
+/// The same of one that may not be there.
+pub(super) fn maybe_state_mut<E: Element>(
+    shape: [usize; 3],
+    to: &mut Option<Buffer<E>>,
+) -> Result<Option<ArrayViewMut3<'_, E>>> {
+    to.as_mut().map(|to| state_mut(shape, to)).transpose()
+}
+
 /// All parameters by name, in order, as views of one array of them all.
 ///
 /// # Panics

@@ -361,7 +361,7 @@ impl<T: Real + Scalar> Shared<T> {
             stride *= size as i64;
         }
         let tensor = Tensor {
-            // SAFETY: `offset` was checked to lie within the vector.
+            // SAFETY: `offset` was checked to lie within the numbers.
             data: unsafe { self.start.add(offset) }.as_ptr().cast(),
             device: Device { kind: CPU, id: 0 },
             dimensions: shape.len() as i32,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arrays::{choose, state_mut};
+use super::arrays::{choose, maybe_state_mut, state_mut};
 use super::dlpack::{Exchange, Scalar, Shared};
 use super::either::{Either, dispatch};
 use super::form::Form;
@@ -109,10 +109,7 @@ fn forward<'py, E: Element + Scalar>(
             let mut tape = model.forward_for(weights, inputs, form.axes(), keep, None)?;
             let mut hidden = model.room(states[0].iter().product());
             let mut memory = has_memory.then(|| model.room(states[1].iter().product()));
-            let to = match &mut memory {
-                Some(memory) => Some(state_mut(states[1], memory)?),
-                None => None,
-            };
+            let to = maybe_state_mut(states[1], &mut memory)?;
             model.states(&tape, state_mut(states[0], &mut hidden)?, to)?;
             let output = match form {
                 Form::Single => None,
@@ -210,14 +207,8 @@ fn backward<'py, E: Element + Scalar>(
             let mut dh0 = want.states.then(|| room(states[0]));
             let has_memory = want.states && config.cell.signature().has_memory();
             let mut dc0 = has_memory.then(|| room(states[1]));
-            let hidden = match &mut dh0 {
-                Some(dh0) => Some(state_mut(states[0], dh0)?),
-                None => None,
-            };
-            let memory = match &mut dc0 {
-                Some(dc0) => Some(state_mut(states[1], dc0)?),
-                None => None,
-            };
+            let hidden = maybe_state_mut(states[0], &mut dh0)?;
+            let memory = maybe_state_mut(states[1], &mut dc0)?;
             model.read_gradients(&found, None, hidden, memory)?;
             Result::Ok((dx, dh0, dc0, found.take_weights()))
         })

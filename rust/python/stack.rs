@@ -9,7 +9,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use super::arrays::{
-    Held, InnerTape, borrow, choose, from_dict, handed, optional, shapes, state_mut, to_dict,
+    Held, InnerTape, borrow, choose, from_dict, handed, maybe_state_mut, optional, shapes,
+    state_mut, to_dict,
 };
 use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
@@ -94,10 +95,7 @@ fn forward<'py, E: Held>(
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut hidden = model.room(of_hidden.iter().product());
         let mut memory = has_memory.then(|| model.room(of_memory.iter().product()));
-        let to = match &mut memory {
-            Some(memory) => Some(state_mut(of_memory, memory)?),
-            None => None,
-        };
+        let to = maybe_state_mut(of_memory, &mut memory)?;
         model.states(&tape, state_mut(of_hidden, &mut hidden)?, to)?;
         let output = model.take_output(&mut tape)?;
         crate::Result::Ok((tape, output, hidden, memory))
@@ -158,10 +156,7 @@ fn backward<'py, E: Held>(
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut dh0 = model.room(of_hidden.iter().product());
         let mut dc0 = has_memory.then(|| model.room(of_memory.iter().product()));
-        let to = match &mut dc0 {
-            Some(dc0) => Some(state_mut(of_memory, dc0)?),
-            None => None,
-        };
+        let to = maybe_state_mut(of_memory, &mut dc0)?;
         model.read_gradients(&found, None, Some(state_mut(of_hidden, &mut dh0)?), to)?;
         crate::Result::Ok((tape.total(), tape.batch(), found, dx, dh0, dc0))
     })?;

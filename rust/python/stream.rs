@@ -109,10 +109,6 @@ fn step<'py, E: Held>(
             return Err(Error::shape("x", "(B,) or (B, k)", actual).into());
         }
     };
-    if let Some(outside) = ids.iter().find(|&&id| id < 0 || id >= vocabulary as i64) {
-        let expected = format!("ids in 0..{}", vocabulary.saturating_sub(1));
-        return Err(Error::value("x", expected, outside).into());
-    }
     take(Values::Ids {
         ids: &ids,
         width,
