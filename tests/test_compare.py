@@ -101,8 +101,6 @@ def test_records_keep_the_sections_of_others(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_fit_is_held_against_the_step_of_its_layer():
-    from dataclasses import asdict
-
     from topics.whole_fit import TOPIC, Training
     from workloads import Row
 
