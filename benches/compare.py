@@ -149,6 +149,7 @@ def compare(chosen: argparse.Namespace, command: str) -> bool:
     for topic in chosen_topics(chosen):
         counts = topic.counts(chosen.threads)
         rows: dict[int, list[Row]] = {}
+        right = []
         for threads in counts:
             scope = Scope(
                 threads,
@@ -159,10 +160,11 @@ def compare(chosen: argparse.Namespace, command: str) -> bool:
                 chosen.torch_modules or (),
             )
             rows[threads], is_right = rows_of(topic, scope)
-            all_right &= is_right
+            right.append(is_right)
+        all_right &= all(right)
         found[topic.name] = rows[max(counts)]
         is_part = chosen.shape or chosen.torch_modules or len(chosen.cell) < len(GATES)
-        if not (chosen.quick or is_part) and is_right and any(rows.values()):
+        if not (chosen.quick or is_part) and all(right) and any(rows.values()):
             record.save(cpu, topic.name, rows, facts)
     if not is_beside_goals(chosen):
         print_goals(found, chosen.rows)

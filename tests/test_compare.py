@@ -294,6 +294,31 @@ def test_a_misspelt_form_or_shape_is_answered(capsys: pytest.CaptureFixture[str]
     assert compare.parse(["--torch-modules", "--threads", "1"]).torch_modules == []
 
 
+@pytest.mark.parametrize("wrong_on", [None, 1, 2])
+def test_what_is_wrong_on_any_number_of_threads_is_not_recorded(
+    wrong_on: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    import compare
+    from workloads import Row
+
+    saved = []
+    monkeypatch.setattr(compare, "rows_of", lambda _, scope: ([Row({})], scope.threads != wrong_on))
+    monkeypatch.setattr(compare.record, "save", lambda *given: saved.append(given))
+    monkeypatch.setattr(compare, "print_goals", lambda *_: None)
+    monkeypatch.setattr(compare, "chosen_topics", lambda _: [compare.topic_of("grid")])
+    chosen = SimpleNamespace(
+        threads=[1, 2],
+        quick=False,
+        cell=["GRU", "LSTM", "RNN"],
+        shape=None,
+        rows=[1],
+        torch_modules=None,
+        kernels=False,
+    )
+    assert compare.compare(chosen, "compare.py") == (wrong_on is None)
+    assert len(saved) == (wrong_on is None)
+
+
 def test_a_wrong_module_of_ours_is_noticed(monkeypatch: pytest.MonkeyPatch):
     torch = pytest.importorskip("torch")
     import rnncore.torch
