@@ -98,16 +98,18 @@ pub(crate) struct Grid<P> {
 }
 
 impl<E> Grid<*const E> {
-    /// Asks for `count` numbers of each row in each panel.
-    pub fn prefetch(self, rows: usize, panels: usize, count: usize) {
-        for panel in 0..panels {
-            for row in 0..rows {
-                prefetch_run(
-                    self.at.wrapping_add(row * self.row + panel * self.panel),
-                    count,
-                );
-            }
+    /// The same grid from another row on.
+    pub fn from(self, row: usize) -> Self {
+        Grid {
+            at: self.place(row, 0),
+            ..self
         }
+    }
+
+    /// Where the numbers of a row in a panel would be.
+    #[inline(always)]
+    pub fn place(self, row: usize, panel: usize) -> *const E {
+        self.at.wrapping_add(row * self.row + panel * self.panel)
     }
 
     /// The numbers of a row in a panel.

@@ -194,22 +194,31 @@ pub(crate) struct PointwiseBackward<E> {
 }
 
 impl<E> PointwiseBackward<E> {
-    /// Asks for what will be read, all but `later`, so that it comes while that is computed.
-    pub fn prefetch(&self, signature: &Signature, lanes: usize) {
-        let (rows, panels) = (self.rows, self.panels);
-        self.saved.prefetch(rows, panels, signature.saved * lanes);
-        if let Some(above) = self.above {
-            above.prefetch(rows, panels, lanes);
-        }
-        for (grid, is_read) in [
-            (self.h, signature.reads_output),
-            (self.h_before, signature.reads_previous),
-            (self.memory_before, signature.has_memory()),
+    /// What is read and may have left the caches, all but `later` and `carry`, which were just
+    /// written: the first of so many grids, each with its numbers of a row in a panel.
+    pub fn kept(
+        &self,
+        signature: &Signature,
+        lanes: usize,
+    ) -> (usize, [(Grid<*const E>, usize); 5]) {
+        let mut kept = [(self.saved, 0); 5];
+        let mut found = 0;
+        for (grid, vectors) in [
+            (self.saved, signature.saved),
+            (
+                self.above.unwrap_or(self.later),
+                self.above.is_some().into(),
+            ),
+            (self.h, signature.reads_output.into()),
+            (self.h_before, signature.reads_previous.into()),
+            (self.memory_before, signature.has_memory().into()),
         ] {
-            if is_read {
-                grid.prefetch(rows, panels, lanes);
+            if vectors > 0 {
+                kept[found] = (grid, vectors * lanes);
+                found += 1;
             }
         }
+        (found, kept)
     }
 }
 

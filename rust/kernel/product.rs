@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{SCRATCH, Scratch, fits, prefetch_run, runs, with_tile};
+use super::{Grid, SCRATCH, Scratch, fits, prefetch_run, runs, with_tile};
 use crate::cell::MAX_SLOTS;
 use crate::simd::{Op, Real, Vector};
 
@@ -71,12 +71,30 @@ pub(crate) struct Product<E> {
     pub add: bool,
 }
 
-struct Tile<E, const ROWS: usize, const PANELS: usize>(Product<E>);
+/// What a tile asks the caches for while it is computed, some of it in each panel that it sums over:
+/// all of it at once would keep its own loads waiting.
+#[derive(Clone, Copy)]
+pub(crate) enum Meanwhile<'a, E> {
+    /// Its own rows in the next panel, which come from afar.
+    Rows,
+    /// What is read after it. Its own rows are near: to ask for them too took up to 6 % of a chain.
+    Next {
+        /// Grids of the tile's rows and panels, each with how many numbers are read of a row in a
+        /// panel.
+        grids: &'a [(Grid<*const E>, usize)],
+        /// Rows to ask for at a time, from the first on.
+        at_once: usize,
+    },
+}
 
-impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Element, ROWS, PANELS> {
+struct Tile<'a, E, const ROWS: usize, const PANELS: usize>(Product<E>, Meanwhile<'a, E>);
+
+impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V>
+    for Tile<'_, V::Element, ROWS, PANELS>
+{
     #[inline(always)]
     unsafe fn run(self) {
-        let of = self.0;
+        let Tile(of, meanwhile) = self;
         // SAFETY: `Product::tile`'s caller vouches for rows, panels, weights and the result.
         unsafe {
             let Factor {
@@ -90,9 +108,23 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V> for Tile<V::Elemen
             let mut sums = [[V::splat(V::Element::default()); PANELS]; ROWS];
             for panel in 0..of.panels {
                 let a = of.a.add(panel * of.a_panel);
-                let next = a.wrapping_add(of.a_panel);
-                for r in 0..ROWS {
-                    prefetch_run(next.wrapping_add(r * of.a_row), count * depth);
+                match meanwhile {
+                    Meanwhile::Rows => {
+                        let next = a.wrapping_add(of.a_panel);
+                        for r in 0..ROWS {
+                            prefetch_run(next.wrapping_add(r * of.a_row), count * depth);
+                        }
+                    }
+                    Meanwhile::Next { grids, at_once } => {
+                        let asked = (panel * at_once).min(ROWS);
+                        for row in asked..(asked + at_once).min(ROWS) {
+                            for &(grid, count) in grids {
+                                for p in 0..PANELS {
+                                    prefetch_run(grid.place(row, p), count);
+                                }
+                            }
+                        }
+                    }
                 }
                 let first = panel * depth;
                 let left = (lines - first).min(depth);
@@ -132,12 +164,17 @@ impl<E: Real> Product<E> {
     /// `a` has `rows` rows in `self.panels` panels, `weights` and the result have `panels` column
     /// panels, and the result `rows` rows; `(rows, panels)` come from [`super::tile_shape`] with
     /// one slot; the CPU has V's instruction set.
-    pub unsafe fn tile<V: Vector<Element = E>>(self, rows: usize, panels: usize) {
+    pub unsafe fn tile<V: Vector<Element = E>>(
+        self,
+        rows: usize,
+        panels: usize,
+        meanwhile: Meanwhile<E>,
+    ) {
         macro_rules! tile {
             ($rows:literal, $panels:literal) => {
                 if const { fits($rows, $panels, (1, 1), V::REGISTERS) } {
                     // SAFETY: passed on from the caller.
-                    unsafe { V::invoke(Tile::<E, $rows, $panels>(self)) }
+                    unsafe { V::invoke(Tile::<E, $rows, $panels>(self, meanwhile)) }
                 } else {
                     unreachable!("tile_shape never chooses a tile that spills")
                 }
@@ -162,7 +199,7 @@ impl<E: Real> Product<E> {
                 add: false,
                 ..self
             }
-            .tile::<V>(rows, panels);
+            .tile::<V>(rows, panels, Meanwhile::Rows);
             for row in 0..rows {
                 for column in 0..width {
                     let sum = *from.add(row * from_row + column);
@@ -204,7 +241,7 @@ impl<E: Real> Product<E> {
                         ..self
                     };
                     if (column + panels) * V::LANES <= width {
-                        tile.tile::<V>(count, panels);
+                        tile.tile::<V>(count, panels, Meanwhile::Rows);
                     } else {
                         tile.narrow::<V>(count, panels, width - column * V::LANES);
                     }

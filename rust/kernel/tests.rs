@@ -2,7 +2,7 @@
 
 use super::pack::{Columns, GateRows, pack_backward, pack_forward};
 use super::preactivation::{Joint, Operand, Preactivation, Slots, Staggered};
-use super::product::{Factor, Product, whole_tiles};
+use super::product::{Factor, Meanwhile, Product, whole_tiles};
 use super::*;
 use crate::simd::{Real, Vector, on_every_isa};
 
@@ -361,13 +361,35 @@ fn product_tiles<V: Vector>(add: bool) {
     for depth in [0, 1, 9] {
         for (rows, panels) in shapes((1, 1), V::REGISTERS) {
             let case = Case::new::<V>(rows, panels, depth, add);
-            let mut out = case.before.clone();
-            let of = Product {
-                out: out.as_mut_ptr(),
-                ..case.of
+            // Any address may be asked for.
+            let nowhere = Grid {
+                at: std::ptr::null(),
+                row: usize::MAX / 16,
+                panel: 1,
             };
-            // SAFETY: the case has these rows and panels, and the shape fits.
-            unsafe { of.tile::<V>(rows, panels) };
+            let next = [(nowhere, 0), (nowhere, 4 * V::LANES)];
+            let [out, other, none] = [
+                Meanwhile::Rows,
+                Meanwhile::Next {
+                    grids: &next,
+                    at_once: 5,
+                },
+                Meanwhile::Next {
+                    grids: &[],
+                    at_once: 1,
+                },
+            ]
+            .map(|meanwhile| {
+                let mut out = case.before.clone();
+                let of = Product {
+                    out: out.as_mut_ptr(),
+                    ..case.of
+                };
+                // SAFETY: the case has these rows and panels, and the shape fits.
+                unsafe { of.tile::<V>(rows, panels, meanwhile) };
+                out
+            });
+            assert!(out == other && out == none);
             case.check::<V>(&out, panels * V::LANES);
         }
     }
