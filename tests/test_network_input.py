@@ -164,5 +164,5 @@ def test_streams_refuse_by_name():
         stream.set_state(state)
     ids = Problem(**IDS, masked_id=0).network.stream(2)
     ids.step(np.array([1, 2]))
-    with pytest.raises(ValueError, match=r"^x: "):
+    with pytest.raises(ValueError, match=r"^x\[1\]: expected an identifier"):
         ids.step(np.array([1, VOCABULARY]))
