@@ -118,10 +118,15 @@ def watches(threads: int) -> Watches:
     calm = Watch(products.get("onednn", products["blas"]))
     if threads == 1:
         return Watches(calm)
-    # Its partner waits beside all rows of this process.
-    trips = ExitStack()
-    Finalize(None, trips.close, exitpriority=1)
-    return Watches(calm, Watch(trips.enter_context(cache_line.trips())))
+    return Watches(calm, Watch(trips()))
+
+
+@cache
+def trips() -> Callable[[], None]:
+    """Give a run of a cache line's trips, whose partner waits beside all rows of this process."""
+    stack = ExitStack()
+    Finalize(None, stack.close, exitpriority=1)
+    return stack.enter_context(cache_line.trips())
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:

@@ -9,7 +9,7 @@ from typing import Any
 import cache_line
 from peers import Case, Problem, Rnncore
 from topics import Scope, Target, Topic, on_threads, times
-from workloads import Row, Workload
+from workloads import Row, Workload, trips
 
 CELLS = ["LSTM", "GRU"]
 START = {"batch": 64, "steps": 50, "inputs": 64, "hidden": 128}
@@ -41,21 +41,20 @@ def workloads(scope: Scope) -> Iterator[Workload]:
                 )
     if scope.threads == 1:
         return
-    with cache_line.trips() as trips:
-        for case in scope.cases(scope.some(THREADED)):
-            layer = Rnncore(Problem(case), scope.threads)
-            fewer = replace(case, batch=case.batch // scope.threads)
-            share = Rnncore(Problem(fewer), scope.threads)
-            sizes = [1, scope.threads]
-            for name in ("forward", "step"):
-                one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
-                alone = on_threads(1, getattr(share, name))
-                by_size = {"1": one, str(scope.threads): more, SHARE: alone}
-                yield Workload(
-                    what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
-                    runs=runs({**by_size, LINE: trips}),
-                    wrong=[],
-                )
+    for case in scope.cases(scope.some(THREADED)):
+        layer = Rnncore(Problem(case), scope.threads)
+        fewer = replace(case, batch=case.batch // scope.threads)
+        share = Rnncore(Problem(fewer), scope.threads)
+        sizes = [1, scope.threads]
+        for name in ("forward", "step"):
+            one, more = (on_threads(n, getattr(layer, name)) for n in sizes)
+            alone = on_threads(1, getattr(share, name))
+            by_size = {"1": one, str(scope.threads): more, SHARE: alone}
+            yield Workload(
+                what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
+                runs=runs({**by_size, LINE: trips()}),
+                wrong=[],
+            )
 
 
 def runs(by_size: dict[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
