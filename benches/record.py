@@ -14,8 +14,8 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def path_for(cpu: str) -> Path:
-    """Give the file of a machine, named after its processor."""
-    name = re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)|@.*", "", cpu)).strip("-").lower()
+    """Give the file of a machine, named after its processor without its clock rate."""
+    name = re.sub(r"\W+", "-", re.sub(r"\((R|TM)\)|@ *[\d.]+ *GHz", "", cpu)).strip("-").lower()
     return RESULTS / f"{name}.json"
 
 

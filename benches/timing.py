@@ -157,13 +157,13 @@ def available_cpus() -> int:
     return os.cpu_count() or 1
 
 
-def cpu_name() -> str:
-    """Name the processor as the system does."""
-    cpuinfo = Path("/proc/cpuinfo")
+def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Name the processor, with family and model: a virtual machine may say "AMD EPYC" of any."""
     if cpuinfo.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        if found:
-            return found[1].strip()
+        facts = dict(re.findall(r"^([^\t:]+)\t*: (.+)$", cpuinfo.read_text(), re.MULTILINE))
+        if "model name" in facts:
+            numbers = [f"{key} {facts[key]}" for key in ("cpu family", "model") if key in facts]
+            return " ".join([facts["model name"].strip(), *numbers]).replace("cpu family", "family")
     return platform.processor() or platform.machine()
 
 

@@ -91,6 +91,7 @@ def test_records_keep_the_sections_of_others(tmp_path: Path, monkeypatch: pytest
     first = Row({"cell": "LSTM"}, {"rnncore": 1.23456}, 12.0, {"blas": 50.0})
     record.save("A CPU (R) @ 3 GHz", "grid", {1: [first], 2: [first, first]}, {"date": "now"})
     path = record.save("A CPU (R) @ 3 GHz", "memory", {2: [Row({}, megabytes={"us": 2.0})]}, {})
+    assert path.name == "a-cpu.json"
     sections = record.load(path)["sections"]
     assert sections["grid"]["date"] == "now"
     assert record.rows_of(sections["grid"], 1) == [
@@ -142,6 +143,22 @@ class Answers:
 
     def is_at_best(self) -> bool:
         return self.answers.pop(0) if self.answers else True
+
+
+def test_processors_of_one_name_have_records_of_their_own(tmp_path: Path):
+    import record
+    import timing
+
+    names = []
+    for family in (25, 26):
+        cpuinfo = tmp_path / f"cpuinfo {family}"
+        one = f"cpu family\t: {family}\nmodel\t\t: 17\nmodel name\t: A (R) CPU @ 2.90GHz\n"
+        cpuinfo.write_text(f"processor\t: 0\n{one}\nprocessor\t: 1\n{one}\n")
+        names.append(record.path_for(timing.cpu_name(cpuinfo)).name)
+    assert names == ["a-cpu-family-25-model-17.json", "a-cpu-family-26-model-17.json"]
+    cpuinfo.write_text("processor\t: 0\nmodel name\t: A CPU\n")
+    assert timing.cpu_name(cpuinfo) == "A CPU"
+    assert timing.cpu_name(tmp_path / "none")
 
 
 def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
