@@ -8,8 +8,8 @@ use crate::sequence::Element;
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// Numbers that are worth a second thread to copy.
-const COPIES: usize = 1 << 17;
+/// Numbers that are worth another thread to copy: some microseconds, and the threads are awake.
+const COPIES: usize = 1 << 13;
 
 /// Numbers that are worth a second thread to add.
 const WORTHWHILE: usize = 1 << 16;
