@@ -8,10 +8,7 @@ from dataclasses import asdict
 import numpy as np
 
 from peers import Case, Problem, built
-from workloads import TOLERANCE, Workload, differences
-
-# In double precision sums in another order differ this little.
-FLOAT64_TOLERANCE = 1e-11
+from workloads import Workload, differences
 
 
 def layer_passes(
@@ -19,7 +16,6 @@ def layer_passes(
 ) -> Iterator[Workload]:
     """Give both passes; where the gradient enters at the last step, the training step alone."""
     peers = built(Problem(case), names, threads)
-    tolerance = TOLERANCE if case.dtype == "float32" else FLOAT64_TOLERANCE
     # Held against products in single precision, of which the processor does twice as many.
     flops = case.forward_flops * np.dtype(case.dtype).itemsize // 4 if against_peak else 0
     if case.gradient == "all":
@@ -27,7 +23,7 @@ def layer_passes(
         yield Workload(
             what={"pass": "forward", **asdict(case)},
             runs={name: peer.forward for name, peer in peers.items()},
-            wrong=differences(outputs, tolerance),
+            wrong=differences(outputs, case.dtype),
             flops=flops,
         )
     trainers = {name: peer for name, peer in peers.items() if peer.trains}
@@ -36,7 +32,7 @@ def layer_passes(
         what={"pass": "step", **asdict(case)},
         runs={name: peer.step for name, peer in trainers.items()},
         wrong=differences(
-            {name: {"output": y, **gradients} for name, (y, gradients) in steps.items()}, tolerance
+            {name: {"output": y, **gradients} for name, (y, gradients) in steps.items()}, case.dtype
         ),
         flops=3 * flops,
     )

@@ -34,9 +34,6 @@ ONE_STEP = (1, 1, 32, 32)
 SHORTEST = 5  # of ragged sequences
 VOCABULARY, CLASSES = 1000, 50
 
-# Largest difference from torch's numbers, as a share of the largest of them.
-TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
-
 # What the path through torch may cost over `rnncore.nn`, forward and backward together.
 OVERHEAD_ASKED = 60e-3  # milliseconds
 
@@ -284,7 +281,7 @@ def workloads(scope: Scope) -> Iterator[Workload]:
             yield Workload(
                 what={"pass": name, **asdict(job)},
                 runs=runs,
-                wrong=differences(results, TOLERANCE[job.dtype]),
+                wrong=differences(results, job.dtype),
             )
 
 
