@@ -4,7 +4,8 @@ Draw a record, and put its tables into docs/speed.md and README.md.
     python benches/page.py benches/results/amd-epyc-family-26.json
 
 The plots lie in docs/; of the pages, what stands between "<!-- NAME -->" and "<!-- end -->" is
-replaced: the goals, the table of the topic of that name, or some rows of the grid.
+replaced: the goals, the table of the topic of that name, some rows of the grid, or the goals as the
+other records in the same folder have them.
 """
 
 from __future__ import annotations
@@ -196,13 +197,25 @@ def table(topic: Topic, rows: list[Row]) -> str:
     return printed.getvalue()
 
 
-def fill_in(page: str, rows: dict[str, list[Row]]) -> str:
+def goals(rows: dict[str, list[Row]]) -> str:
+    """Give the table of what was asked and reached."""
+    return reach.table(reach.verdicts(compare.TOPICS, rows, compare.GOALS)) + "\n"
+
+
+def elsewhere(paths: Iterable[Path]) -> str:
+    """Give the goals of other machines, each under its name."""
+    contents = [record.load(path) for path in sorted(paths)]
+    return "\n".join(f"{one['cpu']}:\n\n{goals(most_threads(one))}" for one in contents)
+
+
+def fill_in(page: str, rows: dict[str, list[Row]], others: Iterable[Path]) -> str:
     """Replace the tables of a page."""
     tables = {topic.name: table(topic, rows.get(topic.name, [])) for topic in compare.TOPICS}
     wanted = {line.strip() for line in SOME.splitlines()}
     some = [row for row in rows.get("grid", []) if grid.TOPIC.title(row.what) in wanted]
     tables["some of the grid"] = table(grid.TOPIC, some)
-    tables["goals"] = reach.table(reach.verdicts(compare.TOPICS, rows, compare.GOALS)) + "\n"
+    tables["goals"] = goals(rows)
+    tables["goals elsewhere"] = elsewhere(others)
     return re.sub(
         r"(<!-- ([a-z ]+) -->\n)(?:.*?)(<!-- end -->)",
         lambda found: f"{found[1]}\n{tables[found[2]]}\n{found[3]}",
@@ -217,10 +230,12 @@ def main(arguments: list[str]) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("record", type=Path)
-    rows = most_threads(record.load(parser.parse_args(arguments).record))
+    path = parser.parse_args(arguments).record
+    others = set(path.parent.glob("*.json")) - {path}
+    rows = most_threads(record.load(path))
     draw(rows)
     for page in (DOCS / "speed.md", ROOT / "README.md"):
-        page.write_text(fill_in(page.read_text(), rows))
+        page.write_text(fill_in(page.read_text(), rows, others))
 
 
 if __name__ == "__main__":
