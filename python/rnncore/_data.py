@@ -8,14 +8,22 @@ one in the right dtype is not copied.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rnncore import _core
-from rnncore._validate import Array, as_array, describe, lengths_array, listed_objects, shown
+from rnncore._validate import (
+    Array,
+    as_array,
+    column_names,
+    describe,
+    lengths_array,
+    listed_objects,
+    shown,
+)
 
 Indexes = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -34,6 +42,7 @@ class Sequences:
     steps : padded number of steps T, or None when the sequences did not come as one array
     left : whether padding stands before the steps rather than behind them
     stream : whether X was one long sequence by itself
+    feature_names : what X calls the columns of `values`, or None where it has no names for them
     """
 
     values: Array
@@ -43,6 +52,7 @@ class Sequences:
     steps: int | None = None
     left: bool = False
     stream: bool = False
+    feature_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -150,6 +160,7 @@ def read_vectors(
     *,
     padding_value: float | None,
     n_features: int | None,
+    feature_names: tuple[str, ...] | None = None,
     dtype: str,
     left: bool = False,
     finite: bool = True,
@@ -158,8 +169,9 @@ def read_vectors(
 ) -> Sequences:
     """Read sequences of feature vectors: (n, T, F), or a list of (T_i, F).
 
-    `n_features` is the F that is expected, None while it is not known; `left` says on which side of
-    a sequence its padding stands; `names` are what errors call the first two arguments, and `ids`
+    `n_features` is the F that is expected, and `feature_names` the names of the columns that tables
+    are to have, None while they are not known; `left` says on which side of a sequence its padding
+    stands; `names` are what errors call the first two arguments, and `ids`
     says how the caller would be given ids, where it may. Numbers that are not `finite` are refused
     unless told otherwise.
     """
@@ -172,7 +184,8 @@ def read_vectors(
             sequences = _vectors_of_array(X, *rest)
     if finite:
         _check_finite(names[0], sequences)
-    return sequences
+    found = column_names(names[0], X, feature_names)
+    return replace(sequences, feature_names=found)
 
 
 def _vectors_of_list(

@@ -190,9 +190,11 @@ class RecurrentEstimator(
             "loss_": problem.loss,
             "n_outputs_": problem.n_outputs,
         }
+        names = problem.input.feature_names
         of_some = {
             "classes_": problem.classes,
             "n_features_in_": problem.input.n_features or None,
+            "feature_names_in_": None if names is None else np.array(names, object),
             "vocabulary_size_": problem.input.vocabulary_size or None,
             "vocabulary_": problem.input.vocabulary,
         }

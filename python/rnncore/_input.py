@@ -36,6 +36,7 @@ class Input:
     may_be_stream : whether one sequence may come by itself
     padding_value, left : what padding consists of, and whether it stands on the left
     dtype : "float32" or "float64"
+    feature_names : what the tables that X came as call their columns, or None
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Input:
     padding_value: float | None
     left: bool
     dtype: str
+    feature_names: tuple[str, ...] | None = None
 
     @classmethod
     def from_data(
@@ -76,7 +78,8 @@ class Input:
         if kind == "dense":
             found.check_parameters(options)
             sequences = found._read_vectors(X, lengths, None, ("X", "lengths"))
-            return replace(found, n_features=sequences.values.shape[1]), sequences
+            width, names = sequences.values.shape[1], sequences.feature_names
+            return replace(found, n_features=width, feature_names=names), sequences
         size = options["vocabulary_size"]
         if text:
             found, X = found._with_vocabulary(X, options)
@@ -189,6 +192,7 @@ class Input:
             lengths,
             padding_value=self.padding_value,
             n_features=n_features,
+            feature_names=self.feature_names,
             dtype=self.dtype,
             left=self.left,
             names=names,
@@ -225,9 +229,10 @@ class Input:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Self:
         """Return what `to_json` described."""
-        vocabulary = fields["vocabulary"]
+        vocabulary, names = fields["vocabulary"], fields["feature_names"]
         if vocabulary is not None:
             from rnncore.text import Vocabulary
 
             vocabulary = Vocabulary.from_json(vocabulary)
-        return cls(**{**fields, "vocabulary": vocabulary})
+        names = None if names is None else tuple(names)
+        return cls(**{**fields, "vocabulary": vocabulary, "feature_names": names})

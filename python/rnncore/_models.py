@@ -173,6 +173,9 @@ class LSTM(RecurrentEstimator):
         Numbers that the network gives for each target.
     n_features_in_ : int
         F, for X of feature vectors.
+    feature_names_in_ : array of str (F,)
+        For X of tables, such as pandas DataFrames, whose columns have names: later ones must have
+        the same in the same order. Arrays are taken at their word.
     vocabulary_size_ : int
         For X of ids or text.
     vocabulary_ : rnncore.text.Vocabulary

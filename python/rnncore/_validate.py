@@ -172,6 +172,29 @@ def generator(name: str, value: object) -> np.random.Generator:
     return np.random.default_rng(value)
 
 
+def column_names(name: str, X: object, expected: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Return what the tables in `X` call their columns; refuse others than `expected`.
+
+    Columns in another order are other features, though as many. None where there is no table, or
+    one whose columns have no names.
+    """
+    found, known, where = None, expected, "fit"
+    for index, item in enumerate(X if isinstance(X, list | tuple) else ()):
+        names = tuple(getattr(item, "columns", ()))
+        if not names or not all(isinstance(each, str) for each in names):
+            continue
+        found = names
+        if known is None:
+            known, where = names, f"{name}[{index}]"
+        for number, (got, wanted) in enumerate(zip(names, known, strict=True)):
+            if got != wanted:
+                raise ValueError(
+                    f"{name}[{index}]: expected the columns of {where} in their order, "
+                    f"{wanted!r} as column {number}, got {got!r}"
+                )
+    return found
+
+
 def listed_objects(value: object) -> object:
     """Return the items of a one-dimensional array of objects as a list, almost all else as it is.
 

@@ -52,6 +52,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
     transformer_ : the fitted clone
     n_features_in_ : int
         F.
+    feature_names_in_ : array of str (F,)
+        For X of tables whose columns have names: later ones must have the same in the same order.
 
     Examples
     --------
@@ -125,7 +127,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
             When X is not as in `fit`.
         """
         check_is_fitted(self)
-        return self._apply("transform", self._read(X, lengths, self.n_features_in_))
+        names = getattr(self, "feature_names_in_", None)
+        return self._apply("transform", self._read(X, lengths, self.n_features_in_, names))
 
     @available_if(_inverts)  # type: ignore[untyped-decorator]
     def inverse_transform(self, X: object, *, lengths: object = None) -> Array | list[Array]:
@@ -151,10 +154,16 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
             raise ValueError("X: expected a sequence with at least one step, got none")
         self.transformer_ = clone(self.transformer).fit(rows)
         self.n_features_in_ = rows.shape[1]
+        if sequences.feature_names is not None:
+            self.feature_names_in_ = np.array(sequences.feature_names, object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
         self._n_features_out = _dense(self.transformer_.transform(rows[:1])).shape[1]
         return sequences
 
-    def _read(self, X: object, lengths: object, n_features: int | None) -> Sequences:
+    def _read(
+        self, X: object, lengths: object, n_features: int | None, feature_names: Any = None
+    ) -> Sequences:
         X = listed_objects(X)
         arrays = X if isinstance(X, list | tuple) else [X]
         single = {np.dtype(np.float32), np.dtype(np.float16)}
@@ -164,6 +173,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
             lengths,
             padding_value=CHECKS["padding_value"]("padding_value", self.padding_value),
             n_features=n_features,
+            feature_names=None if feature_names is None else tuple(feature_names),
             dtype="float32" if kept else "float64",
             left=CHECKS["padding_side"]("padding_side", self.padding_side) == "left",
             finite=False,
