@@ -15,7 +15,6 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from rnncore import _core, optim
-from rnncore._data import Sequences
 from rnncore._fit import Fit
 from rnncore._history import History
 from rnncore._inspect import InspectMixin
@@ -24,6 +23,7 @@ from rnncore._network import EVALUATION_BATCH, new_network
 from rnncore._options import CHECKS, check_parameters
 from rnncore._parameters import Parameters
 from rnncore._problem import Problem
+from rnncore._sequences import Sequences
 from rnncore._state import State
 from rnncore._store import StoreMixin
 from rnncore._stream import StreamMixin

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnncore import _core, optim
-    from rnncore._data import Sequences
     from rnncore._history import History
     from rnncore._problem import Problem
+    from rnncore._sequences import Sequences
     from rnncore._state import State
 
 

@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 from sklearn.base import clone
 
-from rnncore._data import Sequences, holds_text, read_ids, read_vectors
+from rnncore._data import holds_text, read_ids, read_vectors
+from rnncore._sequences import Sequences
 from rnncore._validate import any_array, check_own_class, describe
 
 # Parameters that say that X is of ids, and those that have no say on feature vectors either; what

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from rnncore._data import Sequences
 from rnncore._fitted import Fitted
 from rnncore._network import EVALUATION_BATCH
+from rnncore._sequences import Sequences
 from rnncore._validate import Array, integer
 
 

@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from rnncore import _core
-from rnncore._data import Indexes, Sequences, rows_of
+from rnncore._sequences import Indexes, Sequences, rows_of
 from rnncore._validate import Array
 from rnncore._weights import fitting
 

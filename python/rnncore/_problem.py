@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from rnncore._data import Sequences
 from rnncore._input import Input
 from rnncore._labelled import Labelled
 from rnncore._options import LOSSES
+from rnncore._sequences import Sequences
 from rnncore._targets import (
     Targets,
     check_same_kind,

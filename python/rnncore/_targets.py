@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore._data import Sequences
+from rnncore._sequences import Sequences
 from rnncore._validate import Array, any_array, describe, listed_objects, shown
 
 

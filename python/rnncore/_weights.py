@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnncore._data import Sequences
+from rnncore._sequences import Sequences
 from rnncore._targets import targets_by_kind
 from rnncore._validate import Array, any_array, describe, listed_objects, shown
 

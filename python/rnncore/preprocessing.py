@@ -15,8 +15,9 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from rnncore._data import Sequences, read_vectors
+from rnncore._data import read_vectors
 from rnncore._options import CHECKS
+from rnncore._sequences import Sequences
 from rnncore._validate import Array, describe, listed_objects
 from rnncore._words import WordsHere
 
