@@ -70,7 +70,7 @@ pub(crate) fn apply<E: Real>(rows: &mut [E], columns: Columns, steps: &Steps, ma
     /// Draws that take about as long as starting a second thread.
     const WORTHWHILE: usize = 1 << 14;
     let draws = steps.rows().saturating_mul(columns.real());
-    let workers = (1 + draws / WORTHWHILE).min(parallel::num_threads().unwrap_or(1));
+    let workers = parallel::workers(draws, WORTHWHILE);
     parallel::for_each(workers, sequences, |(sequence, rows)| {
         let mut random = ChaCha8Rng::seed_from_u64(mask.drawn.seed);
         random.set_stream(mask.stream << 32 | sequence as u64);

@@ -21,9 +21,6 @@ use crate::pass::Pass;
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// Numbers that are worth a second thread to pool.
-const WORTHWHILE: usize = 1 << 16;
-
 /// What has been seen of some sequences.
 pub(crate) struct Pooling {
     output: Output,
@@ -78,6 +75,8 @@ impl Pooling {
 
     /// Takes in what a layer did in a pass over the next steps of the first sequences.
     pub fn add<E: Real>(&mut self, pass: &Pass<E>, layer: usize, arena: &Arc<Arena>) {
+        /// Numbers that are worth another thread to pool.
+        const WORTHWHILE: usize = 1 << 16;
         let (stride, steps) = (self.columns.stride(), &pass.steps);
         let batch = steps.batch();
         if self.output == Output::Last {
@@ -91,8 +90,7 @@ impl Pooling {
             return;
         }
         let y = &*pass.layers[layer].y;
-        let threads = parallel::num_threads().unwrap_or(1);
-        let workers = threads.min(1 + steps.rows() * stride / WORTHWHILE);
+        let workers = parallel::workers(steps.rows() * stride, WORTHWHILE);
         let mut items = Vec::new();
         let mut rest = &mut self.rows[..batch];
         for range in steps.slices(&(0..steps.longest()), workers) {

@@ -186,7 +186,7 @@ def column_names(name: str, X: object, expected: tuple[str, ...] | None) -> tupl
         found = names
         if known is None:
             known, where = names, f"{name}[{index}]"
-        for number, (got, wanted) in enumerate(zip(names, known, strict=True)):
+        for number, (got, wanted) in enumerate(zip(names, known, strict=False)):
             if got != wanted:
                 raise ValueError(
                     f"{name}[{index}]: expected the columns of {where} in their order, "

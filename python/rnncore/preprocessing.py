@@ -129,7 +129,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         """
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
-        return self._apply("transform", self._read(X, lengths, self.n_features_in_, names))
+        known = None if names is None else tuple(names)
+        return self._apply("transform", self._read(X, lengths, self.n_features_in_, known))
 
     @available_if(_inverts)  # type: ignore[untyped-decorator]
     def inverse_transform(self, X: object, *, lengths: object = None) -> Array | list[Array]:
@@ -163,7 +164,11 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         return sequences
 
     def _read(
-        self, X: object, lengths: object, n_features: int | None, feature_names: Any = None
+        self,
+        X: object,
+        lengths: object,
+        n_features: int | None,
+        feature_names: tuple[str, ...] | None = None,
     ) -> Sequences:
         X = listed_objects(X)
         arrays = X if isinstance(X, list | tuple) else [X]
@@ -174,7 +179,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
             lengths,
             padding_value=CHECKS["padding_value"]("padding_value", self.padding_value),
             n_features=n_features,
-            feature_names=None if feature_names is None else tuple(feature_names),
+            feature_names=feature_names,
             dtype="float32" if kept else "float64",
             left=CHECKS["padding_side"]("padding_side", self.padding_side) == "left",
             finite=False,

@@ -224,16 +224,8 @@ impl Axes {
     }
 }
 
-/// Numbers that are worth a second thread to copy.
-const WORTHWHILE: usize = 1 << 13;
-
 /// Rows that a thread copies at a time: enough that taking them does not count.
 const CHUNK: usize = 64;
-
-fn workers(numbers: usize) -> usize {
-    let threads = parallel::num_threads().unwrap_or(1);
-    threads.min(1 + numbers / WORTHWHILE)
-}
 
 /// One row from outside, padded.
 fn gather_row<E: Real>(from: ndarray::ArrayView1<E>, columns: Columns, to: &mut [E]) {
@@ -278,7 +270,7 @@ pub(crate) fn gathered<E: Real>(
 ) -> Buffer<E> {
     let stride = columns.stride();
     let mut to = arena.take(steps.rows() * stride);
-    let workers = workers(to.len());
+    let workers = parallel::copiers(to.len());
     let mut parts = Vec::with_capacity(steps.rows().div_ceil(CHUNK));
     let (mut first, mut rest) = (0, &mut *to);
     for step in 0..steps.longest() {
@@ -333,7 +325,7 @@ pub(crate) fn scatter<E: Real>(
                 .axis_chunks_iter_mut(Axis(0), CHUNK)
                 .enumerate()
                 .collect();
-            parallel::for_each(workers(from.len()), parts, |(chunk, mut to)| {
+            parallel::for_each(parallel::copiers(from.len()), parts, |(chunk, mut to)| {
                 for (row, to) in to.rows_mut().into_iter().enumerate() {
                     let row = chunk * CHUNK + row;
                     let step = steps.step_of(row);
@@ -346,7 +338,7 @@ pub(crate) fn scatter<E: Real>(
     };
     let each = CHUNK.div_ceil(steps.batch().max(1));
     let parts: Vec<_> = to.axis_chunks_iter_mut(Axis(0), each).enumerate().collect();
-    parallel::for_each(workers(from.len()), parts, |(chunk, mut to)| {
+    parallel::for_each(parallel::copiers(from.len()), parts, |(chunk, mut to)| {
         for (step, mut to) in (chunk * each..).zip(to.outer_iter_mut()) {
             let running = match step < steps.longest() {
                 true => steps.count(step),

@@ -14,8 +14,7 @@ use crate::simd::{Real, Vector};
 /// How many threads the packing of so many numbers is worth.
 pub(super) fn packers(numbers: usize) -> usize {
     const WORTHWHILE: usize = 1 << 15;
-    let threads = parallel::num_threads().unwrap_or(1);
-    threads.min(1 + numbers / WORTHWHILE)
+    parallel::workers(numbers, WORTHWHILE)
 }
 
 /// The weights that input and state are multiplied with.

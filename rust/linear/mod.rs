@@ -302,8 +302,7 @@ impl<E: Element> Linear<E> {
         /// Products that take about as long as starting a second thread.
         const WORTHWHILE: usize = 1 << 20;
         let products = self.shape.panels() * self.shape.forward_panel();
-        let threads = parallel::num_threads().unwrap_or(1);
-        threads.min(1 + rows.saturating_mul(products) / WORTHWHILE)
+        parallel::workers(rows.saturating_mul(products), WORTHWHILE)
     }
 
     fn gate<'a>(&self, weights: &'a [E]) -> GateRows<'a, E> {

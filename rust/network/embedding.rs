@@ -8,12 +8,6 @@ use crate::sequence::Element;
 use crate::simd::Real;
 use crate::steps::Steps;
 
-/// Numbers that are worth another thread to copy: some microseconds, and the threads are awake.
-const COPIES: usize = 1 << 13;
-
-/// Numbers that are worth a second thread to add.
-const WORTHWHILE: usize = 1 << 16;
-
 impl<E: Element> Network<E> {
     /// The input of some steps in packed order, and the identifiers that it was read at if their
     /// vectors are trained. `at` tells the row of `values` that a sequence has at a step.
@@ -82,6 +76,8 @@ impl<E: Element> Network<E> {
         gradients: &mut [E],
         is_fresh: bool,
     ) {
+        /// Numbers that are worth another thread to add.
+        const WORTHWHILE: usize = 1 << 16;
         let columns = self.stack.input_columns();
         let (stride, width) = (columns.stride(), columns.width);
         let rows = steps.rows();
@@ -92,8 +88,7 @@ impl<E: Element> Network<E> {
             return;
         }
         let each = ids.len() / rows;
-        let threads = parallel::num_threads().unwrap_or(1);
-        let workers = threads.min(1 + ids.len() * width / WORTHWHILE);
+        let workers = parallel::workers(ids.len() * width, WORTHWHILE);
         let mut counts = vec![0; gradients.len() / width];
         for &id in ids {
             counts[id as usize] += 1;
@@ -143,8 +138,7 @@ fn fill<E: Real>(
     to: &mut [E],
     write: impl Fn(usize, usize, &mut [E]) + Sync,
 ) {
-    let threads = parallel::num_threads().unwrap_or(1);
-    let workers = threads.min(1 + to.len() / COPIES);
+    let workers = parallel::copiers(to.len());
     let mut rest = to;
     let parts = (0..workers).map(|i| {
         let of = |i: usize| steps.longest() * i / workers;
@@ -172,10 +166,10 @@ mod tests {
     fn rows_are_filled_in_packed_order_by_any_number_of_threads() {
         const STRIDE: usize = 64;
         let steps = Steps::new(&[3, 900, 0, 2000, 900, 2000]);
-        assert!(steps.rows() * STRIDE > 2 * COPIES);
         let filled = |threads| {
             let mut rows = vec![f32::NAN; steps.rows() * STRIDE];
             parallel::with_threads(threads, || {
+                assert_eq!(parallel::copiers(rows.len()), threads);
                 fill(&steps, STRIDE, &mut rows, |row, step, to| {
                     to.fill((row * 10_000 + step) as f32);
                 });

@@ -86,6 +86,19 @@ pub fn num_threads() -> Result<usize> {
     Ok(found)
 }
 
+/// How many threads some work is worth: one, and another for each `worthwhile` of it, as far as there
+/// are any.
+pub(crate) fn workers(work: usize, worthwhile: usize) -> usize {
+    num_threads().unwrap_or(1).min(1 + work / worthwhile)
+}
+
+/// How many threads it is worth to copy some numbers, row by row.
+pub(crate) fn copiers(numbers: usize) -> usize {
+    /// Some microseconds, and the threads are awake.
+    const WORTHWHILE: usize = 1 << 13;
+    workers(numbers, WORTHWHILE)
+}
+
 /// Sets the number of threads for every later call of this process.
 ///
 /// # Errors

@@ -15,12 +15,10 @@ use crate::sequence::Element;
 /// Numbers that a thread compares or copies at a time.
 const CHUNK: usize = 1 << 14;
 
-/// Numbers that are worth another thread to compare or copy.
-const WORTHWHILE: usize = 1 << 18;
-
+/// How many threads it is worth to compare or copy so many numbers.
 fn workers(numbers: usize) -> usize {
-    let threads = parallel::num_threads().unwrap_or(1);
-    threads.min(1 + numbers / WORTHWHILE)
+    const WORTHWHILE: usize = 1 << 18;
+    parallel::workers(numbers, WORTHWHILE)
 }
 
 /// Whether a stack has these weights, bit by bit.

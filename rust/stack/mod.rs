@@ -292,8 +292,7 @@ impl<E: Element> Stack<E> {
         };
         let sums = geometry.signature.slots * (geometry.input.extent() + geometry.width);
         let products = geometry.padded() * (sums + projected);
-        let threads = parallel::num_threads().unwrap_or(1);
-        threads.min(1 + rows.max(READING).saturating_mul(products) / WORTHWHILE)
+        parallel::workers(rows.max(READING).saturating_mul(products), WORTHWHILE)
     }
 
     /// Whether a pass over `rows` steps fits into memory.
