@@ -172,8 +172,8 @@ class Rnncore:
         output, _ = self.layer(self.x, self.state)
         return output
 
-    def step(self) -> tuple[Array, dict[str, Array]]:
-        output, _, tape = self.layer.forward(self.x, self.state)
+    def step(self, *, copy: bool = True) -> tuple[Array, dict[str, Array]]:
+        output, _, tape = self.layer.forward(self.x, self.state, copy=copy)
         return output, self._gradients(tape)
 
     def _gradients(self, tape: Any) -> dict[str, Array]:

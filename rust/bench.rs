@@ -220,7 +220,7 @@ impl<E: Element> Layer<E> {
             (memory, saved) = (pass.memory.take(), pass.saved.take());
         }
         let feed = Feed::Rows(View::packed(&self.x, g.input.stride()));
-        let sweep = &self.pass.sweeps(&self.steps, feed)[0];
+        let sweep = &self.pass.sweeps(&self.steps, feed, None)[0];
         // All rows, on the calling thread.
         let slice = || Slice::new(0..self.steps.batch(), 1);
         self.carry.fill(E::ZERO);

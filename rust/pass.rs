@@ -143,6 +143,17 @@ pub(crate) enum Feed<'a, E> {
     Ids(&'a [u32]),
 }
 
+/// The rows at both ends of a pass that is taken back.
+#[derive(Clone, Copy)]
+pub(crate) struct Ends<'a, E> {
+    /// What forward was fed.
+    pub x: Feed<'a, E>,
+    /// The output, R rows of its columns, if the pass has given it away.
+    pub y: Option<View<'a, E>>,
+    /// The gradient of the output, as many rows, if there is any.
+    pub dy: Option<View<'a, E>>,
+}
+
 /// A forward pass over a batch: its outputs, and what backward needs if that was asked for.
 pub(crate) struct Pass<E> {
     pub steps: Steps,
@@ -207,14 +218,22 @@ impl<E: Real> LayerPass<E> {
         })
     }
 
-    /// Places of the directions in the layer's buffers, and of what the layer is fed.
-    pub fn sweeps<'a>(&mut self, steps: &'a Steps, feed: Feed<'a, E>) -> Vec<Sweep<'a, E>> {
+    /// Places of the directions in the layer's buffers, and of what the layer is fed. `output` is
+    /// where to read the output of a layer that has given its own away.
+    pub fn sweeps<'a>(
+        &mut self,
+        steps: &'a Steps,
+        feed: Feed<'a, E>,
+        output: Option<View<'a, E>>,
+    ) -> Vec<Sweep<'a, E>> {
         let (x, x_strides, ids) = match feed {
             Feed::Rows(rows) => (rows.at(), rows.strides(), None),
             Feed::Ids(ids) => (ptr::null(), Strides::packed(0), Some(ids)),
         };
-        let y_strides = self.y_strides;
-        let mut y = self.y.as_mut_ptr();
+        let (mut y, y_strides) = match output {
+            Some(rows) => (rows.at().cast_mut(), rows.strides()),
+            None => (self.y.as_mut_ptr(), self.y_strides),
+        };
         self.directions
             .iter_mut()
             .map(|direction| {

@@ -60,6 +60,11 @@ def test_layers_refuse(args, kwargs, error, match, method):
         getattr(nn.LSTM(4, 6, 2), method)(*args, **kwargs)
 
 
+def test_forward_refuses():
+    with pytest.raises(TypeError, match="copy: expected True or False, got None"):
+        nn.GRU(4, 6).forward(Z, copy=None)
+
+
 def test_layers_name_their_own_layout():
     with pytest.raises(ValueError, match=r"x: expected shape \(B, T, 4\) or \(T, 4\)"):
         nn.GRU(4, 6, batch_first=True)(Z[:, :, :3])

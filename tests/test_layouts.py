@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -81,9 +82,11 @@ def same(found: object, expected: object) -> None:
             same(one, other)
 
 
-def step(layer: nn.RNN | nn.GRU | nn.LSTM, x: Array, dy: Array) -> tuple[object, ...]:
+def step(
+    layer: nn.RNN | nn.GRU | nn.LSTM, x: Array, dy: Array, *, copy: bool = True
+) -> tuple[object, ...]:
     """Give all that comes out, of inference and of a training step."""
-    output, state, tape = layer.forward(x)
+    output, state, tape = layer.forward(x, copy=copy)
     return layer(x), (output, state), layer.backward(tape, dy)
 
 
@@ -112,7 +115,9 @@ def test_layout_changes_no_bit(
     x = numbers((4, 3, inputs), dtype)
     dy = numbers(layer(x)[0].shape, dtype, 3)
     lay = LAYOUTS[layout]
-    same(step(layer, lay(x), lay(dy)), step(layer, x, dy))
+    expected = step(layer, x, dy)
+    same(step(layer, lay(x), lay(dy)), expected)
+    same(step(layer, lay(x), lay(dy), copy=False), expected)
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
@@ -158,8 +163,12 @@ def test_ragged_rows_end_in_zeros(lengths: list[int], *, batch_first: bool) -> N
         x, dy = x.swapaxes(0, 1), dy.swapaxes(0, 1)
     inferred = layer(x, lengths=lengths)[0]
     output, _, tape = layer.forward(x, lengths=lengths)
-    dx = layer.backward(tape, dy)[0]
+    found = layer.backward(tape, dy)
+    dx = found[0]
     same(inferred, output)
+    lent, _, tape = layer.forward(x, lengths=lengths, copy=False)
+    same(lent, output)
+    same(layer.backward(tape, dy), found)
     for rows in (output, dx):
         rows = rows if batch_first else rows.swapaxes(0, 1)
         for i, length in enumerate(lengths):
@@ -203,6 +212,42 @@ def test_what_is_written_after_forward_does_not_count(*, batch_first: bool) -> N
     same(layer.backward(tape, dy), expected)
 
 
+@pytest.mark.parametrize("hidden", [32, 20])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_without_copies_what_was_given_is_read_again(hidden: int, *, batch_first: bool) -> None:
+    layer = make("GRU", 16, hidden, batch_first=batch_first)
+    x, dy = numbers((4, 3, 16)), numbers((4, 3, hidden))
+    expected = step(layer, x, dy)
+    output, state, tape = layer.forward(x, copy=False)
+    same((output, state), expected[1])
+    for array in (output, output[1:].view()):
+        with pytest.raises(ValueError, match="read-only"):
+            array.fill(0)
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            array.flags.writeable = True
+    # The arrays are looked at alone: what the caller makes of theirs is no matter.
+    output.shape, x.shape = (-1,), (12, 16)
+    same(layer.backward(tape, dy), expected[2])
+    x.shape = (4, 3, 16)
+    _, _, tape = layer.forward(x, copy=False)
+    x.fill(0)
+    assert not layer.backward(tape, dy)[2]["weight_ih_l0"].any()
+    assert x.flags.writeable
+
+
+def test_a_used_tape_lets_its_arrays_go() -> None:
+    layer, x = make("LSTM", 16, 32), numbers((4, 3, 16))
+    output, _, tape = layer.forward(x, copy=False)
+    held = sys.getrefcount(x)
+    with pytest.raises(ValueError, match="d_output: expected shape"):
+        layer.backward(tape, x)
+    assert sys.getrefcount(x) == held
+    layer.backward(tape, output)
+    assert sys.getrefcount(x) == held - 1
+    with pytest.raises(ValueError, match="tape"):
+        layer.backward(tape, output)
+
+
 def test_gradient_may_be_the_output_or_the_input() -> None:
     layer = make("RNN", 32, 32)
     x = numbers((4, 3, 32))
@@ -212,8 +257,9 @@ def test_gradient_may_be_the_output_or_the_input() -> None:
     same(layer.backward(tape, output), expected)
     _, _, tape = layer.forward(x)
     expected = layer.backward(tape, x.copy())
-    _, _, tape = layer.forward(x)
-    same(layer.backward(tape, x), expected)
+    for copy in (True, False):
+        _, _, tape = layer.forward(x, copy=copy)
+        same(layer.backward(tape, x), expected)
 
 
 def test_output_is_fed_again() -> None:

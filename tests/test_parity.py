@@ -52,6 +52,7 @@ class Example:
     lengths: tuple[int, ...] | None
     with_state: bool
     gradients: frozenset[str]
+    copy: bool
     threads: int
     isa: str
     seed: int
@@ -78,6 +79,7 @@ def examples(draw) -> Example:
         lengths=lengths,
         with_state=draw(st.booleans()),
         gradients=draw(st.sampled_from(GIVEN)),
+        copy=draw(st.booleans()),
         threads=draw(st.integers(1, 3)),
         isa=draw(st.sampled_from(ISAS)),
         seed=draw(st.integers(0, 2**32 - 1)),
@@ -130,7 +132,7 @@ def compare(cell: str, dtype: str, example: Example) -> None:
 
     with threads(example.threads):
         hx = whole(states) if example.with_state else None
-        output, state, tape = layer.forward(x, hx, example.lengths)
+        output, state, tape = layer.forward(x, hx, example.lengths, copy=example.copy)
         dx, d_initial, grads = layer.backward(tape, d_output, whole(d_states))
 
     module = twin(layer)
@@ -194,6 +196,7 @@ LARGE = Example(
     lengths=tuple((7 * sequence) % 20 for sequence in range(37)),
     with_state=True,
     gradients=frozenset(["output", "h", "c"]),
+    copy=False,
     threads=3,
     isa=ISAS[-1],
     seed=1,

@@ -90,6 +90,7 @@ class Stack:
         lengths: _Lengths | None,
         batch_first: bool,
         keep: bool,
+        copy: bool,
         seed: int | None,
     ) -> tuple[_Array, _Array, _Array | None, Tape | None]: ...
     def backward(

@@ -264,6 +264,7 @@ class Recurrent(WordsHere):
         *,
         batch_first: bool = False,
         keep: bool = False,
+        copy: bool = True,
         seed: int | None = None,
     ) -> tuple[Array, State, Tape | None]:
         outside, inside = sides
@@ -271,7 +272,7 @@ class Recurrent(WordsHere):
         h0, c0 = self._read_state("hx", hx, sides)
         if outside is not inside:
             x = x.reshape(inside.x)
-        output, h, c, tape = self._stack.forward(x, h0, c0, lengths, batch_first, keep, seed)
+        output, h, c, tape = self._stack.forward(x, h0, c0, lengths, batch_first, keep, copy, seed)
         if outside is not inside:
             output = output.reshape(outside.output)
         state = _write_state(h, c, sides)

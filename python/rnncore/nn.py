@@ -115,11 +115,18 @@ class _Layer(Recurrent):
         return output, state
 
     def forward(
-        self, x: object, hx: object = None, lengths: object = None
+        self, x: object, hx: object = None, lengths: object = None, *, copy: object = True
     ) -> tuple[Array, State, Tape]:
         """Run the layer for training: with dropout, keeping what `backward` needs.
 
-        Parameters and errors are those of calling the layer.
+        Parameters and errors are those of calling the layer, and one more.
+
+        Parameters
+        ----------
+        copy : bool
+            Whether the tape has the input and the output for itself, so that you may write to both
+            before `backward`. False spares the memory: `output` is read-only, and `backward` reads
+            `x` again, which has to hold the same numbers until then.
 
         Returns
         -------
@@ -128,9 +135,10 @@ class _Layer(Recurrent):
         tape : Tape
             For one call of `backward`.
         """
+        copy = boolean("copy", copy)
         drops = self.dropout > 0 and self.num_layers > 1
         seed = int(self._generator.integers(2**63)) if drops else None
-        output, state, tape = self._run_sequence(x, hx, lengths, keep=True, seed=seed)
+        output, state, tape = self._run_sequence(x, hx, lengths, keep=True, copy=copy, seed=seed)
         assert tape is not None
         return output, state, tape
 
@@ -166,7 +174,14 @@ class _Layer(Recurrent):
         return self._gradients(tape, d_output, d_state)
 
     def _run_sequence(
-        self, x: object, hx: object, lengths: object, *, keep: bool, seed: int | None = None
+        self,
+        x: object,
+        hx: object,
+        lengths: object,
+        *,
+        keep: bool,
+        copy: bool = True,
+        seed: int | None = None,
     ) -> tuple[Array, State, Tape | None]:
         x = as_array("x", x)
         sides = self._sides(x.shape)
@@ -178,7 +193,8 @@ class _Layer(Recurrent):
         elif lengths is not None:
             batch, steps = x.shape[:2] if batch_first else x.shape[1::-1]
             lengths = lengths_array("lengths", lengths, batch, steps)
-        return self._run(sides, x, hx, lengths, batch_first=batch_first, keep=keep, seed=seed)
+        how = {"batch_first": batch_first, "keep": keep, "copy": copy}
+        return self._run(sides, x, hx, lengths, **how, seed=seed)
 
     def _sides(self, x: tuple[int, ...]) -> Sides:
         directions = 2 if self.bidirectional else 1

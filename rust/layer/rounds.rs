@@ -14,7 +14,7 @@ use crate::steps::Steps;
 /// Rows of a round, about: as many as keep products efficient, and threads from waiting often.
 const ROWS: usize = 512;
 /// Bytes of gradients of a round in the ring, about, where that is more rows.
-const BYTES: usize = 1 << 20;
+const BYTES: usize = 1 << 19;
 /// Bytes of a round where forward saved something: a part of the cache that cores share.
 const SHARED: usize = 4 << 20;
 

@@ -7,7 +7,7 @@ use crate::data::BatchPlan;
 use crate::error::{Error, Result};
 use crate::examples::Examples;
 use crate::params::reserve;
-use crate::pass::{States, View};
+use crate::pass::{Ends, States, View};
 use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::stack::{Parameters, Want};
@@ -151,11 +151,14 @@ impl<E: Element> Network<E> {
             let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
             let kept = incoming.copied(arena);
             let Run { pass, x, .. } = run;
-            let feed = x.feed(self.stack.input_columns().stride());
-            let fed = (feed, Some(View::packed(&above, stride)));
+            let ends = Ends {
+                x: x.feed(self.stack.input_columns().stride()),
+                y: None,
+                dy: Some(View::packed(&above, stride)),
+            };
             let found = self
                 .stack
-                .backward(weights, pass, fed, incoming, want, &mut scratch);
+                .backward(weights, pass, ends, incoming, want, &mut scratch);
             let square = |part: &[E], row: usize, width: usize| -> f64 {
                 let part = &part[row * width..][..width];
                 part.iter().map(|x| x.to_f64() * x.to_f64()).sum()

@@ -8,7 +8,7 @@ use crate::data::{Sequences, Values};
 use crate::dropout::{self, Drawn, Mask};
 use crate::kernel::pack::Columns;
 use crate::loss::Score;
-use crate::pass::{Pass, Source, StateRows, States, View};
+use crate::pass::{Ends, Pass, Source, StateRows, States, View};
 use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::stack::{Parameters, Want};
@@ -413,12 +413,17 @@ impl<E: Element> Network<E> {
         };
         let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
         let rnn = &mut gradients.total[self.places.rnn.clone()];
-        let feed = x.feed(self.stack.input_columns().stride());
+        let x = x.feed(self.stack.input_columns().stride());
         let stride = self.stack.output_columns().stride();
         let dy = slope.dy.as_ref().map(|dy| View::packed(dy, stride));
-        let found = self
-            .stack
-            .backward(weights, pass, (feed, dy), slope.last, want, rnn);
+        let found = self.stack.backward(
+            weights,
+            pass,
+            Ends { x, y: None, dy },
+            slope.last,
+            want,
+            rnn,
+        );
         let states = [
             (&self.places.hidden0, &found.dh0),
             (&self.places.memory0, &found.dmemory0),

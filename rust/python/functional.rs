@@ -24,7 +24,7 @@ use crate::cell::CellKind;
 use crate::error::{Error, Result};
 use crate::parallel::{with_openmp, with_threads};
 use crate::params::Layout;
-use crate::recurrent::{Inputs, Keep, Recurrent, Tape};
+use crate::recurrent::{Inputs, Keep, Outside, Recurrent, Tape};
 use crate::sequence::Element;
 use crate::stack::{Config, Parameters, Want, uniform_sizes};
 
@@ -198,10 +198,14 @@ fn backward<'py, E: Element + Scalar>(
         Form::Packed | Form::Single => vec![tape.rows(), config.input_size],
     };
     let states = config.states_shapes(batch);
+    let outside = Outside {
+        x: Some(x),
+        output: None,
+        d_output: dy,
+    };
     let (dx, dh0, dc0, weights) = py.detach(|| {
         as_torch(n_threads, || {
-            let mut found =
-                model.backward_for(weights, &mut tape, (Some(x), dy), (dh, dc), want)?;
+            let mut found = model.backward_for(weights, &mut tape, outside, (dh, dc), want)?;
             let dx = model.take_dx(&mut found)?;
             let room = |shape: [usize; 3]| model.room(shape.iter().product());
             let mut dh0 = want.states.then(|| room(states[0]));

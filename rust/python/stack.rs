@@ -1,6 +1,6 @@
 //! `Stack` and `Tape`: a recurrent stack for Python.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use ndarray::{Ix1, Ix3};
 use numpy::{PyArray, PyReadonlyArray};
@@ -14,11 +14,11 @@ use super::arrays::{
 };
 use super::either::{Either, dispatch};
 use super::optimizer::PyOptimizer;
-use crate::boundary::Axes;
+use crate::boundary::{Axes, Rows};
 use crate::buffer::Buffer;
 use crate::cell::CellKind;
 use crate::params::Layout;
-use crate::recurrent::{Inputs, Keep, Recurrent};
+use crate::recurrent::{ALL, Inputs, Keep, Outside, Recurrent};
 use crate::stack::{Config, uniform_sizes};
 
 /// A recurrent stack with its weights.
@@ -34,6 +34,8 @@ pub(super) struct PyStack {
 pub(super) struct PyTape {
     inner: InnerTape,
     batch_first: bool,
+    /// The input and the output, which backward reads again, if the tape has no copies.
+    lent: Mutex<Option<[Py<PyAny>; 2]>>,
 }
 
 type Outputs<'py> = (
@@ -62,7 +64,7 @@ fn forward<'py, E: Held>(
     model: &RwLock<Recurrent<E>>,
     config: &Config,
     arguments: Arguments<'_, 'py>,
-    (batch_first, keep, seed): (bool, bool, Option<u64>),
+    (batch_first, keep, seed): (bool, Keep, Option<u64>),
 ) -> PyResult<Outputs<'py>> {
     let x: PyReadonlyArray<E, Ix3> = borrow("x", arguments.x)?;
     let h0 = optional::<E>("h0", arguments.h0)?;
@@ -72,26 +74,21 @@ fn forward<'py, E: Held>(
         .map(|lengths| borrow("lengths", lengths))
         .transpose()?;
     let lengths = lengths.map(|lengths| lengths.as_array().to_vec());
-    let mut x = x.as_array();
-    if batch_first {
-        x.swap_axes(0, 1);
-    }
     let (h0, c0) = (
         h0.as_ref().map(|state| state.as_array()),
         c0.as_ref().map(|state| state.as_array()),
     );
     let inputs = Inputs {
-        x: x.into(),
+        x: rows_of(&x, batch_first),
         h0,
         c0,
         lengths: lengths.as_deref(),
     };
     let axes = axes_of(batch_first);
-    let kept = if keep { Keep::All } else { Keep::Nothing };
     let has_memory = config.cell.signature().has_memory();
     let (tape, output, hidden, memory) = py.detach(|| {
         let model = reading(model);
-        let mut tape = model.forward_for(model.own(), inputs, axes, kept, seed)?;
+        let mut tape = model.forward_for(model.own(), inputs, axes, keep, seed)?;
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut hidden = model.room(of_hidden.iter().product());
         let mut memory = has_memory.then(|| model.room(of_memory.iter().product()));
@@ -109,15 +106,38 @@ fn forward<'py, E: Held>(
         [total, batch, width]
     };
     let states = config.states_shapes(batch);
+    let output = handed(py, output, dims)?.into_any();
+    let lent = match keep {
+        Keep::Inside => {
+            output.getattr("flags")?.setattr("writeable", false)?;
+            Some([own_view(arguments.x)?, own_view(&output)?])
+        }
+        _ => None,
+    };
     Ok((
-        handed(py, output, dims)?.into_any(),
+        output,
         handed(py, hidden, states[0])?.into_any(),
         optional_state(py, memory, states[1])?,
-        keep.then(|| PyTape {
+        (keep != Keep::Nothing).then(|| PyTape {
             inner: E::wrap(tape),
             batch_first,
+            lent: Mutex::new(lent),
         }),
     ))
+}
+
+/// The rows of an array that has the caller's axes.
+fn rows_of<'a, E: Held>(array: &'a PyReadonlyArray<E, Ix3>, batch_first: bool) -> Rows<'a, E> {
+    let mut array = array.as_array();
+    if batch_first {
+        array.swap_axes(0, 1);
+    }
+    array.into()
+}
+
+/// A view that nobody else has: its shape stays what it is.
+fn own_view(array: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    Ok(array.call_method0("view")?.unbind())
 }
 
 fn backward<'py, E: Held>(
@@ -130,6 +150,7 @@ fn backward<'py, E: Held>(
     d_c: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<Found<'py>> {
     let batch_first = tape.batch_first;
+    let lent = &tape.lent;
     let Some(tape) = E::unwrap(&tape.inner) else {
         return Err(PyTypeError::new_err(format!(
             "tape: expected a tape of a {} stack, got one of another dtype",
@@ -139,10 +160,17 @@ fn backward<'py, E: Held>(
     let dy = optional::<E>("d_output", d_output)?;
     let dh = optional::<E>("d_h", d_h)?;
     let dc = optional::<E>("d_c", d_c)?;
-    let mut dy = dy.as_ref().map(|dy| dy.as_array());
-    if let (Some(dy), true) = (&mut dy, batch_first) {
-        dy.swap_axes(0, 1);
-    }
+    let ends = match &*lent.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some([x, output]) => Some((borrow("x", x.bind(py))?, borrow("output", output.bind(py))?)),
+        None => None,
+    };
+    let outside = Outside {
+        x: ends.as_ref().map(|(x, _)| rows_of(x, batch_first)),
+        output: ends
+            .as_ref()
+            .map(|(_, output)| rows_of(output, batch_first)),
+        d_output: dy.as_ref().map(|dy| rows_of(dy, batch_first)),
+    };
     let (dh, dc) = (
         dh.as_ref().map(|dh| dh.as_array()),
         dc.as_ref().map(|dc| dc.as_array()),
@@ -151,7 +179,7 @@ fn backward<'py, E: Held>(
     let (total, batch, found, dx, dh0, dc0) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
         let model = reading(model);
-        let mut found = model.backward(&mut tape, dy.map(Into::into), dh, dc)?;
+        let mut found = model.backward_for(model.own(), &mut tape, outside, (dh, dc), ALL)?;
         let dx = model.take_dx(&mut found)?;
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut dh0 = model.room(of_hidden.iter().product());
@@ -160,6 +188,7 @@ fn backward<'py, E: Held>(
         model.read_gradients(&found, None, Some(state_mut(of_hidden, &mut dh0)?), to)?;
         crate::Result::Ok((tape.total(), tape.batch(), found, dx, dh0, dc0))
     })?;
+    let _read = lent.lock().unwrap_or_else(PoisonError::into_inner).take();
     let dims = if batch_first {
         [batch, total, config.input_size]
     } else {
@@ -315,7 +344,8 @@ impl PyStack {
         dispatch!(self.inner, model => apply_gradients(py, model, &self.layout, grads, optimizer))
     }
 
-    #[pyo3(signature = (x, h0, c0, lengths, batch_first, keep, seed))]
+    /// With `keep`, a tape for `backward`, which has copies of the input and the output with `copy`.
+    #[pyo3(signature = (x, h0, c0, lengths, batch_first, keep, copy, seed))]
     #[expect(clippy::too_many_arguments, reason = "the signature is Python's")]
     fn forward<'py>(
         &self,
@@ -326,9 +356,15 @@ impl PyStack {
         lengths: Option<&Bound<'py, PyAny>>,
         batch_first: bool,
         keep: bool,
+        copy: bool,
         seed: Option<u64>,
     ) -> PyResult<Outputs<'py>> {
         let arguments = Arguments { x, h0, c0, lengths };
+        let keep = match (keep, copy) {
+            (false, _) => Keep::Nothing,
+            (true, false) => Keep::Inside,
+            (true, true) => Keep::All,
+        };
         let how = (batch_first, keep, seed);
         dispatch!(self.inner, model => forward(py, model, &self.config, arguments, how))
     }

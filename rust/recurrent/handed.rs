@@ -1,6 +1,8 @@
 //! Results for a caller to keep: in the arrays that they were computed in, where that can be.
 
-use super::{Gradients, Recurrent, Tape};
+use std::mem;
+
+use super::{Gradients, Keep, Recurrent, Tape};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::sequence::Element;
@@ -12,27 +14,30 @@ impl<E: Element> Recurrent<E> {
         self.stack.arena().take(numbers)
     }
 
-    /// A pass's output as an array of the caller's axes. One that is not kept gives its own away,
-    /// and can be asked for nothing after that.
+    /// A pass's output as an array of the caller's axes, after all else that it is asked for: one
+    /// that need not keep it gives its own away.
     ///
     /// # Errors
     /// As [`Recurrent::output`].
     pub(crate) fn take_output(&self, tape: &mut Tape<E>) -> Result<Buffer<E>> {
         self.check_owner(tape)?;
-        let Tape {
-            steps, total, axes, ..
-        } = tape;
+        let (steps, total, axes) = (&tape.steps, tape.total, tape.axes);
         let (columns, arena) = (self.stack.output_columns(), self.stack.arena());
-        let how = (&*steps, *total);
-        let taken = if tape.kept {
-            let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
-            let layer = pass.layers.last().ok_or(Error::TapeUsed)?;
+        let pass = tape.pass.as_mut().filter(|_| !tape.is_given);
+        let layer = pass.and_then(|pass| pass.layers.last_mut());
+        let layer = layer.ok_or(Error::TapeUsed)?;
+        let is_kept = match tape.keep {
+            Keep::Nothing => false,
+            Keep::Inside => axes.strides(steps, total, columns.real()) != Some(layer.y_strides),
+            Keep::Rest | Keep::All => true,
+        };
+        let how = (steps, total);
+        let taken = if is_kept {
             axes.copied(&layer.y, layer.y_strides, how, columns, arena)
         } else {
-            let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
-            let layer = pass.layers.into_iter().next_back();
-            let layer = layer.ok_or(Error::TapeUsed)?;
-            axes.hand_out(layer.y, layer.y_strides, how, columns, arena)
+            let y = mem::replace(&mut layer.y, arena.take(0));
+            tape.is_given = true;
+            axes.hand_out(y, layer.y_strides, how, columns, arena)
         };
         taken.map_err(|error| Error::shape("output", "rows of a batch", error))
     }

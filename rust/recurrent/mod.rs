@@ -17,14 +17,14 @@ use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::kernel::pack::Columns;
 use crate::params::Layout;
-use crate::pass::{Feed, StateRows, States, View};
+use crate::pass::{Ends, Feed, StateRows, States, View};
 use crate::sequence::Element;
 use crate::stack::{Config, Parameters, Stack, Want};
 use crate::steps::{Steps, Strides};
 
 use shapes::{expect_rows, expect_shape};
-pub(crate) use tape::Keep;
 pub use tape::{Gradients, Inputs, Tape};
+pub(crate) use tape::{Keep, Outside};
 
 /// A recurrent stack and its weights.
 pub struct Recurrent<E: 'static> {
@@ -33,6 +33,18 @@ pub struct Recurrent<E: 'static> {
     id: Identity,
     version: u64,
 }
+
+/// All gradients of what goes in.
+pub(crate) const ALL: Want = Want {
+    input: true,
+    input_strides: None,
+    states: true,
+    apart: false,
+    outputs: false,
+    weights: true,
+    add: false,
+    from_layer: 0,
+};
 
 fn foreign(actual: &str) -> Error {
     Error::TapeForeign {
@@ -187,11 +199,12 @@ impl<E: Element> Recurrent<E> {
                 lent.view()
             }
         };
-        // A pass that is not kept has no further use for its output.
+        // Such a pass has no further use for its output.
+        let is_given = matches!(keep, Keep::Nothing | Keep::Inside);
         let outputs = self.stack.output_columns();
         let y_strides = axes
             .strides(&steps, total, outputs.real())
-            .filter(|_| !is_kept && outputs.stride() == outputs.real())
+            .filter(|_| is_given && outputs.stride() == outputs.real())
             .unwrap_or(Strides::packed(outputs.stride()));
         let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
         let pass = self.stack.forward(
@@ -209,7 +222,8 @@ impl<E: Element> Recurrent<E> {
             steps,
             total,
             axes,
-            kept: is_kept,
+            keep,
+            is_given: false,
             is_lent,
             owner: self.id.clone(),
             version: self.version,
@@ -231,27 +245,26 @@ impl<E: Element> Recurrent<E> {
         dh: Option<ArrayView3<E>>,
         dc: Option<ArrayView3<E>>,
     ) -> Result<Gradients<E>> {
-        let want = Want {
-            input: true,
-            states: true,
-            weights: true,
-            ..Want::default()
+        let outside = Outside {
+            x: None,
+            output: None,
+            d_output: dy,
         };
-        self.backward_for(self.own(), tape, (None, dy), (dh, dc), want)
+        self.backward_for(self.own(), tape, outside, (dh, dc), ALL)
     }
 
     /// The same for some of the gradients: others are left out, those of weights empty. A tape that
-    /// did not keep the input, or was made with lent weights, is given them again.
+    /// did not keep the input or the output, or was made with lent weights, is given them again.
     pub(crate) fn backward_for(
         &self,
         weights: Parameters<E>,
         tape: &mut Tape<E>,
-        (x, dy): (Option<Rows<E>>, Option<Rows<E>>),
+        outside: Outside<E>,
         (dh, dc): (Option<ArrayView3<E>>, Option<ArrayView3<E>>),
         want: Want,
     ) -> Result<Gradients<E>> {
         self.check_owner(tape)?;
-        if !tape.kept {
+        if tape.keep == Keep::Nothing {
             return Err(foreign("one of inference, which keeps nothing"));
         }
         if tape.version != self.version {
@@ -263,14 +276,27 @@ impl<E: Element> Recurrent<E> {
         let steps = &tape.steps;
         let (columns, outputs) = (self.stack.input_columns(), self.stack.output_columns());
         let [hidden, memory] = self.config().states_shapes(steps.batch());
-        if let Some(dy) = &dy {
-            expect_rows("d_output", tape, dy.shape(), outputs)?;
+        let Outside {
+            x,
+            output,
+            d_output,
+        } = outside;
+        for (name, rows, columns) in [
+            ("x", &x, columns),
+            ("output", &output, outputs),
+            ("d_output", &d_output, outputs),
+        ] {
+            if let Some(rows) = rows {
+                expect_rows(name, tape, rows.shape(), columns)?;
+            }
         }
-        if let Some(x) = &x {
-            expect_rows("x", tape, x.shape(), columns)?;
-        }
-        if x.is_none() && tape.x.is_none() && tape.pass.is_some() {
-            return Err(foreign("one without its input"));
+        if tape.pass.is_some() {
+            if x.is_none() && tape.x.is_none() {
+                return Err(foreign("one without its input"));
+            }
+            if output.is_none() && tape.is_given {
+                return Err(foreign("one without its output"));
+            }
         }
         for (name, state, expected) in [("d_h", dh, hidden), ("d_c", dc, memory)] {
             if let Some(state) = state {
@@ -284,7 +310,9 @@ impl<E: Element> Recurrent<E> {
             (None, Some(x)) => Lent::new(x, steps, columns, true, arena),
             (None, None) => return Err(Error::TapeUsed),
         };
-        let dy = dy.map(|dy| Lent::new(dy, steps, outputs, true, arena));
+        let y = output.filter(|_| tape.is_given);
+        let y = y.map(|y| Lent::new(y, steps, outputs, true, arena));
+        let dy = d_output.map(|dy| Lent::new(dy, steps, outputs, true, arena));
         let last = self.gather_both((dh, dc), steps);
         let wanted = if want.weights { self.weights.len() } else { 0 };
         let mut found = arena.take(wanted);
@@ -301,10 +329,14 @@ impl<E: Element> Recurrent<E> {
             input_strides: there,
             ..want
         };
-        let fed = (Feed::Rows(x.view()), dy.as_ref().map(Lent::view));
+        let ends = Ends {
+            x: Feed::Rows(x.view()),
+            y: y.as_ref().map(Lent::view),
+            dy: dy.as_ref().map(Lent::view),
+        };
         let inputs = self
             .stack
-            .backward(weights, pass, fed, last, want, &mut found);
+            .backward(weights, pass, ends, last, want, &mut found);
         Ok(Gradients {
             inputs,
             dx_strides,

@@ -31,10 +31,24 @@ pub struct Inputs<'a, E> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Keep {
     Nothing,
+    /// All but the input, and the output where it can be given away: backward is given both again.
+    #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "Python's alone"))]
+    Inside,
     /// All but the input, which backward is given again.
     #[cfg_attr(not(feature = "python"), expect(dead_code, reason = "torch's alone"))]
     Rest,
     All,
+}
+
+/// What backward is given of the rows outside.
+#[derive(Clone, Copy)]
+pub(crate) struct Outside<'a, E> {
+    /// The input, if the tape did not keep it.
+    pub x: Option<Rows<'a, E>>,
+    /// The output, if the tape did not keep it.
+    pub output: Option<Rows<'a, E>>,
+    /// The gradient of the output; an absent one is zero.
+    pub d_output: Option<Rows<'a, E>>,
 }
 
 /// A pass over a batch, from which outputs are read and backward starts.
@@ -47,7 +61,9 @@ pub struct Tape<E> {
     pub(super) total: usize,
     /// Those of the caller's arrays.
     pub(super) axes: Axes,
-    pub(super) kept: bool,
+    pub(super) keep: Keep,
+    /// Whether the output was given away.
+    pub(super) is_given: bool,
     /// Whether it was made with weights that somebody lent.
     pub(super) is_lent: bool,
     pub(super) owner: Identity,

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::cell::Carry;
 use crate::layer::{Descent, Geometry, InputGradient, Rounds, WeightGradients, WeightUnit};
 use crate::parallel;
-use crate::pass::{Feed, Pass, StateRows, States, View};
+use crate::pass::{Ends, Feed, Pass, StateRows, States, View};
 use crate::sequence::Element;
 use crate::steps::{Steps, Strides};
 
@@ -53,9 +53,8 @@ impl<E: Element> Stack<E> {
     /// Takes a kept pass back through all layers, and writes or adds the gradients of the
     /// weights if they are wanted.
     ///
-    /// `x` is what forward was fed. `dy` is the gradient of the output, R rows of its columns, if there
-    /// is any; `last` those of the final states, for any cell with what the step after carried as the
-    /// memory's.
+    /// `last` are the gradients of the final states, for any cell with what the step after carried as
+    /// the memory's.
     ///
     /// # Panics
     /// If a buffer's size is not that, or the pass was not kept.
@@ -63,7 +62,7 @@ impl<E: Element> Stack<E> {
         &self,
         weights: Parameters<E>,
         pass: Pass<E>,
-        (x, dy): (Feed<E>, Option<View<E>>),
+        ends: Ends<E>,
         last: States<E>,
         want: Want,
         gradients: &mut [E],
@@ -84,8 +83,13 @@ impl<E: Element> Stack<E> {
         // Of the output of the layer that is next, from the layer above.
         let mut above: Option<Buffer<E>> = None;
         let mut outputs = Vec::new();
-        if let Feed::Rows(x) = &x {
+        if let Feed::Rows(x) = &ends.x {
             assert!(x.covers(&steps, self.input_columns().stride()));
+        }
+        let outputs_stride = self.output_columns().stride();
+        match (&ends.y, layers.last()) {
+            (Some(y), _) => assert!(y.covers(&steps, outputs_stride)),
+            (None, last) => assert!(last.is_none_or(|last| last.y.len() == rows * outputs_stride)),
         }
         assert!(want.from_layer == 0 || !(want.input || want.states));
         for (layer, directions) in self.layers.iter().enumerate().skip(want.from_layer).rev() {
@@ -97,12 +101,13 @@ impl<E: Element> Stack<E> {
                     Feed::Rows(View::packed(dropped, beneath.y_strides.row))
                 }
                 (None, Some(beneath)) => beneath.feed(),
-                (_, None) => x,
+                (_, None) => ends.x,
             };
+            let is_last = layer + 1 == self.layers.len();
             let outputs_stride = self.layer_columns(layer).stride();
             let dy = match &above {
                 Some(rows) => Some(View::packed(rows, outputs_stride)),
-                None => dy.filter(|_| layer + 1 == self.layers.len()),
+                None => ends.dy.filter(|_| is_last),
             };
             assert!(dy.is_none_or(|dy| dy.covers(&steps, outputs_stride)));
             let (mut last, mut carry) = (Vec::new(), Vec::new());
@@ -126,7 +131,7 @@ impl<E: Element> Stack<E> {
             for list in [&mut last, &mut carry, &mut dh0] {
                 list.reverse();
             }
-            let sweeps = pass.sweeps(&steps, feed);
+            let sweeps = pass.sweeps(&steps, feed, ends.y.filter(|_| is_last));
             let workers = self.workers(rows, &directions[0].geometry);
             let with_input = layer > want.from_layer || want.input;
             let packs: Vec<_> = directions

@@ -407,7 +407,7 @@ impl<E: Element> Stack<E> {
                 (None, Some(beneath)) => beneath.feed(),
                 (_, None) => x,
             };
-            let sweeps = pass.sweeps(&steps, feed);
+            let sweeps = pass.sweeps(&steps, feed, None);
             let workers = self.workers(rows, &directions[0].geometry);
             let packs: Vec<_> = directions
                 .iter()

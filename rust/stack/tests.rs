@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::*;
 use crate::buffer::Buffer;
+use crate::pass::Ends;
 
 const BATCH: usize = 5;
 const LENGTHS: [usize; BATCH] = [3, 0, 6, 1, 6];
@@ -109,9 +110,13 @@ fn run(
     let output = pass.output().to_vec();
     let mut gradients = vec![f64::NAN; weights.len()];
     let dy = dy();
-    let fed = (feed, Some(View::packed(&dy, strides.row)));
+    let ends = Ends {
+        x: feed,
+        y: None,
+        dy: Some(View::packed(&dy, strides.row)),
+    };
     let weights = Parameters::Own(weights);
-    let found = stack.backward(weights, pass, fed, given(500), want, &mut gradients);
+    let found = stack.backward(weights, pass, ends, given(500), want, &mut gradients);
     padding_is_zero(&output, stack.output_columns());
     if let Some(dx) = &found.dx {
         padding_is_zero(dx, stack.input_columns());
@@ -272,9 +277,13 @@ fn bits_are_the_same(config: &Config, lengths: &[usize], isa: Isa) {
             let mut found = vec![pass.output().to_vec()];
             if keep {
                 let mut gradients = vec![f64::NAN; stack.layout().size()];
-                let fed = (feed, Some(View::packed(&dy, outputs.stride())));
+                let ends = Ends {
+                    x: feed,
+                    y: None,
+                    dy: Some(View::packed(&dy, outputs.stride())),
+                };
                 let none = States::none();
-                let back = stack.backward(weights, pass, fed, none, ALL, &mut gradients);
+                let back = stack.backward(weights, pass, ends, none, ALL, &mut gradients);
                 found.push(gradients);
                 found.extend(back.dx.iter().chain(&back.dh0).map(|rows| rows.to_vec()));
             }
