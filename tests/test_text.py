@@ -105,6 +105,20 @@ def test_affixes_stand_beside_their_word():
     assert vocabulary.inverse_transform(rows[0]) == "un <unk> <unk>"
 
 
+@pytest.mark.parametrize("words", [None, ["dog", "the"]])
+def test_words_that_are_padding_or_unknown_in_lower_case_are_that(words):
+    texts = [["The", "<UNK>", "dog"], ["the", "<Pad>", "dog"]]
+    vocabulary = Vocabulary(lowercase=True, words=words, affixes=1).fit(texts)
+    assert list(vocabulary.vocabulary_) == ["<pad>", "<unk>", "dog", "the"]
+    assert vocabulary.vocabulary_size_ == 4 + len(vocabulary.prefixes_) + len(vocabulary.suffixes_)
+    ids = vocabulary.transform(texts)
+    assert [x[:, 0].tolist() for x in ids] == [[3, 1, 2], [3, 0, 2]]
+    assert vocabulary.inverse_transform(ids) == [["the", "<unk>", "dog"], ["the", "dog"]]
+    again = Vocabulary.from_json(vocabulary.to_json()).transform(texts)
+    for found, expected in zip(again, ids, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @given(
     st.lists(st.text(max_size=20), min_size=1, max_size=6),
     st.sampled_from(["word", "char"]),

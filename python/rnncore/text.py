@@ -356,9 +356,10 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             limits = (1, None)
         counted: list[Counter[str]] = [Counter(), Counter(), Counter()]
         for word, count in zip(words, counts, strict=True):
-            if word in special:
+            known_as = word.lower() if self.lowercase else word
+            if word in special or known_as in special:
                 continue
-            counted[0][word.lower() if self.lowercase else word] += count
+            counted[0][known_as] += count
             for length in range(1, min(self.affixes, len(word)) + 1):
                 counted[1][word[:length]] += count
                 counted[2][word[-length:]] += count
