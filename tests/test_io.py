@@ -8,8 +8,10 @@ import stat
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
+from safetensors.torch import save_file as save_tensors
 from sklearn.exceptions import NotFittedError
 
 import rnncore
@@ -399,6 +401,9 @@ def test_files_of_other_kinds_are_named(path):
     with pytest.raises(ValueError, match=r"model\.safetensors: expected a whole safetensors file"):
         rnncore.load(path)
     save_file({"weight": np.zeros(3)}, path)
+    with pytest.raises(ValueError, match="expected a model saved by rnncore"):
+        rnncore.load(path)
+    save_tensors({"weight": torch.zeros(3, dtype=torch.bfloat16)}, path)  # which NumPy lacks
     with pytest.raises(ValueError, match="expected a model saved by rnncore"):
         rnncore.load(path)
 

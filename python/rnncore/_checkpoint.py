@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rnncore._io import pack, read_file, to_json, unpack, write_file
+from rnncore._io import clear_abandoned, pack, read_file, to_json, unpack, write_file
 from rnncore._state import State
 from rnncore._validate import Array
 
@@ -64,9 +63,7 @@ class Checkpoints:
             raise PermissionError(
                 f"checkpoint_dir: expected a folder to write to, got {os.fspath(folder)!r}"
             )
-        for left in self._path.parent.glob(f".{_FILE}.*"):  # by a process killed while it wrote
-            with suppress(OSError):
-                left.unlink()
+        clear_abandoned(self._path)
 
     def find(self, max_epochs: int) -> Checkpoint | None:
         """Return the checkpoint in the folder; None where there is none.

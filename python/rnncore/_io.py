@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,19 +94,39 @@ def write_file(
 
 def _replace(target: Path, data: bytes) -> None:
     """Write under another name, then rename, so that `target` is never half a file."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    # Not by tempfile, which leaves files to their owner alone: others may read what the umask lets.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp leaves the file to its owner alone
         os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def clear_abandoned(target: Path) -> None:
+    """Remove what processes left that were killed while they wrote `target`."""
+    for left in target.parent.glob(f".{target.name}.*.*"):
+        pid = left.name.split(".")[-2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            with suppress(OSError):
+                left.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    """Say whether there is such a process on this machine, or may be."""
+    if os.name != "posix":  # where signal 0 is one that stops processes
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def read_file(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[str, dict[str, Array]]:
@@ -115,12 +136,23 @@ def read_file(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[str
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
+            _check_kind(path, metadata, kind)  # before anything is read, of types there may not be
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(
             f"{path}: expected a whole safetensors file, got one that is truncated, damaged or of "
             f"another kind ({error})"
         ) from None
+    text = metadata.get("configuration", "")
+    if metadata.get("sha256") != _digest(text, weights):
+        raise ValueError(
+            f"{path}: expected the contents that were saved, got altered or damaged ones"
+        )
+    return text, weights
+
+
+def _check_kind(path: str | os.PathLike[str], metadata: Mapping[str, str], kind: str) -> None:
+    """Check whether a file says that it is one of `kind` that can be read here."""
     if metadata.get("format") != "rnncore":
         raise ValueError(
             f"{path}: expected a {kind} saved by rnncore, got another safetensors file"
@@ -133,12 +165,6 @@ def read_file(path: str | os.PathLike[str], *, kind: str = "model") -> tuple[str
         )
     if metadata.get("kind") != kind:
         raise ValueError(f"{path}: expected a {kind}, got a {metadata.get('kind')}")
-    text = metadata.get("configuration", "")
-    if metadata.get("sha256") != _digest(text, weights):
-        raise ValueError(
-            f"{path}: expected the contents that were saved, got altered or damaged ones"
-        )
-    return text, weights
 
 
 def to_json(value: Any) -> Any:
