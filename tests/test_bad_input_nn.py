@@ -60,6 +60,24 @@ def test_layers_refuse(args, kwargs, error, match, method):
         getattr(nn.LSTM(4, 6, 2), method)(*args, **kwargs)
 
 
+def test_constructors_may_hand_arguments_on():
+    class Handing(nn.LSTM):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+
+    class Wide(rnncore.optim.SGD):
+        def __init__(self, *, width, **kwargs):
+            super().__init__(**kwargs)
+            self.width = width
+
+    assert Handing(4, hidden_size=6).hidden_size == 6
+    assert Wide(width=2, learning_rate=0.5).learning_rate == 0.5
+    with pytest.raises(TypeError, match="unexpected keyword argument 'units'"):
+        Handing(4, units=6)
+    with pytest.raises(TypeError, match=r"Wide: expected nothing by position"):
+        Wide(2)
+
+
 def test_forward_refuses():
     with pytest.raises(TypeError, match="copy: expected True or False, got None"):
         nn.GRU(4, 6).forward(Z, copy=None)
@@ -239,7 +257,7 @@ def test_initialisers_refuse():
         init.orthogonal(layer, "")
     with pytest.raises(ValueError, match="layer: expected an LSTM, got GRU"):
         init.forget_bias(layer)
-    with pytest.raises(ValueError, match="names: expected the start of one of"):
+    with pytest.raises(ValueError, match="layer: expected one with biases, got LSTM"):
         init.forget_bias(nn.LSTM(2, 3, bias=False))
     with pytest.raises(TypeError, match="value: expected a finite number, got str"):
         init.forget_bias(nn.LSTM(2, 3), "1")

@@ -55,16 +55,24 @@ def _word_here(name: str, known: list[str]) -> str | None:
 
 
 @functools.cache
-def _parameters_of(method: Callable[..., object]) -> tuple[list[str], list[str]]:
-    """Return the names of the parameters but self: all, and those that may go by position."""
-    parameters = list(inspect.signature(method).parameters.values())[1:]
-    in_order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    return [p.name for p in parameters], in_order
+def _parameters_of(method: Callable[..., object]) -> tuple[list[str] | None, list[str] | None]:
+    """Return the names of the parameters but self: all, and those that may go by position.
+
+    None stands for any, of a method that hands them on.
+    """
+    parameters = list(inspect.signature(method).parameters.values())
+    kinds = {p.kind for p in parameters}
+    in_order = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+    known = [p.name for p in parameters][1:]
+    return (
+        None if inspect.Parameter.VAR_KEYWORD in kinds else known,
+        None if inspect.Parameter.VAR_POSITIONAL in kinds else in_order,
+    )
 
 
-def _check_positions(name: str, found: int, in_order: list[str]) -> None:
+def _check_positions(name: str, found: int, in_order: list[str] | None) -> None:
     """Check how many arguments come by position; errors call who takes them `name`."""
-    if found > len(in_order):
+    if in_order is not None and found > len(in_order):
         raise TypeError(
             f"{name}: expected {', '.join(in_order) or 'nothing'} by position and the "
             f"rest by name, got {found} arguments by position"
@@ -80,7 +88,7 @@ class WordsHere:
         known, in_order = _parameters_of(cls.__init__) if args or arguments else ([], [])
         _check_positions(cls.__name__, len(args), in_order)
         for name in arguments:
-            if name in known:
+            if known is None or name in known:
                 continue
             word = _word_here(name, known)
             hint = f"expected {word!r}" if word else f"expected some of {', '.join(known)}"
@@ -96,7 +104,7 @@ def words_here(method: Callable[P, R]) -> Callable[P, R]:
     def answering(*args: P.args, **arguments: P.kwargs) -> R:
         _check_positions(f"{type(args[0]).__name__}.{method.__name__}", len(args) - 1, in_order)
         for name in arguments:
-            if name not in known:
+            if known is not None and name not in known:
                 raise TypeError(_answer(type(args[0]), method.__name__, name, known))
         return method(*args, **arguments)
 

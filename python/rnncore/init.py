@@ -142,6 +142,8 @@ def forget_bias(layer: LayerT, value: float = 1.0) -> LayerT:
     _check_layer(layer)
     value = real("value", value)
     state, hidden = layer.state_dict(), layer.hidden_size
+    if not any(name.startswith("bias") for name in state):
+        raise ValueError(f"layer: expected one with biases, got {layer!r}")
     biases = _select(state, "bias")
     for name in biases:
         if len(state[name]) != 4 * hidden:
