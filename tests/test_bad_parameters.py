@@ -96,7 +96,12 @@ PARAMETER_CASES = [
     ),
     ("momentum", -0.1, ValueError, "momentum: expected a finite number >= 0, got -0.1"),
     ("nesterov", True, ValueError, "nesterov: expected False with optimizer='adam', got True"),
-    ("weight_decay", -1, ValueError, "weight_decay: expected a finite number >= 0, got -1"),
+    (
+        "weight_decay",
+        -1,
+        ValueError,
+        "weight_decay: expected a finite number >= 0 or 'auto', got -1",
+    ),
     ("l1", -1, ValueError, "l1: expected a finite number >= 0, got -1"),
     ("clip_norm", 0.0, ValueError, "clip_norm: expected a finite number > 0, got 0"),
     ("clip_value", -1.0, ValueError, "clip_value: expected a finite number > 0, got -1"),

@@ -187,11 +187,27 @@ def test_ids_go_on_as_they_began(first, then):
 
 
 @pytest.mark.parametrize(
+    ("optimizer", "decay"),
+    [("adamw", 0.01), ("adam", 0.0), ("sgd", 0.0), ("rmsprop", 0.0), ("adagrad", 0.0)],
+)
+def test_weight_decay_is_the_optimizers_own_unless_told(optimizer, decay, rng):
+    X = rng.standard_normal((20, 5, 2))
+    model = rnncore.GRU(4, optimizer=optimizer, max_epochs=3, random_state=0)
+    own = model.fit(X, X[:, -1]).predict(X)
+    told = model.set_params(weight_decay=decay).fit(X, X[:, -1]).predict(X)
+    np.testing.assert_array_equal(own, told)
+    other = model.set_params(weight_decay=0.02).fit(X, X[:, -1]).predict(X)
+    assert not np.array_equal(own, other)
+
+
+@pytest.mark.parametrize(
     ("first", "then"),
     [
         ("sgd", {"momentum": 0.0}),
         (optim.SGD(0.1), {"optimizer": optim.SGD(0.1, momentum=0.9)}),
         (optim.RMSprop(), {"optimizer": optim.RMSprop(centered=True)}),
+        # As many numbers, that mean something else.
+        (optim.RMSprop(0.005, momentum=0.9), {"optimizer": optim.RMSprop(0.005, centered=True)}),
         ("adamw", {"optimizer": "adam"}),
     ],
 )
@@ -203,6 +219,16 @@ def test_a_warm_start_may_change_what_the_optimizer_keeps(first, then, rng):
     model.set_params(warm_start=True, max_epochs=8, **then).fit(X, y)
     assert model.n_epochs_ == 10
     assert model.history_["loss"][-1] < loss
+
+
+@pytest.mark.parametrize("then", ["plateau", "halve_on_rise", "cosine", None])
+@pytest.mark.parametrize("first", ["plateau", "halve_on_rise", "cosine", None])
+def test_the_schedule_may_change_between_partial_fits(first, then, rng):
+    X = rng.standard_normal((12, 5, 2))
+    model = rnncore.GRU(4, lr_schedule=first, max_epochs=9, random_state=0)
+    for schedule in (first, first, then, then):
+        model.set_params(lr_schedule=schedule).partial_fit(X, X[:, -1])
+    assert model.n_epochs_ == len(model.history_["loss"]) == 4
 
 
 def test_weights_beyond_the_dtype_train_as_others_do(rng):
@@ -273,12 +299,9 @@ def test_an_optimizer_object_is_a_template(rng):
     with pytest.raises(AssertionError):
         assert_same_bits(named.fit(X, y), model)
     template = optim.Adam(0.02, weight_decay=0.01)
-    assert_same_bits(
-        named,
-        named.set_params(
-            optimizer=template, learning_rate="auto", weight_decay=0.0, clip_norm=1.0
-        ).fit(X, y),
-    )
+    expected = copy.deepcopy(named)
+    named.set_params(optimizer=template, learning_rate="auto", weight_decay="auto", clip_norm=1.0)
+    assert_same_bits(named.fit(X, y), expected)
 
 
 @pytest.mark.parametrize("way", ["uniform", "xavier_uniform", "xavier_normal", "orthogonal"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,11 +175,9 @@ class Fit:
         """Give weights, and what the optimizer keeps, of the model's network to a new one."""
         model = self._model
         network.set_parameters(model._network.parameters())
-        if type(model._optimizer) is type(optimizer):
-            state = model._optimizer._core.state(model._network)
-            # Other settings may keep other things: without momentum there is none to go on with.
-            with suppress(ValueError):
-                optimizer._core.set_state(network, state)
+        before = model._optimizer
+        if before is not None and _keeps(before) == _keeps(optimizer):
+            optimizer._core.set_state(network, before._core.state(model._network))
 
     def _state_to_train_from(self) -> State:
         if self.found is not None:
@@ -225,6 +222,12 @@ class Fit:
                 validation.weights,
             )
         return parts
+
+
+def _keeps(optimizer: optim.Optimizer) -> tuple[object, ...]:
+    """Return what decides which numbers an optimizer keeps of each weight."""
+    options = optimizer.options
+    return type(optimizer), bool(options.get("momentum")), bool(options.get("centered"))
 
 
 def _plain(value: Any) -> Any:

@@ -52,7 +52,8 @@ class LSTM(RecurrentEstimator):
         last layer is wide.
     vocabulary : "auto", "word", "char" or rnncore.text.Vocabulary
         What makes ids of text. "auto" takes words, and characters for a language model. A
-        Vocabulary that has been fitted is used as it is.
+        Vocabulary that has been fitted is used as it is. (But scikit-learn's searches fit clones,
+        with vocabularies that are fitted anew: beside vectors in `embedding` it needs `words`.)
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
     masked_id : int, optional
@@ -82,8 +83,9 @@ class LSTM(RecurrentEstimator):
         Of SGD.
     nesterov : bool
         Of SGD.
-    weight_decay : float
-        Added to the gradient as ``weight_decay * weight``; AdamW takes it off the weights.
+    weight_decay : float or "auto"
+        Added to the gradient as ``weight_decay * weight``; AdamW takes it off the weights. "auto"
+        is 0.01 for AdamW, as in torch, and 0 for the others.
     l1 : float
         Added to the gradient as ``l1 * sign(weight)``.
     clip_norm : float, optional
@@ -111,12 +113,13 @@ class LSTM(RecurrentEstimator):
         errors of every k1 steps go back to k2 steps before the last of them, k1 - 1 or more. The
         default is 64 for one long stream, and no truncation otherwise.
     checkpoint_time : bool
-        Trains in less memory and 1.1 to 1.4 times the time, to the same bits. Of T steps only the
-        states are kept in which each of about sqrt(T) segments begins, and a segment (256 rows of
-        the batch or more) is computed again when its turn in backpropagation comes, so that what is
-        kept grows with sqrt(T). With an int as `bptt_steps`, T is that. Not for
-        ``bidirectional=True``, where each layer needs the whole sequence from the one beneath it,
-        nor for a pair of `bptt_steps`, which keeps k2 steps as it is.
+        Trains in less memory and at most 1.4 times the time, to the same bits; in less time where
+        what is kept otherwise outgrows the caches. Of T steps only the states are kept in which
+        each of about sqrt(T) segments begins, and a segment (256 rows of the batch or more) is
+        computed again when its turn in backpropagation comes, so that what is kept grows with
+        sqrt(T). With an int as `bptt_steps`, T is that. Not for ``bidirectional=True``, where each
+        layer needs the whole sequence from the one beneath it, nor for a pair of `bptt_steps`,
+        which keeps k2 steps as it is.
     early_stopping : bool
         Stop when the loss on `eval_set`, or on a part of X that is kept back, has not become
         smaller for some epochs.

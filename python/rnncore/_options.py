@@ -106,12 +106,13 @@ def _optimizer(name: str, value: Any) -> Any:
     return choice(name, value, tuple(_RULES))
 
 
-def _learning_rate(name: str, value: Any) -> Any:
+def _or_auto(name: str, value: Any, *, open_minimum: bool) -> Any:
     if isinstance(value, str):
         if value != "auto":
-            raise ValueError(f"{name}: expected 'auto' or a finite number > 0, got {value!r}")
+            above = ">" if open_minimum else ">="
+            raise ValueError(f"{name}: expected 'auto' or a finite number {above} 0, got {value!r}")
         return value
-    return real(name, value, 0.0, open_minimum=True, also=" or 'auto'")
+    return real(name, value, 0.0, open_minimum=open_minimum, also=" or 'auto'")
 
 
 def _bptt_steps(name: str, value: Any) -> int | tuple[int, int]:
@@ -198,10 +199,10 @@ CHECKS: dict[str, _Check] = {
     "output_dropout": _rate,
     "locked_dropout": boolean,
     "optimizer": _optimizer,
-    "learning_rate": _learning_rate,
+    "learning_rate": partial(_or_auto, open_minimum=True),
     "momentum": partial(real, minimum=0.0),
     "nesterov": boolean,
-    "weight_decay": partial(real, minimum=0.0),
+    "weight_decay": partial(_or_auto, open_minimum=False),
     "l1": partial(real, minimum=0.0),
     "clip_norm": _or_none(_positive),
     "clip_value": _or_none(_positive),
@@ -423,6 +424,8 @@ def new_optimizer(options: dict[str, Any], gated: bool) -> optim.Optimizer:
     chosen = {name: options[name] for name in names}
     if chosen["learning_rate"] == "auto":
         chosen["learning_rate"] = _LEARNING_RATES[rule][0 if gated else 1]
+    if chosen["weight_decay"] == "auto":
+        del chosen["weight_decay"]  # the rule has its own
     if rule == "sgd":
         chosen |= {name: options[name] for name in ("momentum", "nesterov")}
     optimizer: optim.Optimizer = _RULES[rule](**chosen)

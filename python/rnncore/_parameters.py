@@ -51,7 +51,7 @@ class Parameters:
     learning_rate: float | str = "auto"
     momentum: float = 0.9
     nesterov: bool = False
-    weight_decay: float = 0.0
+    weight_decay: float | str = "auto"
     l1: float = 0.0
     clip_norm: float | None = 1.0
     clip_value: float | None = None

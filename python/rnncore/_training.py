@@ -121,7 +121,7 @@ class Trainer:
         Raises
         ------
         FloatingPointError
-            When loss or weights stop being finite; names epoch and batch.
+            When loss or weights stop being finite; names epoch and update.
         """
         if found is None:
             self._state.begin_fit()
@@ -254,8 +254,9 @@ class Trainer:
         state, schedule = self._state, self._options["lr_schedule"]
         if schedule is None:
             return base, base
-        if state.counts is None:
-            state.counts = schedule.start()
+        begun = schedule.start()
+        if state.counts is None or state.counts.keys() != begun.keys():  # of none, or of another
+            state.counts = begun
         epochs = self._options["max_epochs"]
         rates: tuple[float, float] = schedule.rates(
             base, state.epoch - state.begin, epochs, state.counts
