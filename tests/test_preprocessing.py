@@ -46,6 +46,29 @@ def test_all_real_steps_are_fitted_together(X):
         np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        (bool, np.nan, "float32"),
+        (np.int64, np.nan, "float64"),
+        (np.int64, 0.5, "float64"),
+        (np.uint8, -1.0, "float32"),
+        (np.int64, -1.0, "int64"),
+        (bool, 0.0, "bool"),
+        (np.float32, 0.1, "float32"),
+        (np.float32, np.nan, "float32"),
+    ],
+)
+def test_padding_is_what_was_asked_for_whatever_comes_out(kind, value, expected):
+    X = np.full((2, 3, 1), 7.0)
+    X[1, 1:] = value
+    steps = FunctionTransformer(lambda rows: (rows > 0).astype(kind))
+    found = StepTransformer(steps, padding_value=value).fit_transform(X)
+    assert found.dtype == expected
+    np.testing.assert_array_equal(found[1, 1:, 0], np.array([value, value], expected))
+    assert found[0].all()
+
+
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["lengths", "nan", "zero"]), st.booleans())
 def test_padding_is_neither_fitted_on_nor_changed(seed, kind, narrow):
     rng = np.random.default_rng(seed)

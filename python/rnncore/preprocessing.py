@@ -191,7 +191,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         given = sequences.values[rows] if len(rows) else np.zeros((1, sequences.values.shape[1]))
         steps = _dense(getattr(self.transformer_, method)(given))
         fill = 0.0 if self.padding_value is None else self.padding_value
-        full = np.full((len(sequences.values), steps.shape[1]), fill, steps.dtype)
+        shape = (len(sequences.values), steps.shape[1])
+        full = np.full(shape, fill, _dtype_with(steps.dtype, fill))
         full[rows] = steps[: len(rows)]
         return sequences.shape_like_input(full)
 
@@ -201,6 +202,15 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
         return tags
+
+
+def _dtype_with(dtype: np.dtype[Any], value: float) -> np.dtype[Any]:
+    """Return the dtype, or a floating one where numbers of it cannot be `value`, even nearly."""
+    if dtype.kind not in "biu":
+        return dtype
+    with np.errstate(invalid="ignore"):
+        is_held = np.asarray(value).astype(dtype) == value
+    return dtype if is_held else np.result_type(dtype, np.float32)
 
 
 def _dense(rows: Any) -> Array:
