@@ -1,4 +1,4 @@
-//! The crate's one error type.
+//! The crate's one error type, and what else ends work.
 //!
 //! Every message names the argument as the caller knows it, what was expected and what came, so
 //! that it can be shown unchanged: "x: expected shape (T, B, 3), got (5, 2, 4)".
@@ -44,14 +44,14 @@ pub enum Error {
 
     /// A loss, a gradient or a weight stopped being finite during training.
     #[error(
-        "training diverged in epoch {epoch}, batch {batch}: {what} is not finite \
+        "training diverged in epoch {epoch}, update {update}: {what} is not finite \
          (the last finite weights are kept; a smaller learning rate or clip_norm helps)"
     )]
     Diverged {
         /// The epoch, counted from 1.
         epoch: usize,
-        /// The batch within the epoch, counted from 1.
-        batch: usize,
+        /// The update of the weights within the epoch, counted from 1.
+        update: usize,
         /// Which quantity: "the loss", "the gradient norm", ...
         what: String,
     },
@@ -131,6 +131,21 @@ impl Error {
     }
 }
 
+/// Why work ended before its time.
+#[derive(Debug)]
+pub enum Stopped<X> {
+    /// Something was wrong with the arguments, or training diverged.
+    Error(Error),
+    /// The observer said so.
+    Observer(X),
+}
+
+impl<X> From<Error> for Stopped<X> {
+    fn from(error: Error) -> Self {
+        Stopped::Error(error)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,16 +177,16 @@ mod tests {
     }
 
     #[test]
-    fn divergence_names_epoch_and_batch() {
+    fn divergence_names_epoch_and_update() {
         let error = Error::Diverged {
             epoch: 3,
-            batch: 17,
+            update: 17,
             what: "the loss".into(),
         };
         assert!(
             error
                 .to_string()
-                .starts_with("training diverged in epoch 3, batch 17: the loss is not finite")
+                .starts_with("training diverged in epoch 3, update 17: the loss is not finite")
         );
     }
 }

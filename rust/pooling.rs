@@ -15,11 +15,23 @@ use std::sync::Arc;
 
 use crate::buffer::{Arena, Buffer};
 use crate::kernel::pack::Columns;
-use crate::network::Output;
 use crate::parallel;
 use crate::pass::Pass;
 use crate::simd::Real;
 use crate::steps::Steps;
+
+/// Which hidden states of the last layer the head sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Those in which the directions end: one row of outputs for each sequence.
+    Last,
+    /// The mean over the steps: one row of outputs for each sequence.
+    Mean,
+    /// The largest of the steps, unit by unit: one row of outputs for each sequence.
+    Max,
+    /// Those of every step: one row of outputs for each step.
+    Sequence,
+}
 
 /// What has been seen of some sequences.
 pub(crate) struct Pooling {

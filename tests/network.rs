@@ -497,6 +497,6 @@ fn an_update_that_diverges_is_named_and_not_made() {
     let mut run = Run::new(&network, examples, options).unwrap();
     let error = run.finish(&mut network, &descent(0.1), &mut State::default(), quiet);
     let message = format!("{:?}", error.unwrap_err());
-    assert!(message.contains("epoch: 7, batch: 6"), "{message}");
+    assert!(message.contains("epoch: 7, update: 6"), "{message}");
     assert!(network.weights().iter().all(|weight| weight.is_finite()));
 }

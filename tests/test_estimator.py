@@ -210,6 +210,23 @@ def test_outputs_that_overflow_are_told(rng):
         assert [warning.filename for warning in found] == [__file__]
 
 
+def test_what_is_not_a_number_is_chosen_alike(rng):
+    X = rng.standard_normal((9, 4, 2))
+    y = np.arange(9) % 3
+    model = rnncore.RNN(3, nonlinearity="relu", residual=True, max_epochs=1, random_state=0)
+    model.fit(X, y)
+    weights = {name: np.ones_like(w) for name, w in model._network.parameters().items()}
+    # Of infinite states the classes have the sums -inf, nan and inf.
+    weights["head.weight"] = np.array([[-1, -1, -1], [1, -1, 1], [1, 1, 1]], np.float32)
+    model._network.set_parameters(weights)
+    long = np.ones((1, 200, 2))
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        predicted = model.predict(long)
+    stream = model.stream()
+    steps = [stream.step(x[None]) for x in long[0]]
+    assert (predicted, steps[-1], steps[0]) == (1, 1, 2)
+
+
 def test_threads_and_seed_reach_the_loop(monkeypatch, rng):
     calls = []
 

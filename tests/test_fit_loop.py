@@ -402,10 +402,10 @@ def test_ctrl_c_while_an_epoch_is_recorded_leaves_no_part_of_it(monkeypatch):
 
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_divergence_passes_with_finite_weights(early_stopping):
-    error = FloatingPointError("training diverged in epoch 3, batch 1: the loss is not finite")
+    error = FloatingPointError("training diverged in epoch 3, update 1: the loss is not finite")
     network = FakeNetwork(val_losses=[1, 2], events={(3, 0): stop(error)})
     made = trainer(network, validation=True, early_stopping=early_stopping, n_iter_no_change=9)
-    message = "epoch 3, batch 1"
+    message = "epoch 3, update 1"
     message += (
         ".*; the model has the weights of epoch 1, the best" if early_stopping else ".*finite$"
     )

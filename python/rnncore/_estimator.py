@@ -88,8 +88,9 @@ class RecurrentEstimator(
             number may be NaN then, a label is one of `classes_` all the same. The weight of an id
             is that of predicting it, in a language model.
         eval_set : tuple (X, y), (X, y, lengths) or (X, y, lengths, sample_weight), optional
-            Data to evaluate after every epoch, see `history_`; (X,) for a language model. Without
-            `early_stopping` it does not affect the training; with it no part of X is kept back.
+            Data to evaluate after every epoch, see `history_`; (X,) for a language model. It does
+            not affect the training, but for two: with `early_stopping` no part of X is kept back,
+            and an `lr_schedule` of "plateau" follows its loss.
         resume : bool
             Go on from the last checkpoint in `checkpoint_dir`, if there is one, to the same bits as
             a fit that nothing stopped.
@@ -106,7 +107,7 @@ class RecurrentEstimator(
             When there is no room for the weights, as when an id in X is huge: all ids up to the
             largest have weights. The model has not changed then either.
         FloatingPointError
-            When loss or weights stop being finite; names epoch and batch. The model keeps the last
+            When loss or weights stop being finite; names epoch and update. The model keeps the last
             finite weights.
         RuntimeError
             When the model is in training already: in another thread, or where a callback calls.

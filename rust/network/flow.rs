@@ -1,18 +1,16 @@
 //! How much of the loss comes back to each step.
 
 use super::pass::Run;
-use super::{GradientSums, Network, Output, Span, Stored};
+use super::{Examples, GradientSums, Network, Output, Span, Stored};
 use crate::buffer::Buffer;
 use crate::data::BatchPlan;
-use crate::error::{Error, Result};
-use crate::examples::Examples;
+use crate::error::{Error, Result, Stopped};
 use crate::params::reserve;
 use crate::pass::{Ends, States, View};
 use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::stack::{Parameters, Want};
 use crate::steps::Steps;
-use crate::train::Stopped;
 
 /// Sequences that are run together; a sequence's result does not depend on it.
 const BATCH: usize = 32;

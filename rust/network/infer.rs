@@ -2,17 +2,15 @@
 
 use std::cell::Cell;
 
-use super::{Network, Output, Span};
+use super::{Examples, Network, Output, Span};
 use crate::data::{BatchPlan, Sequences};
-use crate::error::{Error, Result};
-use crate::examples::Examples;
+use crate::error::{Error, Result, Stopped};
 use crate::loss::Score;
 use crate::params::reserve;
 use crate::pass::Pass;
 use crate::pooling::Pooling;
 use crate::sequence::Element;
 use crate::steps::Steps;
-use crate::train::Stopped;
 
 /// Steps of all sequences that a piece of a pass has, about.
 pub(crate) const PIECE: usize = 1 << 13;
@@ -319,10 +317,14 @@ impl<E: Element> Network<E> {
     }
 }
 
-/// The place of the first of the largest numbers.
+/// The place of the first of the largest numbers, above which stands what is not a number.
 fn largest<E: Element>(row: &[E]) -> usize {
-    (1..row.len()).fold(
-        0,
-        |best, place| if row[place] > row[best] { place } else { best },
-    )
+    (1..row.len()).fold(0, |best, place| {
+        let (most, next) = (row[best].to_f64(), row[place].to_f64());
+        if next > most || (next.is_nan() && !most.is_nan()) {
+            place
+        } else {
+            best
+        }
+    })
 }

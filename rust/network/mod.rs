@@ -1,6 +1,7 @@
 //! A whole model: embedding, recurrent stack and linear head over one flat buffer of weights.
 
 mod embedding;
+mod examples;
 mod flow;
 mod gradients;
 mod head;
@@ -10,9 +11,12 @@ mod pass;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use examples::{Examples, Targets};
 pub(crate) use gradients::GradientSums;
 pub(crate) use infer::{PIECE, Stored};
 pub(crate) use pass::{Seen, Span};
+
+pub use crate::pooling::Output;
 
 use crate::buffer::Arena;
 use crate::data::{Sequences, Values};
@@ -57,19 +61,6 @@ impl Input {
             tied: false,
         }
     }
-}
-
-/// Which hidden states of the last layer the head sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Those in which the directions end: one row of outputs for each sequence.
-    Last,
-    /// The mean over the steps: one row of outputs for each sequence.
-    Mean,
-    /// The largest of the steps, unit by unit: one row of outputs for each sequence.
-    Max,
-    /// Those of every step: one row of outputs for each step.
-    Sequence,
 }
 
 /// What a network is made of.

@@ -416,14 +416,10 @@ impl<E: Element> Network<E> {
         let x = x.feed(self.stack.input_columns().stride());
         let stride = self.stack.output_columns().stride();
         let dy = slope.dy.as_ref().map(|dy| View::packed(dy, stride));
-        let found = self.stack.backward(
-            weights,
-            pass,
-            Ends { x, y: None, dy },
-            slope.last,
-            want,
-            rnn,
-        );
+        let ends = Ends { x, y: None, dy };
+        let found = self
+            .stack
+            .backward(weights, pass, ends, slope.last, want, rnn);
         let states = [
             (&self.places.hidden0, &found.dh0),
             (&self.places.memory0, &found.dmemory0),

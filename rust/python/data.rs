@@ -13,8 +13,7 @@ use super::arrays::{Held, borrow};
 use super::either::Either;
 use crate::data::{Sequences, Values};
 use crate::error::Error;
-use crate::examples::{Examples, Targets};
-use crate::network::NetworkConfig;
+use crate::network::{Examples, NetworkConfig, Targets};
 use crate::reduce::are_finite;
 use crate::simd::Isa;
 

@@ -13,12 +13,11 @@ use super::optimizer::PyOptimizer;
 use super::stream::PyStream;
 use super::ticker::{Ticker, detached};
 use crate::cell::CellKind;
-use crate::error::Error;
-use crate::examples::Examples;
+use crate::error::{Error, Stopped};
 use crate::loss::Loss;
-use crate::network::{Input, Network, NetworkConfig, Output};
+use crate::network::{Examples, Input, Network, NetworkConfig, Output};
 use crate::stack::Config;
-use crate::train::{Bptt, EpochOptions, Stopped};
+use crate::train::{Bptt, EpochOptions};
 
 /// How errors name a network.
 const NAME: &str = "the network";

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
+use crate::error::Stopped;
 use crate::parallel;
-use crate::train::Stopped;
 
 /// How often signals are looked at and progress is shown.
 const TICK: Duration = Duration::from_millis(50);

@@ -77,7 +77,7 @@ pub struct EpochOptions {
     pub bptt: Bptt,
     /// Whether a pass keeps what backward needs of one segment of its steps at a time, about
     /// sqrt(T) of them, and runs the others again when it comes to them: the same bits in less
-    /// memory and more time.
+    /// memory.
     pub checkpoint_time: bool,
     /// Batches whose gradients make one update, as those of one batch would.
     pub accumulate_batches: usize,
@@ -127,19 +127,4 @@ pub struct Progress {
     pub total: usize,
     /// The learning rate of the last update.
     pub rate: f64,
-}
-
-/// Why work ended before its time.
-#[derive(Debug)]
-pub enum Stopped<X> {
-    /// Something was wrong with the arguments, or training diverged.
-    Error(Error),
-    /// The observer said so.
-    Observer(X),
-}
-
-impl<X> From<Error> for Stopped<X> {
-    fn from(error: Error) -> Self {
-        Stopped::Error(error)
-    }
 }

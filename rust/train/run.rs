@@ -7,12 +7,11 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use super::work::Work;
-use super::{Bptt, Epoch, EpochOptions, Progress, Stopped};
+use super::{Bptt, Epoch, EpochOptions, Progress};
 use crate::data::BatchPlan;
-use crate::error::{Error, Result};
-use crate::examples::Examples;
+use crate::error::{Error, Result, Stopped};
 use crate::loss::Score;
-use crate::network::{GradientSums, Network, Output, Span, Stored};
+use crate::network::{Examples, GradientSums, Network, Output, Span, Stored};
 use crate::optim::{Optimizer, State};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
@@ -233,7 +232,7 @@ impl<'a, E: Element> Run<'a, E> {
         match error {
             Error::NotFinite { what } => Error::Diverged {
                 epoch: self.options.number as usize,
-                batch: self.place.updates + 1,
+                update: self.place.updates + 1,
                 what,
             },
             other => other,

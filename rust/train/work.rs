@@ -1,10 +1,8 @@
 //! The passes whose gradients make an update.
 
-use super::Stopped;
-use crate::error::{Error, Result};
-use crate::examples::Examples;
+use crate::error::{Error, Result, Stopped};
 use crate::loss::Score;
-use crate::network::{GradientSums, Network, PIECE, Seen, Span};
+use crate::network::{Examples, GradientSums, Network, PIECE, Seen, Span};
 use crate::parallel::FlushDenormals;
 use crate::pass::States;
 use crate::sequence::Element;

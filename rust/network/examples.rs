@@ -1,9 +1,9 @@
 //! Sequences with what a network should make of them.
 
+use super::{Network, Output};
 use crate::data::Sequences;
 use crate::error::{Error, Result};
 use crate::loss::{Expected, Loss, Score};
-use crate::network::{Network, Output};
 use crate::sequence::Element;
 
 /// What a network should give, one row for each sequence or for each row of the values.
