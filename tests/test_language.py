@@ -145,6 +145,17 @@ def test_where_nothing_may_be_drawn_none_is():
     assert model.generate("a b", 0) == "a b"
 
 
+def test_states_without_bound_end_the_text():
+    model = rnncore.RNN(
+        3, nonlinearity="relu", residual=True, task="language_model", max_epochs=1, random_state=0
+    ).fit("a b c a b")
+    weights = model._network.parameters()
+    model._network.set_parameters({name: np.ones_like(w) for name, w in weights.items()})
+    assert len(model.generate("a", 3, random_state=0)) == 4
+    with pytest.raises(FloatingPointError, match=r"outputs are not finite after \d+ steps"):
+        model.generate("a", 300, random_state=0)
+
+
 def test_what_is_out_of_the_question_is_never_drawn():
     outputs = np.array([[-np.inf, 0.0, 0.0, -np.inf]] * 2)
     for options in ({}, {"top_k": 3}, {"top_p": 1.0}):

@@ -48,6 +48,15 @@ def test_networks_are_reverted_and_converted():
     assert {type(module) for module in network.layers()} == {rnncore.torch.GRU}
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+@pytest.mark.parametrize("options", [{"embedding": "one-hot"}, {"embedding_dim": 3}])
+def test_ids_of_any_type_are_looked_up(dtype, options):
+    X = np.random.default_rng(0).integers(0, 5, (8, 6))
+    model = rnncore.GRU(4, max_epochs=1, random_state=0, **options).fit(X, np.arange(8) % 2)
+    found = model.to_torch().predict_proba(torch.from_numpy(X).to(dtype)).detach()
+    np.testing.assert_allclose(found, model.predict_proba(X), 1e-6, 1e-6)
+
+
 def test_without_lengths_all_steps_are_real():
     model, X, _ = fitted(output="mean", bidirectional=True)
     x = np.stack([x[:4] for x in X if len(x) >= 4])

@@ -59,7 +59,9 @@ class LanguageModelMixin(Fitted):
         Returns
         -------
         str, array of int64 (T + length,) or list of words; or a list of such
-            The prompt and what follows, in the form of `prompt`.
+            The prompt and what follows, in the form of `prompt`; a list of words for a str where
+            the vocabulary was fitted on such, or has an `analyzer` of its own, and does not know
+            how words are joined.
 
         Raises
         ------
@@ -67,6 +69,8 @@ class LanguageModelMixin(Fitted):
             Before `fit`.
         ValueError, TypeError
             When an argument is not as described.
+        FloatingPointError
+            When the network's outputs are not finite: its states have grown without bound.
         """
         self._check_fitted()
         length = integer("length", length, 0)
@@ -148,13 +152,17 @@ class LanguageModelMixin(Fitted):
         # All go on side by side: the short prompts already add where the long ones still read.
         for step in range(int(known.max()) + length - 1):
             outputs = stream.step(x).astype(np.float64)
-            outputs[:, never] = -np.inf
             place = step + 1 - known  # below 0: the next id is given
             adding = rows[(place >= 0) & (place < length)]
             if len(adding):
-                drawn = _draw(
-                    outputs[adding], numbers[adding, place[adding]], temperature, top_k, top_p
-                )
+                outputs = outputs[adding]
+                if not np.isfinite(outputs).all():
+                    raise FloatingPointError(
+                        f"the network's outputs are not finite after {step + 1} steps: its states "
+                        "have grown without bound, and there is nothing to draw from"
+                    )
+                outputs[:, never] = -np.inf
+                drawn = _draw(outputs, numbers[adding, place[adding]], temperature, top_k, top_p)
                 added[adding, place[adding]] = x[adding] = drawn
             for row in rows[place < 0]:
                 x[row] = begun[row][step + 1]

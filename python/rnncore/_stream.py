@@ -51,7 +51,8 @@ class Stream:
         Returns
         -------
         array, of batch_size rows
-            Predictions, probabilities or features of the steps so far.
+            Predictions, probabilities or features of the steps so far. Outputs that are not finite
+            are not warned of, as looking for them would take a good part of a step.
 
         Raises
         ------
@@ -166,7 +167,8 @@ class StreamMixin(Fitted):
         Returns
         -------
         Stream
-            With ``step(x)``, ``state`` and ``reset(rows)``. It keeps the weights of now.
+            With ``step(x)``, ``state`` and ``reset(rows)``. It keeps the weights of now; only one
+            that a callback asks for follows the training that calls it.
 
         Raises
         ------

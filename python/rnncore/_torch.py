@@ -36,7 +36,9 @@ class TorchMixin(Fitted):
         Returns
         -------
         rnncore.torch.Network
-            Its ``predict_proba`` gives the same as this model's, for tensors.
+            Its ``predict_proba`` gives the same as this model's, for tensors. What is padding it
+            is told by `lengths`, which count the first steps: it does not look for `padding_value`,
+            nor know of padding on the left.
 
         Raises
         ------

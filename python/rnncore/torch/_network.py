@@ -274,7 +274,8 @@ class Network(nn.Module):
             weight = self.head.weight
             return nn.functional.one_hot(X.long(), kind.vocabulary_size).to(weight.dtype)
         assert self.embedding is not None
-        vectors: Tensor = self.embedding(X)
+        ids = X if X.dtype in (torch.int32, torch.int64) else X.long()  # what torch looks up
+        vectors: Tensor = self.embedding(ids)
         return vectors if kind.ids_per_step == 1 else vectors.sum(2)
 
     def _initial_states(self, batch: int) -> list[Any]:
