@@ -208,16 +208,6 @@ impl<E: Real> DirectionPass<E> {
 }
 
 impl<E: Real> LayerPass<E> {
-    /// The output as the input of the layer above.
-    pub fn feed(&self) -> Feed<'_, E> {
-        Feed::Rows(View {
-            at: self.y.as_ptr(),
-            reach: self.y.len(),
-            strides: self.y_strides,
-            lends: PhantomData,
-        })
-    }
-
     /// Places of the directions in the layer's buffers, and of what the layer is fed. `output` is
     /// where to read the output of a layer that has given its own away.
     pub fn sweeps<'a>(
@@ -231,6 +221,7 @@ impl<E: Real> LayerPass<E> {
             Feed::Ids(ids) => (ptr::null(), Strides::packed(0), Some(ids)),
         };
         let (mut y, y_strides) = match output {
+            // Forward alone writes there, and is given no output.
             Some(rows) => (rows.at().cast_mut(), rows.strides()),
             None => (self.y.as_mut_ptr(), self.y_strides),
         };
@@ -262,6 +253,23 @@ impl<E: Real> LayerPass<E> {
                 sweep
             })
             .collect()
+    }
+}
+
+/// What a layer is fed: of the layer beneath the output, or what dropout left of it; else `x`.
+pub(crate) fn fed<'a, E: Real>(
+    dropped: Option<&'a [E]>,
+    beneath: Option<&'a LayerPass<E>>,
+    x: Feed<'a, E>,
+) -> Feed<'a, E> {
+    match beneath {
+        Some(beneath) => Feed::Rows(View {
+            at: dropped.unwrap_or(&beneath.y).as_ptr(),
+            reach: beneath.y.len(),
+            strides: beneath.y_strides,
+            lends: PhantomData,
+        }),
+        None => x,
     }
 }
 

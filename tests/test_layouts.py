@@ -235,6 +235,18 @@ def test_without_copies_what_was_given_is_read_again(hidden: int, *, batch_first
     assert x.flags.writeable
 
 
+def test_one_sequence_goes_without_copies_to_the_same_bits() -> None:
+    for cell in LAYERS:
+        layer = make(cell, 16, 32, num_layers=2, bidirectional=True)
+        for lengths in ([300], [300, 3, 0]):
+            x, dy = (numbers((300, len(lengths), width)) for width in (16, 64))
+            found = []
+            for copy in (True, False):
+                output, state, tape = layer.forward(x, lengths=lengths, copy=copy)
+                found.append((output, state, layer.backward(tape, dy)))
+            same(*found)
+
+
 def test_a_used_tape_lets_its_arrays_go() -> None:
     layer, x = make("LSTM", 16, 32), numbers((4, 3, 16))
     output, _, tape = layer.forward(x, copy=False)

@@ -154,7 +154,7 @@ pub(crate) struct Sweep<'a, E> {
     pub x_strides: Strides,
     /// Instead of an input: the one column of each of the R rows that is 1, all others being 0.
     pub ids: Option<&'a [u32]>,
-    /// Output, R rows of Wp.
+    /// Output, R rows of Wp, which forward alone writes.
     pub y: *mut E,
     pub y_strides: Strides,
     /// What the cell gives before it is projected, Hp wide: R rows where something is `saved`, else

@@ -18,8 +18,8 @@ use crate::boundary::{Axes, Rows};
 use crate::buffer::Buffer;
 use crate::cell::CellKind;
 use crate::params::Layout;
-use crate::recurrent::{ALL, Inputs, Keep, Outside, Recurrent};
-use crate::stack::{Config, uniform_sizes};
+use crate::recurrent::{Inputs, Keep, Outside, Recurrent};
+use crate::stack::{Config, Want, uniform_sizes};
 
 /// A recurrent stack with its weights.
 #[pyclass(name = "Stack", module = "rnncore._core", frozen)]
@@ -34,9 +34,11 @@ pub(super) struct PyStack {
 pub(super) struct PyTape {
     inner: InnerTape,
     batch_first: bool,
-    /// The input and the output, which backward reads again, if the tape has no copies.
-    lent: Mutex<Option<[Py<PyAny>; 2]>>,
+    /// The input, and the output unless the tape has one of its own, which backward reads again.
+    lent: Mutex<Option<Lent>>,
 }
+
+type Lent = (Py<PyAny>, Option<Py<PyAny>>);
 
 type Outputs<'py> = (
     Bound<'py, PyAny>,
@@ -110,7 +112,8 @@ fn forward<'py, E: Held>(
     let lent = match keep {
         Keep::Inside => {
             output.getattr("flags")?.setattr("writeable", false)?;
-            Some([own_view(arguments.x)?, own_view(&output)?])
+            let output = tape.gave_output().then(|| own_view(&output));
+            Some((own_view(arguments.x)?, output.transpose()?))
         }
         _ => None,
     };
@@ -160,15 +163,16 @@ fn backward<'py, E: Held>(
     let dy = optional::<E>("d_output", d_output)?;
     let dh = optional::<E>("d_h", d_h)?;
     let dc = optional::<E>("d_c", d_c)?;
-    let ends = match &*lent.lock().unwrap_or_else(PoisonError::into_inner) {
-        Some([x, output]) => Some((borrow("x", x.bind(py))?, borrow("output", output.bind(py))?)),
-        None => None,
+    let (x, output) = match &*lent.lock().unwrap_or_else(PoisonError::into_inner) {
+        Some((x, output)) => (
+            Some(borrow("x", x.bind(py))?),
+            optional("output", output.as_ref().map(|output| output.bind(py)))?,
+        ),
+        None => (None, None),
     };
     let outside = Outside {
-        x: ends.as_ref().map(|(x, _)| rows_of(x, batch_first)),
-        output: ends
-            .as_ref()
-            .map(|(_, output)| rows_of(output, batch_first)),
+        x: x.as_ref().map(|x| rows_of(x, batch_first)),
+        output: output.as_ref().map(|output| rows_of(output, batch_first)),
         d_output: dy.as_ref().map(|dy| rows_of(dy, batch_first)),
     };
     let (dh, dc) = (
@@ -179,7 +183,7 @@ fn backward<'py, E: Held>(
     let (total, batch, found, dx, dh0, dc0) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
         let model = reading(model);
-        let mut found = model.backward_for(model.own(), &mut tape, outside, (dh, dc), ALL)?;
+        let mut found = model.backward_for(model.own(), &mut tape, outside, (dh, dc), Want::ALL)?;
         let dx = model.take_dx(&mut found)?;
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut dh0 = model.room(of_hidden.iter().product());

@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{Gradients, Keep, Recurrent, Tape};
+use super::{Gradients, Recurrent, Tape};
 use crate::buffer::Buffer;
 use crate::error::{Error, Result};
 use crate::sequence::Element;
@@ -23,22 +23,15 @@ impl<E: Element> Recurrent<E> {
         self.check_owner(tape)?;
         let (steps, total, axes) = (&tape.steps, tape.total, tape.axes);
         let (columns, arena) = (self.stack.output_columns(), self.stack.arena());
-        let pass = tape.pass.as_mut().filter(|_| !tape.is_given);
+        let pass = tape.pass.as_mut().filter(|_| !tape.gave_output);
         let layer = pass.and_then(|pass| pass.layers.last_mut());
         let layer = layer.ok_or(Error::TapeUsed)?;
-        let is_kept = match tape.keep {
-            Keep::Nothing => false,
-            Keep::Inside => axes.strides(steps, total, columns.real()) != Some(layer.y_strides),
-            Keep::Rest | Keep::All => true,
-        };
-        let how = (steps, total);
-        let taken = if is_kept {
-            axes.copied(&layer.y, layer.y_strides, how, columns, arena)
-        } else {
-            let y = mem::replace(&mut layer.y, arena.take(0));
-            tape.is_given = true;
-            axes.hand_out(y, layer.y_strides, how, columns, arena)
-        };
+        let there = axes.strides(steps, total, columns.real());
+        if tape.keep.gives_output() && there == Some(layer.y_strides) {
+            tape.gave_output = true;
+            return Ok(mem::replace(&mut layer.y, arena.take(0)));
+        }
+        let taken = axes.copied(&layer.y, layer.y_strides, (steps, total), columns, arena);
         taken.map_err(|error| Error::shape("output", "rows of a batch", error))
     }
 

@@ -34,18 +34,6 @@ pub struct Recurrent<E: 'static> {
     version: u64,
 }
 
-/// All gradients of what goes in.
-pub(crate) const ALL: Want = Want {
-    input: true,
-    input_strides: None,
-    states: true,
-    apart: false,
-    outputs: false,
-    weights: true,
-    add: false,
-    from_layer: 0,
-};
-
 fn foreign(actual: &str) -> Error {
     Error::TapeForeign {
         actual: actual.to_owned(),
@@ -199,12 +187,10 @@ impl<E: Element> Recurrent<E> {
                 lent.view()
             }
         };
-        // Such a pass has no further use for its output.
-        let is_given = matches!(keep, Keep::Nothing | Keep::Inside);
         let outputs = self.stack.output_columns();
         let y_strides = axes
             .strides(&steps, total, outputs.real())
-            .filter(|_| is_given && outputs.stride() == outputs.real())
+            .filter(|_| keep.gives_output() && outputs.stride() == outputs.real())
             .unwrap_or(Strides::packed(outputs.stride()));
         let initial = self.gather_both((inputs.h0, inputs.c0), &steps);
         let pass = self.stack.forward(
@@ -223,7 +209,7 @@ impl<E: Element> Recurrent<E> {
             total,
             axes,
             keep,
-            is_given: false,
+            gave_output: false,
             is_lent,
             owner: self.id.clone(),
             version: self.version,
@@ -250,7 +236,7 @@ impl<E: Element> Recurrent<E> {
             output: None,
             d_output: dy,
         };
-        self.backward_for(self.own(), tape, outside, (dh, dc), ALL)
+        self.backward_for(self.own(), tape, outside, (dh, dc), Want::ALL)
     }
 
     /// The same for some of the gradients: others are left out, those of weights empty. A tape that
@@ -294,7 +280,7 @@ impl<E: Element> Recurrent<E> {
             if x.is_none() && tape.x.is_none() {
                 return Err(foreign("one without its input"));
             }
-            if output.is_none() && tape.is_given {
+            if output.is_none() && tape.gave_output {
                 return Err(foreign("one without its output"));
             }
         }
@@ -310,7 +296,7 @@ impl<E: Element> Recurrent<E> {
             (None, Some(x)) => Lent::new(x, steps, columns, true, arena),
             (None, None) => return Err(Error::TapeUsed),
         };
-        let y = output.filter(|_| tape.is_given);
+        let y = output.filter(|_| tape.gave_output);
         let y = y.map(|y| Lent::new(y, steps, outputs, true, arena));
         let dy = d_output.map(|dy| Lent::new(dy, steps, outputs, true, arena));
         let last = self.gather_both((dh, dc), steps);

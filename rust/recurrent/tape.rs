@@ -40,6 +40,13 @@ pub(crate) enum Keep {
     All,
 }
 
+impl Keep {
+    /// Whether the output may leave in the memory that it was computed in.
+    pub fn gives_output(self) -> bool {
+        matches!(self, Keep::Nothing | Keep::Inside)
+    }
+}
+
 /// What backward is given of the rows outside.
 #[derive(Clone, Copy)]
 pub(crate) struct Outside<'a, E> {
@@ -63,7 +70,7 @@ pub struct Tape<E> {
     pub(super) axes: Axes,
     pub(super) keep: Keep,
     /// Whether the output was given away.
-    pub(super) is_given: bool,
+    pub(super) gave_output: bool,
     /// Whether it was made with weights that somebody lent.
     pub(super) is_lent: bool,
     pub(super) owner: Identity,
@@ -103,6 +110,11 @@ impl<E> Tape<E> {
     #[cfg(feature = "python")]
     pub(crate) fn is_lent(&self) -> bool {
         self.is_lent
+    }
+    /// Whether the output was given away.
+    #[cfg(feature = "python")]
+    pub(crate) fn gave_output(&self) -> bool {
+        self.gave_output
     }
     /// Steps of the array that came in, T.
     pub fn total(&self) -> usize {

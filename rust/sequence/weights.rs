@@ -242,10 +242,11 @@ unsafe fn gather<E: Real>(
             let source = |matrix: &Matrix| match matrix {
                 Matrix::State => {
                     let h = sweep.h_before(g, before, first);
-                    Strided {
-                        at: h.at,
-                        row: h.row,
-                    }
+                    let row = match before {
+                        Some(before) if count == 1 => sweep.y_strides.to_next(steps, before),
+                        _ => h.row,
+                    };
+                    Strided { at: h.at, row }
                 }
                 Matrix::Input => {
                     let strides = sweep.x_strides;

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::cell::Carry;
 use crate::layer::{Descent, Geometry, InputGradient, Rounds, WeightGradients, WeightUnit};
 use crate::parallel;
-use crate::pass::{Ends, Feed, Pass, StateRows, States, View};
+use crate::pass::{Ends, Feed, Pass, StateRows, States, View, fed};
 use crate::sequence::Element;
 use crate::steps::{Steps, Strides};
 
@@ -34,6 +34,20 @@ pub(crate) struct Want {
     pub add: bool,
     /// The lowest layer that something is wanted of: 0 with the input's or the initial states'.
     pub from_layer: usize,
+}
+
+impl Want {
+    /// The gradients of all that goes in.
+    pub const ALL: Self = Want {
+        input: true,
+        input_strides: None,
+        states: true,
+        apart: false,
+        outputs: false,
+        weights: true,
+        add: false,
+        from_layer: 0,
+    };
 }
 
 /// Gradients of what went into a pass.
@@ -96,13 +110,7 @@ impl<E: Element> Stack<E> {
             let mut pass = layers.pop().expect("a pass has every layer");
             assert!(pass.directions.iter().all(|pass| pass.saved.is_some()));
             let dropped = pass.dropped.take();
-            let feed = match (&dropped, layers.last()) {
-                (Some(dropped), Some(beneath)) => {
-                    Feed::Rows(View::packed(dropped, beneath.y_strides.row))
-                }
-                (None, Some(beneath)) => beneath.feed(),
-                (_, None) => ends.x,
-            };
+            let feed = fed(dropped.as_deref(), layers.last(), ends.x);
             let is_last = layer + 1 == self.layers.len();
             let outputs_stride = self.layer_columns(layer).stride();
             let dy = match &above {
@@ -199,8 +207,9 @@ impl<E: Element> Stack<E> {
                     .collect();
                 let slices = cut(&steps, directions, workers, |d| descents[d].round.clone());
                 parallel::for_each(workers, members(&slices), |(d, slice, own)| {
-                    // SAFETY: the buffers were sized above or in `forward`, packs are this
-                    // geometry's, and the slices are disjoint in rows or direction.
+                    // SAFETY: the buffers were sized above or in `forward`, or are views that cover
+                    // the batch, as asserted; packs are this geometry's, and the slices are disjoint
+                    // in rows or direction.
                     unsafe {
                         self.kernels.backward(
                             &directions[d].geometry,

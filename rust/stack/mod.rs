@@ -20,7 +20,7 @@ use crate::kernel::pack::Columns;
 use crate::layer::Geometry;
 use crate::parallel;
 use crate::params::{Layout, check_room};
-use crate::pass::{DirectionPass, Feed, LayerPass, Pass, States, View};
+use crate::pass::{DirectionPass, Feed, LayerPass, Pass, States, fed};
 use crate::sequence::{Element, Kernels};
 use crate::simd::Isa;
 use crate::steps::{Steps, Strides};
@@ -400,13 +400,7 @@ impl<E: Element> Stack<E> {
                 },
                 directions: passes,
             };
-            let feed = match (&dropped, layers.last()) {
-                (Some(dropped), Some(beneath)) => {
-                    Feed::Rows(View::packed(dropped, beneath.y_strides.row))
-                }
-                (None, Some(beneath)) => beneath.feed(),
-                (_, None) => x,
-            };
+            let feed = fed(dropped.as_deref(), layers.last(), x);
             let sweeps = pass.sweeps(&steps, feed, None);
             let workers = self.workers(rows, &directions[0].geometry);
             let packs: Vec<_> = directions

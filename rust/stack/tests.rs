@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::*;
 use crate::buffer::Buffer;
-use crate::pass::Ends;
+use crate::pass::{Ends, View};
 
 const BATCH: usize = 5;
 const LENGTHS: [usize; BATCH] = [3, 0, 6, 1, 6];
@@ -45,18 +45,6 @@ fn states(
         .map(|i| rows(stack, BATCH, columns(i / 2 - layers.start), first + i))
         .collect()
 }
-
-/// All gradients.
-const ALL: Want = Want {
-    input: true,
-    input_strides: None,
-    states: true,
-    apart: false,
-    outputs: false,
-    weights: true,
-    add: false,
-    from_layer: 0,
-};
 
 /// All that comes out of a stack of `layers` of the whole one, forward and backward.
 struct Found {
@@ -163,7 +151,7 @@ fn layers_differ(config: Config, isa: Isa) {
         .collect();
     let x = rows(&whole, count, whole.input_columns(), 1);
     let dy = || rows(&whole, count, whole.output_columns(), 2);
-    let all = run(&whole, &weights, &x, 0..3, dy, ALL);
+    let all = run(&whole, &weights, &x, 0..3, dy, Want::ALL);
 
     // Up through the layers for what each is fed, then down again.
     let mut parts = Vec::new();
@@ -181,14 +169,22 @@ fn layers_differ(config: Config, isa: Isa) {
         start = place.end;
         let none = || part.arena.zeros(count * part.output_columns().stride());
         let range = layer..layer + 1;
-        let output = run(&part, &weights[place.clone()], &input, range, none, ALL).output;
+        let output = run(
+            &part,
+            &weights[place.clone()],
+            &input,
+            range,
+            none,
+            Want::ALL,
+        )
+        .output;
         // Above a frozen layer everything is the same, and in it nothing is computed.
         if layer > 0 {
             let upper = Want {
                 input: false,
                 states: false,
                 from_layer: layer,
-                ..ALL
+                ..Want::ALL
             };
             let found = run(&whole, &weights, &x, 0..3, dy, upper);
             let (frozen, rest) = found.weights.split_at(place.start);
@@ -206,7 +202,7 @@ fn layers_differ(config: Config, isa: Isa) {
             to
         };
         let weights = &weights[place.clone()];
-        let found = run(part, weights, input, layer..layer + 1, above, ALL);
+        let found = run(part, weights, input, layer..layer + 1, above, Want::ALL);
         assert_eq!(
             all.weights[place.clone()],
             found.weights,
@@ -283,7 +279,7 @@ fn bits_are_the_same(config: &Config, lengths: &[usize], isa: Isa) {
                     dy: Some(View::packed(&dy, outputs.stride())),
                 };
                 let none = States::none();
-                let back = stack.backward(weights, pass, ends, none, ALL, &mut gradients);
+                let back = stack.backward(weights, pass, ends, none, Want::ALL, &mut gradients);
                 found.push(gradients);
                 found.extend(back.dx.iter().chain(&back.dh0).map(|rows| rows.to_vec()));
             }
