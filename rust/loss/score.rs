@@ -60,7 +60,7 @@ impl Fit {
     /// Takes in the target of a row; `total` is the sum of all weights, the row's included.
     pub fn add(&mut self, target: f64, error: f64, weight: f64, total: f64) {
         let before = target - self.mean;
-        self.mean += weight * before / total;
+        self.mean += before * (weight / total); // of the first row exactly its target
         self.spread += weight * before * (target - self.mean);
         self.error += weight * (error * error);
     }

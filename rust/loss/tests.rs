@@ -443,8 +443,10 @@ fn r2_of_constant_targets_and_of_few_rows() {
     };
     assert_eq!(r2(&[0.1, 0.1, 0.1], &[0.1, 0.1, 0.1], None), 1.0);
     assert_eq!(r2(&[0.1, 0.2, 0.1], &[0.1, 0.1, 0.1], None), 0.0);
-    let weights = Some(&[0.3, 0.7, 0.1][..]);
-    assert_eq!(r2(&[0.1, 0.2, 0.1], &[0.1, 0.1, 0.1], weights), 0.0);
+    for weights in [[0.3, 0.7, 0.1], [0.7, 0.3, 0.1], [3.0, 1.0, 1.0]] {
+        let weights = Some(&weights[..]);
+        assert_eq!(r2(&[0.1, 0.2, 0.1], &[0.1, 0.1, 0.1], weights), 0.0);
+    }
     assert!(r2(&[0.1], &[0.2], None).is_nan());
     assert!(r2(&[0.1, 0.3], &[0.2, 0.4], Some(&[1.0, 0.0])).is_nan());
     // A mean 1e9 times the spread costs no digits.

@@ -266,17 +266,17 @@ impl Optimizer {
                 format!("({},)", gradients.len()),
             ));
         }
-        state.prepare(self.rule, weights.len())?;
         let norm = norm(isa, gradients);
         if !norm.is_finite() {
             return Err(not_finite("the norm of the gradients"));
         }
+        state.prepare(self.rule, weights.len())?;
         let slope = self.slope(norm);
         // All closures own what they use: numbers behind references would not stay in registers.
         let number = |x: f64| E::from_f64(x);
         let rate = number(self.learning_rate);
         let t = state.steps as f64 + 1.0;
-        match self.rule {
+        let done = match self.rule {
             Rule::Sgd { momentum: 0.0, .. } => {
                 update(isa, weights, gradients, state.buffers(), move |w, g, []| {
                     (w - rate * slope(w, g), [])
@@ -414,7 +414,11 @@ impl Optimizer {
                     },
                 )
             }
-        }?;
+        };
+        if done.is_err() && state.steps == 0 {
+            *state = State::default();
+        }
+        done?;
         state.steps = state.steps.saturating_add(1);
         Ok(norm)
     }
