@@ -262,15 +262,14 @@ pub(crate) fn fed<'a, E: Real>(
     beneath: Option<&'a LayerPass<E>>,
     x: Feed<'a, E>,
 ) -> Feed<'a, E> {
-    match beneath {
-        Some(beneath) => Feed::Rows(View {
-            at: dropped.unwrap_or(&beneath.y).as_ptr(),
-            reach: beneath.y.len(),
-            strides: beneath.y_strides,
-            lends: PhantomData,
-        }),
-        None => x,
-    }
+    let Some(beneath) = beneath else { return x };
+    let rows = dropped.unwrap_or(&beneath.y);
+    Feed::Rows(View {
+        at: rows.as_ptr(),
+        reach: rows.len(),
+        strides: beneath.y_strides,
+        lends: PhantomData,
+    })
 }
 
 impl<E: Real> Pass<E> {

@@ -122,10 +122,10 @@ def _is_running(pid: int) -> bool:
         return True
     try:
         os.kill(pid, 0)
+    except PermissionError:  # another user's
+        return True
     except (ProcessLookupError, OverflowError):
         return False
-    except PermissionError:
-        return True
     return True
 
 
