@@ -144,10 +144,15 @@ impl<E> Grid<*mut E> {
     }
 }
 
+/// Numbers in a cache line.
+pub(crate) const fn per_line<E>() -> usize {
+    64 / size_of::<E>()
+}
+
 /// Asks for the cache lines of `count` numbers from `p` on.
 #[inline(always)]
 pub(crate) fn prefetch_run<E>(p: *const E, count: usize) {
-    for line in (0..count).step_by(64 / size_of::<E>()) {
+    for line in (0..count).step_by(per_line::<E>()) {
         prefetch(p.wrapping_add(line));
     }
 }

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::{Grid, SCRATCH, Scratch, fits, prefetch_run, runs, with_tile};
+use super::{Grid, SCRATCH, Scratch, fits, per_line, prefetch_run, runs, with_tile};
 use crate::cell::MAX_SLOTS;
-use crate::simd::{Op, Real, Vector};
+use crate::simd::{Op, Real, Vector, prefetch};
 
 /// The weights of a product, from a column panel on: packed, or a matrix's rows where they are.
 #[derive(Clone, Copy)]
@@ -71,13 +71,16 @@ pub(crate) struct Product<E> {
     pub add: bool,
 }
 
-/// What a tile asks the caches for while it is computed, some of it in each panel that it sums over:
-/// all of it at once would keep its own loads waiting.
+/// What a tile asks the caches for while it is computed, little at a time: all of it at once would
+/// keep its own loads waiting.
 #[derive(Clone, Copy)]
 pub(crate) enum Meanwhile<'a, E> {
-    /// Its own rows in the next panel, which come from afar.
+    /// Its own rows in the next panel, which come from afar: a line of each when the sums come to
+    /// the same line of this one. (A panel's four lines of a row at once took an LSTM and a GRU a
+    /// fourth to a half longer, where their rows did not fit the second-level cache.)
     Rows,
-    /// What is read after it. Its own rows are near: to ask for them too took up to 6 % of a chain.
+    /// What is read after it, some of it in each panel that it sums over. Its own rows are near: to
+    /// ask for them too took up to 6 % of a chain.
     Next {
         /// Grids of the tile's rows and panels, each with how many numbers are read of a row in a
         /// panel.
@@ -97,6 +100,7 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V>
         let Tile(of, meanwhile) = self;
         // SAFETY: `Product::tile`'s caller vouches for rows, panels, weights and the result.
         unsafe {
+            let numbers = per_line::<V::Element>();
             let Factor {
                 gates,
                 count,
@@ -108,20 +112,12 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V>
             let mut sums = [[V::splat(V::Element::default()); PANELS]; ROWS];
             for panel in 0..of.panels {
                 let a = of.a.add(panel * of.a_panel);
-                match meanwhile {
-                    Meanwhile::Rows => {
-                        let next = a.wrapping_add(of.a_panel);
-                        for r in 0..ROWS {
-                            prefetch_run(next.wrapping_add(r * of.a_row), count * depth);
-                        }
-                    }
-                    Meanwhile::Next { grids, at_once } => {
-                        let asked = (panel * at_once).min(ROWS);
-                        for row in asked..(asked + at_once).min(ROWS) {
-                            for &(grid, count) in grids {
-                                for p in 0..PANELS {
-                                    prefetch_run(grid.place(row, p), count);
-                                }
+                if let Meanwhile::Next { grids, at_once } = meanwhile {
+                    let asked = (panel * at_once).min(ROWS);
+                    for row in asked..(asked + at_once).min(ROWS) {
+                        for &(grid, count) in grids {
+                            for p in 0..PANELS {
+                                prefetch_run(grid.place(row, p), count);
                             }
                         }
                     }
@@ -131,18 +127,26 @@ impl<V: Vector, const ROWS: usize, const PANELS: usize> Op<V>
                 for (gate, &weights) in gates.iter().enumerate().take(count) {
                     let a = a.add(gate * depth);
                     let mut weights = weights.add(first * line);
-                    for k in 0..left {
-                        let mut w = [V::splat(V::Element::default()); PANELS];
-                        for (p, w) in w.iter_mut().enumerate() {
-                            *w = V::load(weights.add(p * column));
-                        }
-                        for (r, sums) in sums.iter_mut().enumerate() {
-                            let a = V::splat(*a.add(r * of.a_row + k));
-                            for (p, sum) in sums.iter_mut().enumerate() {
-                                *sum = sum.add_product(a, w[p]);
+                    for from in (0..left).step_by(numbers) {
+                        if let Meanwhile::Rows = meanwhile {
+                            let next = a.wrapping_add(of.a_panel + from);
+                            for r in 0..ROWS {
+                                prefetch(next.wrapping_add(r * of.a_row));
                             }
                         }
-                        weights = weights.wrapping_add(line);
+                        for k in from..left.min(from + numbers) {
+                            let mut w = [V::splat(V::Element::default()); PANELS];
+                            for (p, w) in w.iter_mut().enumerate() {
+                                *w = V::load(weights.add(p * column));
+                            }
+                            for (r, sums) in sums.iter_mut().enumerate() {
+                                let a = V::splat(*a.add(r * of.a_row + k));
+                                for (p, sum) in sums.iter_mut().enumerate() {
+                                    *sum = sum.add_product(a, w[p]);
+                                }
+                            }
+                            weights = weights.wrapping_add(line);
+                        }
                     }
                 }
             }

@@ -12,7 +12,7 @@ use crate::kernel::pack::{Columns, GateRows, pack_backward, pack_forward};
 use crate::kernel::preactivation::{Joint, Operand, Preactivation};
 use crate::kernel::product::{Factor, Product, whole_tiles};
 use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, SOURCES, Strided, Totals};
-use crate::kernel::{Grid, runs, tile_shape};
+use crate::kernel::{Grid, per_line, runs, tile_shape};
 use crate::parallel;
 use crate::sequence::Element;
 use crate::simd::{Isa, Real, Vector};
@@ -40,7 +40,7 @@ pub(crate) struct Shape {
 impl Shape {
     fn new<E>(columns: Columns, outputs: usize, lanes: usize) -> Self {
         // An odd number of cache lines: so no two rows of a tile compete for a place in a cache.
-        let line = 64 / size_of::<E>();
+        let line = per_line::<E>();
         let lines = outputs.div_ceil(line) | 1;
         Shape {
             columns,
