@@ -17,12 +17,12 @@ def is_measured() -> bool:
     return CLEAR.exists()
 
 
-def alone(function: Callable[..., float], *arguments: Any) -> Callable[[], float]:
+def alone(function: Callable[..., float], *arguments: Any, **options: Any) -> Callable[[], float]:
     """Give a call of a function in a fresh process."""
 
     def run() -> float:
         with get_context("spawn").Pool(1) as pool:
-            return pool.apply(function, arguments)
+            return pool.apply(function, arguments, options)
 
     return run
 

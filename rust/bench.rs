@@ -14,6 +14,7 @@ use crate::layer::{
 use crate::pass::{DirectionPass, Feed, LayerPass, View};
 use crate::sequence::{Element, Kernels, Slice};
 use crate::simd::{Isa, Real};
+use crate::stack::input_parts;
 use crate::steps::{Steps, Strides};
 
 /// One layer of one direction, its batch, and all that its passes read and write; on one thread.
@@ -253,15 +254,17 @@ impl<E: Element> Layer<E> {
                         .backward(g, &self.backward, sweep, &descent, &slice(), 0);
                 }
                 Kernel::InputGradient => {
-                    let (steps, width) = (0..self.steps.longest(), g.input.stride());
+                    let width = g.input.stride();
                     let dx = InputGradient {
                         at: self.dx.as_mut_ptr(),
                         strides: Strides::packed(width),
                         width,
                         add: false,
                     };
-                    self.kernels
-                        .input_gradient(g, &self.backward, sweep, &descent, steps, &dx);
+                    for part in input_parts(&self.steps, &descent.round, 1) {
+                        self.kernels
+                            .input_gradient(g, &self.backward, sweep, &descent, part, &dx);
+                    }
                 }
                 Kernel::WeightGradient => {
                     let to = gradients(&mut self.gradients);

@@ -34,18 +34,16 @@ def workloads(scope: Scope) -> Iterator[Workload]:
             what={"pass": "step", **asdict(case), "needed": needed_megabytes(case)},
             runs={
                 "rnncore": alone(first_step, "rnncore", case, scope.threads),
-                "no copies": alone(first_step, "rnncore", case, scope.threads, {"copy": False}),
+                "no copies": alone(first_step, "rnncore", case, scope.threads, copy=False),
                 "torch": alone(first_step, "torch", case, scope.threads),
             },
             wrong=[],
         )
 
 
-def first_step(
-    name: str, case: Case, threads: int, options: dict[str, bool] | None = None
-) -> float:
+def first_step(name: str, case: Case, threads: int, copy: bool = True) -> float:
     """
-    Measure the first training step of a process, with options of a peer's own.
+    Measure the first training step of a process; without copies, which only rnncore's can.
 
     Input and weights are there before it. A small layer runs first, for what is loaded and started
     once.
@@ -53,7 +51,7 @@ def first_step(
     pin_to_cpus(threads)
     small = PEERS[name](Problem(Case(case.cell, 16, 4, 16, 32)), threads)
     peer = PEERS[name](Problem(case), threads)
-    step = partial(peer.step, **options or {})
+    step = peer.step if copy else partial(peer.step, copy=False)
     small.step()
     return rise(step)
 

@@ -316,6 +316,19 @@ enum Late {
     Weights(usize, WeightUnit),
 }
 
+/// The steps of a round in runs whose rows are one product each towards the input: enough of them
+/// that a column panel's weights are read from memory once for many rows, but as many for every
+/// thread.
+pub(crate) fn input_parts(
+    steps: &Steps,
+    round: &Range<usize>,
+    workers: usize,
+) -> impl Iterator<Item = Range<usize>> + use<> {
+    const ROWS: usize = 256;
+    let rows = steps.rows_of(round).len();
+    steps.parts(round, rows.div_ceil(ROWS).next_multiple_of(workers))
+}
+
 fn late_items<E>(
     steps: &Steps,
     directions: &[Direction<E>],
@@ -339,15 +352,9 @@ fn late_items<E>(
     };
     let mut items = Vec::new();
     for (round, of) in inputs.into_iter().filter(|_| with_input) {
-        // Enough rows that a column panel's weights are read from memory once for many products,
-        // but as many for every thread: these are the longest items, and so come first.
-        const ROWS: usize = 256;
-        let rows = steps.rows_of(&round).len();
-        let parts = rows.div_ceil(ROWS).next_multiple_of(workers);
-        let parts = steps
-            .parts(&round, parts)
-            .map(|part| Late::Input(part, of.clone()));
-        items.extend(parts);
+        // These are the longest items, and so come first.
+        let parts = input_parts(steps, &round, workers);
+        items.extend(parts.map(|part| Late::Input(part, of.clone())));
     }
     // Each thread has those of the direction whose slots it has left in its cache.
     let shares = directions.iter().enumerate().filter(|_| with_weights);

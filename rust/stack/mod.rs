@@ -7,6 +7,8 @@ mod direction;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+#[cfg(feature = "bench")]
+pub(crate) use backward::input_parts;
 pub(crate) use backward::{InputGradients, Want};
 use cut::{cut, members};
 use direction::Direction;
