@@ -233,7 +233,7 @@ impl<E: Real> Product<E> {
         columns: Range<usize>,
         width: usize,
     ) {
-        let (most, wide) = super::tile_shape(rows.len(), (1, 1), V::REGISTERS);
+        let (most, wide) = super::tile_shape((rows.len(), columns.len()), (1, 1), V::REGISTERS);
         for (column, panels) in runs(columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {
                 // SAFETY: the rows and column panels lie within what the caller vouches for.

@@ -78,12 +78,9 @@ fn exists(rows: usize, panels: usize) -> bool {
 fn every_tile_that_is_chosen_fits() {
     for registers in [16, 32] {
         for slots in [(1, 1), (4, 3), (4, 4)] {
-            for rows in 1..200 {
-                let (most, wide) = tile_shape(rows, slots, registers);
-                for (_, panels) in runs(0..wide, wide)
-                    .chain(runs(0..1, 1))
-                    .flat_map(whole_tiles)
-                {
+            for (rows, all) in (1..200).flat_map(|rows| (1..20).map(move |all| (rows, all))) {
+                let (most, wide) = tile_shape((rows, all), slots, registers);
+                for (_, panels) in runs(0..all, wide).flat_map(whole_tiles) {
                     for (_, count) in runs(0..rows, most) {
                         assert!(exists(count, panels));
                         assert!(fits(count, panels, slots, registers));

@@ -74,8 +74,9 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
         goes_on = goes_on
             && member.share(|part| {
                 for (range, before, after) in cuts() {
-                    let (most, wide) = tile_shape(range.len(), (1, 1), V::REGISTERS);
                     let panels = slice.panels(g.panels(), part);
+                    let shape = (range.len(), panels.len());
+                    let (most, wide) = tile_shape(shape, (1, 1), V::REGISTERS);
                     for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
                         for rows in Gathered::<V::Element>::runs(range.clone(), most) {
                             // SAFETY: as in `forward`; all of the step after is done.
@@ -374,7 +375,9 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
 ) {
     let steps = sweep.steps;
     let panels = dx.width.div_ceil(V::LANES);
-    for (column, wide) in runs(0..panels, 2) {
+    let shape = (steps.rows_of(&range).len(), panels);
+    let (_, most) = tile_shape(shape, (1, 1), V::REGISTERS);
+    for (column, wide) in runs(0..panels, most) {
         let mut step = range.start;
         while step < range.end {
             let count = steps.count(step);
