@@ -249,8 +249,8 @@ pub(crate) const fn most_rows(panels: usize, slots: (usize, usize), registers: u
 /// Few rows take more panels, so that enough sums are in flight to hide the latency of an
 /// addition. (Two panels for up to six rows measured 1 to 17 % less.) Many rows of a cell with one
 /// slot do so where no panel is left over and the sums are as many as with two: a broadcast serves
-/// more products then, and fewer rows compete for a place in the cache. (Of 1024 numbers each,
-/// twelve rows are in the eight lines that 32 KB have for all their addresses, and took 10 % longer.)
+/// more products then, and fewer rows compete for a place in the cache. (Rows of 1024 floats have
+/// the same eight lines of 32 KB for their numbers of a place: twelve rows took 10 % longer.)
 pub(crate) fn tile_shape(
     (rows, panels): (usize, usize),
     slots: (usize, usize),

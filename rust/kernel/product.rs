@@ -204,6 +204,7 @@ impl<E: Real> Product<E> {
                 ..self
             }
             .tile::<V>(rows, panels, Meanwhile::Rows);
+            // One by one: masked stores took steps of ten to thirty inputs up to 4 % longer.
             for row in 0..rows {
                 for column in 0..width {
                     let sum = *from.add(row * from_row + column);
