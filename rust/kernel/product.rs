@@ -39,6 +39,16 @@ impl<E> Factor<E> {
         }
     }
 
+    /// The shape of tiles for so many rows and column panels.
+    pub fn tile_shape<V: Vector<Element = E>>(
+        &self,
+        rows: usize,
+        columns: usize,
+    ) -> (usize, usize) {
+        let bytes = self.count * self.lines * V::LANES * size_of::<E>();
+        super::tile_shape(rows, (columns, bytes), (1, 1), V::REGISTERS)
+    }
+
     /// The same from another column panel on.
     fn from(mut self, column: usize) -> Self {
         for gate in &mut self.gates {
@@ -234,7 +244,7 @@ impl<E: Real> Product<E> {
         columns: Range<usize>,
         width: usize,
     ) {
-        let (most, wide) = super::tile_shape((rows.len(), columns.len()), (1, 1), V::REGISTERS);
+        let (most, wide) = self.weights.tile_shape::<V>(rows.len(), columns.len());
         for (column, panels) in runs(columns, wide).flat_map(whole_tiles) {
             for (row, count) in runs(rows.clone(), most) {
                 // SAFETY: the rows and column panels lie within what the caller vouches for.

@@ -79,7 +79,7 @@ fn every_tile_that_is_chosen_fits() {
     for registers in [16, 32] {
         for slots in [(1, 1), (4, 3), (4, 4)] {
             for (rows, all) in (1..200).flat_map(|rows| (1..20).map(move |all| (rows, all))) {
-                let (most, wide) = tile_shape((rows, all), slots, registers);
+                let (most, wide) = tile_shape(rows, (all, 1 << 10), slots, registers);
                 for (_, panels) in runs(0..all, wide).flat_map(whole_tiles) {
                     for (_, count) in runs(0..rows, most) {
                         assert!(exists(count, panels));

@@ -140,7 +140,8 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
         rows: usize,
         y: *mut E,
     ) {
-        let (most, wide) = tile_shape((rows, shape.panels()), (1, 1), V::REGISTERS);
+        let bytes = shape.forward_panel() * size_of::<E>();
+        let (most, wide) = tile_shape(rows, (shape.panels(), bytes), (1, 1), V::REGISTERS);
         for (panel, panels) in runs(0..shape.panels(), wide).flat_map(whole_tiles) {
             for (row, count) in runs(0..rows, most) {
                 // SAFETY: rows and panels are within what the caller vouches for.

@@ -8,7 +8,7 @@ use super::slice::Slice;
 use crate::kernel::pointwise::{Pointwise, PointwiseBackward};
 use crate::kernel::preactivation::Slots;
 use crate::kernel::product::{Meanwhile, Product, whole_tiles};
-use crate::kernel::{Gathered, Grid, SCRATCH, runs, tile_shape};
+use crate::kernel::{Gathered, Grid, SCRATCH, runs};
 use crate::layer::{BackwardPack, Descent, Geometry, InputGradient};
 use crate::simd::{Real, Vector};
 
@@ -34,6 +34,10 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
     let state_panels = g.state_padded() / V::LANES;
     let mut member = slice.member(own);
     let mut gathered = Gathered::new();
+    let weights = match g.projects() {
+        true => pack.projection.factor(0, V::LANES),
+        false => pack.state.factor(0, V::LANES),
+    };
     for visit in steps.walk_in(descent.round.clone(), sweep.reverse).rev() {
         let last = steps.count(visit.step).clamp(rows.start, rows.end);
         if last == rows.start {
@@ -75,8 +79,7 @@ pub(super) unsafe fn backward<V: Vector, S: Slots>(
             && member.share(|part| {
                 for (range, before, after) in cuts() {
                     let panels = slice.panels(g.panels(), part);
-                    let shape = (range.len(), panels.len());
-                    let (most, wide) = tile_shape(shape, (1, 1), V::REGISTERS);
+                    let (most, wide) = weights.tile_shape::<V>(range.len(), panels.len());
                     for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
                         for rows in Gathered::<V::Element>::runs(range.clone(), most) {
                             // SAFETY: as in `forward`; all of the step after is done.
@@ -375,8 +378,8 @@ pub(super) unsafe fn input_gradient<V: Vector, S: Slots>(
 ) {
     let steps = sweep.steps;
     let panels = dx.width.div_ceil(V::LANES);
-    let shape = (steps.rows_of(&range).len(), panels);
-    let (_, most) = tile_shape(shape, (1, 1), V::REGISTERS);
+    let weights = pack.input.factor(0, V::LANES);
+    let (_, most) = weights.tile_shape::<V>(steps.rows_of(&range).len(), panels);
     for (column, wide) in runs(0..panels, most) {
         let mut step = range.start;
         while step < range.end {

@@ -41,6 +41,7 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
     const { assert!(V::REGISTERS * V::LANES <= SCRATCH) };
     let steps = sweep.steps;
     let (longest, ahead) = (steps.longest(), slice.ahead);
+    let bytes = g.forward_panel() * size_of::<V::Element>();
     let mut member = slice.member(own);
     let mut worker = Worker::<V, S> {
         g,
@@ -92,7 +93,8 @@ pub(super) unsafe fn forward<V: Vector, S: Slots>(
                         prefetch_run(h.at.wrapping_add(row * h.row), g.width);
                     }
                 }
-                let (most, wide) = tile_shape((range.len(), panels.len()), S::COUNTS, V::REGISTERS);
+                let (most, wide) =
+                    tile_shape(range.len(), (panels.len(), bytes), S::COUNTS, V::REGISTERS);
                 let mut tiles = runs(panels.clone(), wide).flat_map(whole_tiles);
                 let turned = sweep.turned != (i % 2 == 1);
                 while let Some((panel, panels)) = match turned {
@@ -159,7 +161,8 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
     unsafe fn multiply_ahead(&mut self, range: Range<usize>, panels: Range<usize>) {
         let (g, sweep) = (self.g, self.sweep);
         let (steps, rows) = (sweep.steps, &self.slice.rows);
-        let (most, wide) = tile_shape((WORTHWHILE, panels.len()), S::COUNTS, V::REGISTERS);
+        let bytes = g.forward_panel() * size_of::<V::Element>();
+        let (most, wide) = tile_shape(WORTHWHILE, (panels.len(), bytes), S::COUNTS, V::REGISTERS);
         let first = rows.start;
         let packed = self.pack.weights.packed();
         for (panel, panels) in runs(panels, wide).flat_map(whole_tiles) {
