@@ -244,8 +244,9 @@ pub(crate) const fn most_rows(panels: usize, slots: (usize, usize), registers: u
     rows
 }
 
-/// Bytes of weights that stay in a core's second-level cache from one tile of rows to the next.
-const NEAR: usize = 1 << 19;
+/// Bytes of weights that stay in a core's second-level cache beside the rest, where that is 1 MiB:
+/// from one tile of rows to the next, and from one step to the next.
+pub(crate) const NEAR: usize = 1 << 19;
 
 /// The shape of tiles for so many rows and for so many panels, each of so many bytes of weights:
 /// (the most rows of a tile, panels of a tile).

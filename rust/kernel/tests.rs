@@ -92,6 +92,17 @@ fn every_tile_that_is_chosen_fits() {
     }
 }
 
+#[test]
+fn four_panels_are_taken_where_they_are_near_and_none_is_left_over() {
+    let of = |rows, panels, bytes, registers| tile_shape(rows, (panels, bytes), (1, 1), registers);
+    assert_eq!(of(64, 8, NEAR / 4, 32), (6, 4));
+    assert_eq!(of(64, 8, NEAR / 4 + 1, 32), (12, 2));
+    assert_eq!(of(64, 6, NEAR / 4, 32), (12, 2));
+    // Sixteen registers hold more sums of two panels.
+    assert_eq!(of(64, 8, NEAR / 4, 16), (6, 2));
+    assert_eq!(of(3, 6, NEAR, 32), (6, 4));
+}
+
 /// A matrix as rows of numbers, by position in the padded row.
 fn at(matrix: &[f64], columns: Columns, row: usize, position: usize) -> f64 {
     let column = columns.column(position);

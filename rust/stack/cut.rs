@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Direction;
+use crate::kernel::NEAR;
 use crate::layer::Geometry;
 use crate::sequence::Slice;
 use crate::simd::Real;
@@ -38,8 +39,6 @@ pub(super) fn cut<E: Real>(
 fn parts<E>(g: &Geometry, steps: &Steps, threads: usize) -> usize {
     /// Rows that a tile takes the time of, if it has fewer.
     const ROWS: usize = 4;
-    /// Bytes of weights that stay in the cache beside the rest; more cost as another row.
-    const NEAR: usize = 1 << 19;
     /// Products in the time that it takes to see that another thread is done.
     const WAIT: usize = 50_000;
     /// Products in the time that it takes to get a number that another thread wrote.
@@ -49,6 +48,7 @@ fn parts<E>(g: &Geometry, steps: &Steps, threads: usize) -> usize {
     let cost = |parts: usize| {
         let rows = mean.div_ceil((threads / parts).min(mean));
         let share = weights.div_ceil(g.panels()) * g.panels().div_ceil(parts);
+        // Weights that do not stay in the cache cost as another row.
         let is_far = share * size_of::<E>() > NEAR;
         let products = share * (rows.max(ROWS) + usize::from(is_far));
         if steps.longest() <= 1 || parts == 1 {
