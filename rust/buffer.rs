@@ -26,10 +26,11 @@ unsafe impl Send for Block {}
 unsafe impl Sync for Block {}
 
 impl Block {
+    /// `bytes` is at least [`ALIGNMENT`].
     fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(ALIGNMENT), ALIGNMENT)
+        let layout = Layout::from_size_align(bytes, ALIGNMENT)
             .expect("a buffer is smaller than the address space");
-        // SAFETY: the layout's size is at least ALIGNMENT, so not zero.
+        // SAFETY: the size is not zero, as `Arena::take` asks for at least ALIGNMENT.
         let at = unsafe { alloc_zeroed(layout) };
         let at = NonNull::new(at).unwrap_or_else(|| handle_alloc_error(layout));
         Block { at, layout }
@@ -61,12 +62,17 @@ impl Arena {
             .checked_mul(size_of::<E>())
             .filter(|&bytes| bytes <= isize::MAX as usize / 4)
             .expect("a buffer is smaller than the address space")
-            .next_multiple_of(ALIGNMENT);
+            .next_multiple_of(ALIGNMENT)
+            .max(ALIGNMENT);
         let block = {
             let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let fit = (0..free.len())
-                .filter(|&i| (bytes..=2 * bytes + 4096).contains(&free[i].layout.size()))
-                .min_by_key(|&i| free[i].layout.size());
+            // Steady work finds what it has just given back; else the smallest that is not a waste.
+            let fit = free.iter().rposition(|block| block.layout.size() == bytes);
+            let fit = fit.or_else(|| {
+                (0..free.len())
+                    .filter(|&i| (bytes..=2 * bytes + 4096).contains(&free[i].layout.size()))
+                    .min_by_key(|&i| free[i].layout.size())
+            });
             fit.map(|i| free.remove(i))
         };
         Buffer {

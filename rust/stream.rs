@@ -3,6 +3,7 @@
 use crate::data::Values;
 use crate::error::{Error, Result};
 use crate::network::{Network, Output, Stored};
+use crate::parallel::FlushDenormals;
 use crate::params::check_room;
 use crate::pass::{StateRows, States};
 use crate::pooling::Pooling;
@@ -84,6 +85,8 @@ impl<E: Element> Stream<E> {
             .and_then(|()| values.check_ids(&(0..rows)))
             .and_then(|()| network.check(values));
         checked.map_err(|error| error.renamed("x"))?;
+        // Once for all that follows.
+        let _flush = FlushDenormals::begin();
         let steps = self.steps.take();
         let steps = steps.unwrap_or_else(|| Steps::new(&vec![1; rows]));
         let states = self.states.take().unwrap_or_else(|| network.initial(rows));

@@ -13,8 +13,16 @@ use super::{FlushDenormals, run};
 /// # Panics
 /// When `work` panics, after the other threads have finished.
 pub(crate) fn for_each<T: Send>(workers: usize, items: Vec<T>, work: impl Fn(T) + Sync) {
-    let workers = workers.min(items.len());
-    for_each_at_home(shared_out(items, workers), work);
+    match workers.min(items.len()) {
+        1 => alone(items, work),
+        workers => for_each_at_home(shared_out(items, workers), work),
+    }
+}
+
+/// Nobody else takes any: a single step of a small layer is over in the time of the locks.
+fn alone<T>(items: Vec<T>, work: impl Fn(T)) {
+    let _flush = FlushDenormals::begin();
+    items.into_iter().for_each(work);
 }
 
 /// The same for items that are listed by the threads that they belong to: as many threads as there
@@ -25,12 +33,10 @@ pub(crate) fn for_each<T: Send>(workers: usize, items: Vec<T>, work: impl Fn(T) 
 ///
 /// # Panics
 /// When `work` panics, after the other threads have finished.
-pub(crate) fn for_each_at_home<T: Send>(lists: Vec<Vec<T>>, work: impl Fn(T) + Sync) {
+pub(crate) fn for_each_at_home<T: Send>(mut lists: Vec<Vec<T>>, work: impl Fn(T) + Sync) {
     let workers = lists.len();
     if workers == 1 {
-        // Nobody else takes any: a single step of a small layer is over in the time of the locks.
-        let _flush = FlushDenormals::begin();
-        return lists.into_iter().flatten().for_each(work);
+        return alone(lists.swap_remove(0), work);
     }
     let locked = |items: Vec<T>| {
         let items = items.into_iter().map(|item| Mutex::new(Some(item)));
