@@ -1,6 +1,7 @@
 //! The kernels alone, on one thread, a group each: packing, the two passes forward, the chain of
 //! gradients back through the steps, the gradients of input and weights, and what a cell computes
-//! between the products.
+//! between the products. The parts of a training step are timed in their place there, one after the
+//! other in rounds, as they find what the part before has left in the caches.
 //!
 //! Throughput counts the floating-point operations of the products, so that criterion's "elements"
 //! are flops, to be held against those of `roof`; of packing it counts the numbers packed, of the
@@ -12,7 +13,7 @@ use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
-use rnncore::bench::{Kernel, Layer};
+use rnncore::bench::{Kernel, Layer, STEP};
 use rnncore::{CellKind, Element, parallel};
 
 const CELLS: [(&str, CellKind); 3] = [
@@ -52,7 +53,9 @@ fn kernels(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(name);
         group.sample_size(10);
         group.warm_up_time(Duration::from_millis(300));
-        group.measurement_time(Duration::from_millis(700));
+        // Of a step one part is measured, and the others run too.
+        let milliseconds = if STEP.contains(&kernel) { 250 } else { 700 };
+        group.measurement_time(Duration::from_millis(milliseconds));
         for (cell, kind) in CELLS {
             for shape in SHAPES {
                 measure::<f32>(&mut group, cell, (kernel, kind, shape));
@@ -74,13 +77,12 @@ fn measure<E: Element>(
     (kernel, kind, (batch, sizes)): (Kernel, CellKind, Shape),
 ) {
     let mut layer = Layer::<E>::new(kind, batch, sizes);
-    // What the gradients are computed from.
-    layer.run(Kernel::Forward);
-    layer.run(Kernel::Chain);
     group.throughput(Throughput::Elements(layer.work(kernel)));
     let ((batch, steps), (inputs, hidden)) = (batch, sizes);
     let id = BenchmarkId::new(name, format!("{batch},{steps},{inputs},{hidden}"));
-    group.bench_function(id, |bencher| bencher.iter(|| layer.run(kernel)));
+    group.bench_function(id, |bencher| {
+        bencher.iter_custom(|times| layer.time(kernel, times))
+    });
 }
 
 criterion_group!(benches, kernels);

@@ -2,15 +2,19 @@
 //!
 //! No part of the crate's interface.
 
+use std::ptr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::buffer::{Arena, Buffer};
 use crate::cell::{CellKind, MAX_SLOTS};
 use crate::kernel::Grid;
+use crate::kernel::pack::Columns;
 use crate::kernel::pointwise::{PointwiseBackward, PointwiseForward};
 use crate::layer::{
     BackwardPack, Descent, ForwardPack, Geometry, InputGradient, Rounds, WeightGradients, Weights,
 };
+use crate::parallel::FlushDenormals;
 use crate::pass::{DirectionPass, Feed, LayerPass, View};
 use crate::sequence::{Element, Kernels, Slice};
 use crate::simd::{Isa, Real};
@@ -30,8 +34,10 @@ pub struct Layer<E: Element> {
     dx: Buffer<E>,
     dy: Buffer<E>,
     dh_last: Buffer<E>,
+    dh0: Buffer<E>,
     carry: Buffer<E>,
     rounds: Rounds,
+    /// Gradients of the slots, where they do not take the place of what was saved.
     slots: Buffer<E>,
     pass: LayerPass<E>,
     gradients: Vec<Vec<E>>,
@@ -59,6 +65,14 @@ pub enum Kernel {
     /// What the chain does beside the products, from gradients of states to those of sums.
     PointwiseBackward,
 }
+
+/// The parts of a training step, in order.
+pub const STEP: [Kernel; 4] = [
+    Kernel::Forward,
+    Kernel::Chain,
+    Kernel::InputGradient,
+    Kernel::WeightGradient,
+];
 
 /// Rows of the tile whose pointwise passes are measured by themselves.
 const TILE_ROWS: usize = 8;
@@ -90,24 +104,23 @@ impl<E: Element> Layer<E> {
         let sizes = [rows * inputs, rows * hidden, rows, rows];
         let weights = sizes.map(|size| noise::<E>(size).map(|w| w * bound).collect::<Vec<_>>());
         let steps = Steps::new(&vec![steps; batch]);
-        let filled = |len: usize| {
-            let mut buffer = arena.take(len);
-            buffer
-                .iter_mut()
-                .zip(noise(len))
-                .for_each(|(to, from)| *to = from);
+        // Rows of noise, their padding zero.
+        let filled = |rows: usize, columns: Columns| {
+            let mut buffer = arena.zeros(rows * columns.stride());
+            let numbers: Vec<E> = noise(rows * columns.real()).collect();
+            columns.pad(&numbers, &mut buffer);
             buffer
         };
-        let rounds = Rounds::whole(&steps, false);
-        let slots = filled(rounds.rows() * g.panels() * g.slot_row());
+        let rounds = Rounds::new::<E>(&g, &steps, false);
+        let own_slots = if g.saved_row() == 0 { rounds.rows() } else { 0 };
         let rows = steps.rows();
         let kept = |row: usize| Some(arena.zeros(rows * g.panels() * row));
         let direction = DirectionPass {
             geometry: g,
             reverse: false,
             turned: false,
-            h0: arena.zeros(batch * g.state_padded()),
-            h0_is_zero: true,
+            h0: filled(batch, g.state()),
+            h0_is_zero: false,
             memory0: arena.zeros(batch * g.panels() * g.memory_row()),
             memory: kept(g.memory_row()),
             saved: kept(g.saved_row()),
@@ -124,13 +137,14 @@ impl<E: Element> Layer<E> {
             geometry: g,
             forward: g.pack_forward(views(&weights), &arena),
             backward: g.pack_backward(views(&weights), &arena),
-            x: filled(rows * input.stride()),
+            x: filled(rows, input),
             dx: arena.zeros(rows * input.stride()),
-            dy: filled(rows * g.state_padded()),
+            dy: filled(rows, g.state()),
             dh_last: arena.zeros(batch * g.state_padded()),
+            dh0: arena.zeros(batch * g.state_padded()),
             carry: arena.zeros(batch * g.padded()),
+            slots: arena.zeros(own_slots * g.panels() * g.slot_row()),
             rounds,
-            slots,
             gradients: sizes.map(|size| vec![E::ZERO; size]).into(),
             weights: weights.into(),
             steps,
@@ -156,39 +170,62 @@ impl<E: Element> Layer<E> {
         work as u64
     }
 
+    /// How long a kernel takes, so many times: a part of a training step in its place there, so
+    /// that it finds in the caches what the step leaves in them, others one after the other.
+    pub fn time(&mut self, kernel: Kernel, times: u64) -> Duration {
+        if let Some(part) = STEP.iter().position(|&part| part == kernel) {
+            return (0..times).map(|_| self.step()[part]).sum();
+        }
+        let _flush = FlushDenormals::begin();
+        let mut tiles = Tiles::new(self.geometry.lanes);
+        let start = Instant::now();
+        for _ in 0..times {
+            let g = &self.geometry;
+            match kernel {
+                Kernel::PackForward => {
+                    self.forward = g.pack_forward(views(&self.weights), &self.arena);
+                }
+                Kernel::PackBackward => {
+                    self.backward = g.pack_backward(views(&self.weights), &self.arena);
+                }
+                Kernel::PointwiseForward | Kernel::PointwiseBackward => {
+                    self.pointwise(kernel, &mut tiles);
+                }
+                _ => self.inference(),
+            }
+        }
+        start.elapsed()
+    }
+
     /// One of the pointwise passes, as often as its tile goes into the layer. The tile stays in the
     /// nearest cache.
-    fn pointwise(&self, kernel: Kernel) {
-        let lanes = self.geometry.lanes;
-        let tile = |size| Tile::new(size, lanes);
-        let [mut slots, mut saved] = [tile(MAX_SLOTS), tile(MAX_SLOTS)];
-        let [before, mut memory] = [tile(1), tile(1)];
-        let [h_before, mut h, mut carry] = [tile(1), tile(1), tile(1)];
+    fn pointwise(&self, kernel: Kernel, tiles: &mut Tiles<E>) {
         let (rows, panels) = (TILE_ROWS, 1);
         let forward = PointwiseForward {
             rows,
             panels,
-            sums: slots.write(),
-            h_before: h_before.read(),
-            memory_before: before.read(),
-            h: h.write(),
-            memory: memory.write(),
-            saved: Some(saved.write()),
+            sums: tiles.slots.write(),
+            h_before: tiles.h_before.read(),
+            memory_before: tiles.before.read(),
+            h: tiles.h.write(),
+            memory: tiles.memory.write(),
+            saved: Some(tiles.saved.write()),
         };
         let backward = PointwiseBackward {
             rows,
             panels,
-            later: h.read(),
+            later: tiles.later.read(),
             above: None,
-            h_before: h_before.read(),
-            h: h.read(),
-            memory_before: before.read(),
-            saved: saved.read(),
-            carry: carry.write(),
-            slots: slots.write(),
+            h_before: tiles.h_before.read(),
+            h: tiles.h.read(),
+            memory_before: tiles.before.read(),
+            saved: tiles.saved.read(),
+            carry: tiles.carry.write(),
+            slots: tiles.slots.write(),
         };
         let pass = self.kernels.pointwise();
-        for _ in 0..self.work(kernel).div_ceil((rows * lanes) as u64) {
+        let units = (rows * self.geometry.lanes) as u64;
+        for _ in 0..self.work(kernel).div_ceil(units) {
             // SAFETY: `new` took the kernels of an instruction set that the CPU has, and each tile
             // has the rows of its panel, for as many slots as a cell has at most.
             unsafe {
@@ -200,83 +237,120 @@ impl<E: Element> Layer<E> {
         }
     }
 
-    /// Runs a kernel once.
-    pub fn run(&mut self, kernel: Kernel) {
+    /// Forward alone.
+    fn inference(&mut self) {
+        let pass = &mut self.pass.directions[0];
+        let (memory, saved) = (pass.memory.take(), pass.saved.take());
         let g = &self.geometry;
-        match kernel {
-            Kernel::PackForward => {
-                self.forward = g.pack_forward(views(&self.weights), &self.arena);
-                return;
-            }
-            Kernel::PackBackward => {
-                self.backward = g.pack_backward(views(&self.weights), &self.arena);
-                return;
-            }
-            Kernel::PointwiseForward | Kernel::PointwiseBackward => return self.pointwise(kernel),
-            _ => {}
-        }
-        let (mut memory, mut saved) = (None, None);
-        if kernel == Kernel::Inference {
-            let pass = &mut self.pass.directions[0];
-            (memory, saved) = (pass.memory.take(), pass.saved.take());
-        }
+        let feed = Feed::Rows(View::packed(&self.x, g.input.stride()));
+        let sweep = &self.pass.sweeps(&self.steps, feed, None)[0];
+        let slice = Slice::new(0..self.steps.batch(), 1).looking_ahead(g, sweep, &self.arena);
+        // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
+        // for it, and no other thread has them.
+        unsafe { self.kernels.forward(g, &self.forward, sweep, &slice, 0) };
+        let pass = &mut self.pass.directions[0];
+        (pass.memory, pass.saved) = (memory, saved);
+    }
+
+    /// A training step without packing, as the stack takes it: how long each of its parts took.
+    fn step(&mut self) -> [Duration; STEP.len()] {
+        let _flush = FlushDenormals::begin();
+        let mut spent = [Duration::ZERO; STEP.len()];
+        let mut last = Instant::now();
+        let mut passed = |part: usize| {
+            let now = Instant::now();
+            spent[part] += now - last;
+            last = now;
+        };
+        let g = &self.geometry;
         let feed = Feed::Rows(View::packed(&self.x, g.input.stride()));
         let sweep = &self.pass.sweeps(&self.steps, feed, None)[0];
         // All rows, on the calling thread.
         let slice = || Slice::new(0..self.steps.batch(), 1);
-        self.carry.fill(E::ZERO);
-        let descent = Descent {
-            round: self.rounds.steps(0),
-            pieces: self.rounds.pieces(0),
-            places: self.rounds.places(),
-            slots: self.slots.as_mut_ptr(),
-            dh: std::ptr::null_mut(),
-            dy: self.dy.as_ptr(),
-            dy_strides: Strides::packed(g.state_padded()),
-            dh_last: self.dh_last.as_ptr(),
-            carry: self.carry.as_mut_ptr(),
-            dh0: std::ptr::null_mut(),
-        };
+        let ahead = slice().looking_ahead(g, sweep, &self.arena);
         // SAFETY: `new` sized every buffer for the geometry and the steps and packed the weights
         // for it, and no other thread has them.
-        unsafe {
-            match kernel {
-                Kernel::PackForward
-                | Kernel::PackBackward
-                | Kernel::PointwiseForward
-                | Kernel::PointwiseBackward => {}
-                Kernel::Forward | Kernel::Inference => {
-                    let slice = slice().looking_ahead(g, sweep, &self.arena);
-                    self.kernels.forward(g, &self.forward, sweep, &slice, 0);
-                }
-                Kernel::Chain => {
+        unsafe { self.kernels.forward(g, &self.forward, sweep, &ahead, 0) };
+        passed(0);
+        self.carry.fill(E::ZERO);
+        let width = g.input.stride();
+        let dx = InputGradient {
+            at: self.dx.as_mut_ptr(),
+            strides: Strides::packed(width),
+            width,
+            add: false,
+        };
+        for turn in 0..self.rounds.count() {
+            let descent = Descent {
+                round: self.rounds.steps(turn),
+                pieces: self.rounds.pieces(turn),
+                places: self.rounds.places(),
+                slots: match g.saved_row() {
+                    0 => self.slots.as_mut_ptr(),
+                    _ => sweep.saved,
+                },
+                dh: ptr::null_mut(),
+                dy: self.dy.as_ptr(),
+                dy_strides: Strides::packed(g.state_padded()),
+                dh_last: self.dh_last.as_ptr(),
+                carry: self.carry.as_mut_ptr(),
+                dh0: self.dh0.as_mut_ptr(),
+            };
+            // SAFETY: as above, and the rounds are this geometry's.
+            unsafe {
+                self.kernels
+                    .backward(g, &self.backward, sweep, &descent, &slice(), 0);
+            }
+            passed(1);
+            for part in input_parts(&self.steps, &descent.round, 1) {
+                // SAFETY: as above; dx has all rows.
+                unsafe {
                     self.kernels
-                        .backward(g, &self.backward, sweep, &descent, &slice(), 0);
-                }
-                Kernel::InputGradient => {
-                    let width = g.input.stride();
-                    let dx = InputGradient {
-                        at: self.dx.as_mut_ptr(),
-                        strides: Strides::packed(width),
-                        width,
-                        add: false,
-                    };
-                    for part in input_parts(&self.steps, &descent.round, 1) {
-                        self.kernels
-                            .input_gradient(g, &self.backward, sweep, &descent, part, &dx);
-                    }
-                }
-                Kernel::WeightGradient => {
-                    let to = gradients(&mut self.gradients);
-                    for unit in g.weight_units(1, false) {
-                        self.kernels.weights(g, sweep, &descent, &unit, &to);
-                    }
+                        .input_gradient(g, &self.backward, sweep, &descent, part, &dx);
                 }
             }
+            passed(2);
+            let to = WeightGradients {
+                add: turn > 0,
+                first: turn == 0,
+                last: turn + 1 == self.rounds.count(),
+                ..gradients(&mut self.gradients)
+            };
+            for unit in g.weight_units(1, false) {
+                // SAFETY: as above; the gradients are sized as the weights.
+                unsafe { self.kernels.weights(g, sweep, &descent, &unit, &to) };
+            }
+            passed(3);
         }
-        if kernel == Kernel::Inference {
-            let pass = &mut self.pass.directions[0];
-            (pass.memory, pass.saved) = (memory, saved);
+        spent
+    }
+}
+
+/// What the pointwise passes read and write: gates from a half to 1, and all else below a half, as
+/// a state divided by its gate gives what an activation could have been.
+struct Tiles<E> {
+    slots: Tile<E>,
+    saved: Tile<E>,
+    before: Tile<E>,
+    memory: Tile<E>,
+    h_before: Tile<E>,
+    h: Tile<E>,
+    later: Tile<E>,
+    carry: Tile<E>,
+}
+
+impl<E: Real> Tiles<E> {
+    fn new(lanes: usize) -> Self {
+        let state = || Tile::new(1, lanes, (0.0, 0.5));
+        Tiles {
+            slots: Tile::new(MAX_SLOTS, lanes, (0.0, 0.5)),
+            saved: Tile::new(MAX_SLOTS, lanes, (0.75, 0.25)),
+            before: state(),
+            memory: state(),
+            h_before: state(),
+            h: state(),
+            later: state(),
+            carry: state(),
         }
     }
 }
@@ -288,10 +362,12 @@ struct Tile<E> {
 }
 
 impl<E: Real> Tile<E> {
-    fn new(size: usize, lanes: usize) -> Self {
+    /// Numbers that lie `spread` around `middle`.
+    fn new(size: usize, lanes: usize, (middle, spread): (f64, f64)) -> Self {
         let row = size * lanes;
+        let near = |x: E| E::from_f64(middle) + E::from_f64(spread) * x;
         Tile {
-            numbers: noise(TILE_ROWS * row).collect(),
+            numbers: noise(TILE_ROWS * row).map(near).collect(),
             row,
         }
     }
@@ -330,8 +406,8 @@ fn gradients<E>(to: &mut [Vec<E>]) -> WeightGradients<E> {
         state,
         input_bias: Some(input_bias),
         state_bias: Some(state_bias),
-        projection: std::ptr::null_mut(),
-        looked_up: std::ptr::null_mut(),
+        projection: ptr::null_mut(),
+        looked_up: ptr::null_mut(),
         add: false,
         first: true,
         last: true,
