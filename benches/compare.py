@@ -2,10 +2,10 @@
 rnncore against torch, ONNX Runtime and JAX, and against what is asked of it, on this machine.
 
 Topics are run one by one, each on each number of threads in a process of its own that is pinned to
-as many processors. Every row is checked against torch's numbers before it is timed; then all who
-do the job run in turn, and medians are taken. The eleven goals come last: what is asked, what was
-reached and in which row, over all rows on the most threads. What was run whole is recorded in
-benches/results/, a file a machine. The exit status is 1 when a result is wrong: a goal that is not
+as many processors. A row that holds rnncore against others is checked against torch's numbers before
+it is timed; then all who do the job run in turn, and medians are taken. The eleven goals come last:
+what is asked, what was reached and in which row, over all rows on the most threads. A topic that was
+run whole, beside all peers and on 2 threads, is recorded in benches/results/, a file a machine. The exit status is 1 when a result is wrong: a goal that is not
 reached is no error.
 
     python benches/compare.py                                  # all of it
@@ -34,7 +34,7 @@ import numpy as np
 
 import reach
 import record
-from peers import GATES, installed_peers
+from peers import GATES, PEERS, installed_peers
 from timing import available_cpus, circumstances, pin_to_cpus
 from topics import (
     MODULE_FORMS,
@@ -69,6 +69,7 @@ TOPICS = [
     )
 ]
 GOALS = range(1, 12)
+THREADS = [1, 2]  # the goals are of the most
 
 
 def topic_of(name: str) -> Topic:
@@ -163,12 +164,17 @@ def compare(chosen: argparse.Namespace, command: str) -> bool:
             right.append(is_right)
         all_right &= all(right)
         found[topic.name] = rows[max(counts)]
-        is_part = chosen.shape or chosen.torch_modules or len(chosen.cell) < len(GATES)
-        if not (chosen.quick or is_part) and all(right) and any(rows.values()):
+        if is_whole(chosen) and all(right) and any(rows.values()):
             record.save(cpu, topic.name, rows, facts)
     if not is_beside_goals(chosen):
         print_goals(found, chosen.rows)
     return all_right
+
+
+def is_whole(chosen: argparse.Namespace) -> bool:
+    """Say whether topics run whole, on as many threads as the goals are of, beside all peers."""
+    is_part = chosen.quick or chosen.shape or chosen.torch_modules or len(chosen.cell) < len(GATES)
+    return not (is_part or max(chosen.threads) < max(THREADS) or set(PEERS) - {*installed_peers()})
 
 
 def print_goals(rows: Mapping[str, Iterable[Row]], numbers: Iterable[int]) -> None:
@@ -265,10 +271,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--kernels", action="store_true", help="the passes of a layer by themselves instead"
     )
-    parser.add_argument("--threads", nargs="+", type=int, metavar="N", help="the default is 1 2")
+    parser.add_argument(
+        "--threads",
+        nargs="+",
+        type=int,
+        metavar="N",
+        help="not recorded without 2; the default is " + " ".join(map(str, THREADS)),
+    )
     parser.add_argument("--show", nargs="+", type=Path, metavar="FILE", help="print these records")
     chosen = parser.parse_args(arguments)
-    chosen.threads = chosen.threads or ([2] if chosen.quick else [1, 2])
+    chosen.threads = chosen.threads or (THREADS[1:] if chosen.quick else THREADS)
     if not chosen.show and not all(1 <= count <= available_cpus() for count in chosen.threads):
         parser.error(f"--threads: from 1 to the {available_cpus()} processors here")
     return chosen

@@ -322,6 +322,7 @@ def test_what_is_wrong_on_any_number_of_threads_is_not_recorded(
     monkeypatch.setattr(compare, "rows_of", lambda _, scope: ([Row({})], scope.threads != wrong_on))
     monkeypatch.setattr(compare.record, "save", lambda *given: saved.append(given))
     monkeypatch.setattr(compare, "print_goals", lambda *_: None)
+    monkeypatch.setattr(compare, "PEERS", compare.installed_peers())
     monkeypatch.setattr(compare, "chosen_topics", lambda _: [compare.topic_of("grid")])
     chosen = SimpleNamespace(
         threads=[1, 2],
@@ -334,6 +335,25 @@ def test_what_is_wrong_on_any_number_of_threads_is_not_recorded(
     )
     assert compare.compare(chosen, "compare.py") == (wrong_on is None)
     assert len(saved) == (wrong_on is None)
+
+
+def test_what_runs_in_part_or_beside_some_peers_is_not_recorded(monkeypatch: pytest.MonkeyPatch):
+    import compare
+
+    monkeypatch.setattr(compare, "installed_peers", lambda: list(compare.PEERS))
+    for options, is_whole in [
+        ([], True),
+        (["--threads", "2"], True),
+        (["--rows", "6"], True),
+        (["--threads", "1"], False),
+        (["--quick"], False),
+        (["--cell", "GRU"], False),
+        (["--shape", "1,2,3,4"], False),
+    ]:
+        monkeypatch.setattr(compare, "available_cpus", lambda: 2)
+        assert compare.is_whole(compare.parse(options)) == is_whole
+    monkeypatch.setattr(compare, "installed_peers", lambda: ["rnncore", "torch"])
+    assert not compare.is_whole(compare.parse([]))
 
 
 def test_a_wrong_module_of_ours_is_noticed(monkeypatch: pytest.MonkeyPatch):
