@@ -66,7 +66,10 @@ def ratios(rows: list[Row]) -> Figure:
             )
             axes.bar_label(bars, fmt="%.1f", fontsize=7, padding=1)
         axes.axhline(1, color="black", linewidth=0.8)
-        axes.set(yscale="log", ylim=(0.9, 8), ylabel=f"{name}: best peer / rnncore")
+        most = max((row.versus_best for row in rows), default=1)
+        # Room for the highest bar's label.
+        limits = (0.9, 1.25 * max(most, 8))
+        axes.set(yscale="log", ylim=limits, ylabel=f"{name}: best peer / rnncore")
         axes.set_yticks([1, 2, 4, 8], labels=["1", "2", "4", "8"])
         axes.minorticks_off()
         labels = ["{},{}\n{},{}".format(*shape) for shape in shapes]
