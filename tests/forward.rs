@@ -404,6 +404,44 @@ fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
 }
 
 #[test]
+fn a_cell_without_memory_takes_and_gives_none() {
+    let isa = Isa::available()[0];
+    let problem = Problem::new(config(CellKind::Gru, 2, 3), isa, 2, &[2, 1]);
+    let (model, memory) = (&problem.model, problem.h0.view());
+    let refused = |error: Option<Error>, name: &str| {
+        let found = error.map(|error| error.to_string());
+        let expected =
+            format!("{name}: expected nothing, as this cell has no memory, got an array");
+        assert_eq!(found, Some(expected));
+    };
+    let inputs = |c0| Inputs {
+        x: problem.x.view().into(),
+        h0: None,
+        c0,
+        lengths: None,
+    };
+    refused(model.forward(inputs(Some(memory)), true, None).err(), "c0");
+    let mut tape = model.forward(inputs(None), true, None).unwrap();
+    let (mut hidden, mut other) = (problem.h0.clone(), problem.h0.clone());
+    let states = model.states(&tape, hidden.view_mut(), Some(other.view_mut()));
+    refused(states.err(), "memory");
+    refused(
+        model.backward(&mut tape, None, None, Some(memory)).err(),
+        "d_c",
+    );
+    let found = model.backward(&mut tape, None, None, None).unwrap();
+    let mut dx = problem.x.clone();
+    let gradients = model.input_gradients(
+        &found,
+        dx.view_mut(),
+        hidden.view_mut(),
+        Some(other.view_mut()),
+    );
+    refused(gradients.err(), "dc0");
+    assert_eq!((dx, hidden), (problem.x.clone(), problem.h0.clone()));
+}
+
+#[test]
 fn a_batch_beyond_memory_is_refused() {
     let config = Config {
         cell: CellKind::Lstm,

@@ -225,6 +225,14 @@ def test_the_bits_do_not_depend_on_threads(threads, output, options):
     assert_equal_bits(got[1], want[1])
 
 
+def test_a_network_keeps_its_instruction_set(monkeypatch):
+    problem = Problem()
+    monkeypatch.setenv("RNNCORE_ISA", "none")
+    with pytest.raises(ValueError, match="RNNCORE_ISA"):
+        _core.Network(**problem.config)
+    problem.train()
+
+
 @pytest.mark.parametrize("output", ["last", "mean", "max", "sequence"])
 @pytest.mark.parametrize("initial", [False, True])
 def test_prediction_in_pieces_and_streams_have_the_same_bits(output, initial):
@@ -416,3 +424,22 @@ def test_a_stream_that_waits_for_training_does_not_hold_it_up():
         problem.train(on_batch=on_batch)
     other.join()
     assert heard[0].shape == (1, OUTPUTS)
+
+
+@pytest.mark.timeout(60)
+def test_who_waits_for_an_optimizer_does_not_keep_its_network_from_others():
+    problem = Problem(lengths=(50,) * 4000, hidden_sizes=[64])
+    other, heard = Problem(), []
+    optimizer = _core.Optimizer("sgd", 0.3)
+    waiting = threading.Thread(target=lambda: other.train(optimizer=optimizer), daemon=True)
+
+    def on_batch(logs):
+        waiting.start()
+        time.sleep(0.2)  # by then it waits
+        heard.append(other.network.predict(other.examples(), batch_size=3))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        problem.train(on_batch=on_batch, optimizer=optimizer)
+    waiting.join()
+    assert len(heard) == 1

@@ -192,7 +192,6 @@ pub struct Network<E: 'static> {
     places: Places,
     stack: Stack<E>,
     head: Linear<E>,
-    isa: Isa,
     weights: Vec<E>,
     id: Identity,
 }
@@ -236,7 +235,6 @@ impl<E: Element> Network<E> {
             places,
             stack,
             head,
-            isa,
             id: Identity::default(),
         })
     }
@@ -346,7 +344,7 @@ impl<E: Element> Network<E> {
 
     /// The instruction set that it was made for.
     pub(crate) fn isa(&self) -> Isa {
-        self.isa
+        self.stack.isa()
     }
 
     /// Where its working memory comes from.

@@ -239,7 +239,8 @@ impl Optimizer {
     ///
     /// [`Error::NotFinite`] when the norm of the gradients, or a weight or the state after the
     /// update, is not finite; [`Error::Shape`] when the three differ in length; [`Error::Value`]
-    /// when `state` is of another rule, or a setting outside its range. Then neither `weights` nor
+    /// when `state` is of another rule, or a setting outside its range; [`Error::UnknownIsa`] when
+    /// `RNNCORE_ISA` names none that this CPU has. Then neither `weights` nor
     /// `state` has changed.
     pub fn step<E: Real>(
         &self,
@@ -251,7 +252,7 @@ impl Optimizer {
     }
 
     /// [`Optimizer::step`] by an instruction set that the CPU has.
-    fn step_by<E: Real>(
+    pub(crate) fn step_by<E: Real>(
         &self,
         isa: Isa,
         weights: &mut [E],

@@ -54,8 +54,9 @@ pub(super) fn train<'py, E: Held>(
     let (mut signals, mut shown) = (Ticker::start(), Ticker::start());
     let optimizer = call.optimizer;
     let (epoch, stopped) = detached(py, call.n_threads, || {
-        let mut model = model.write()?;
+        // In this order: who waits for an optimizer in use keeps no model from whom uses it.
         let mut states = optimizer.states()?;
+        let mut model = model.write()?;
         let state = E::state_of(&mut states, model.id());
         let mut run = Run::new(&model, examples, options)?;
         if let Some(position) = &position {

@@ -268,10 +268,12 @@ fn apply_gradients<E: Held>(
     let gradients: Vec<E> = from_dict("grads", layout, gradients)?;
     let settings = optimizer.settings();
     Ok(py.detach(|| {
-        let mut model = writing(model);
+        // In the order of training.
         let mut states = optimizer.states()?;
+        let mut model = writing(model);
         let state = E::state_of(&mut states, model.id());
-        model.update(|weights| settings.step(weights, &gradients, state))
+        let isa = model.isa();
+        model.update(|weights| settings.step_by(isa, weights, &gradients, state))
     })?)
 }
 

@@ -19,6 +19,8 @@ use crate::kernel::pack::Columns;
 use crate::params::Layout;
 use crate::pass::{Ends, Feed, StateRows, States, View};
 use crate::sequence::Element;
+#[cfg(feature = "python")]
+use crate::simd::Isa;
 use crate::stack::{Config, Parameters, Stack, Want};
 use crate::steps::{Steps, Strides};
 
@@ -71,6 +73,11 @@ impl<E: Element> Recurrent<E> {
     /// What the stack is made of.
     pub fn config(&self) -> &Config {
         self.stack.config()
+    }
+    /// The instruction set that it was made for.
+    #[cfg(feature = "python")]
+    pub(crate) fn isa(&self) -> Isa {
+        self.stack.isa()
     }
     /// Names, shapes and places of the weights.
     pub fn layout(&self) -> &Layout {
@@ -162,19 +169,8 @@ impl<E: Element> Recurrent<E> {
         let (steps, total) = self.steps(&inputs)?;
         let is_lent = matches!(weights, Parameters::Lent(_));
         let batch = steps.batch();
-        let has_memory = self.config().cell.signature().has_memory();
-        let [hidden, memory] = self.config().states_shapes(batch);
-        for (name, state, expected) in [("h0", inputs.h0, hidden), ("c0", inputs.c0, memory)] {
-            let Some(state) = state else { continue };
-            if name == "c0" && !has_memory {
-                return Err(Error::value(
-                    "c0",
-                    "nothing, as this cell has no memory",
-                    "an array",
-                ));
-            }
-            expect_shape(name, state.shape(), &expected)?;
-        }
+        let [h0, c0] = [&inputs.h0, &inputs.c0].map(|state| state.as_ref().map(|s| s.shape()));
+        self.expect_states(batch, [("h0", h0), ("c0", c0)])?;
         let is_kept = keep != Keep::Nothing;
         self.stack.check_room(steps.rows(), is_kept)?;
         let (columns, arena) = (self.stack.input_columns(), self.stack.arena());
@@ -222,8 +218,8 @@ impl<E: Element> Recurrent<E> {
     ///
     /// # Errors
     /// [`Error::TapeUsed`] the second time, [`Error::TapeForeign`] if the weights have changed
-    /// since or the tape is another model's, [`Error::Shape`] naming `d_output`, `d_h` or `d_c`.
-    /// The tape stays usable after an error.
+    /// since or the tape is another model's, [`Error::Shape`] naming `d_output`, `d_h` or `d_c`,
+    /// [`Error::Value`] naming `d_c` if the cell has no memory. The tape stays usable after an error.
     pub fn backward(
         &self,
         tape: &mut Tape<E>,
@@ -261,7 +257,6 @@ impl<E: Element> Recurrent<E> {
         }
         let steps = &tape.steps;
         let (columns, outputs) = (self.stack.input_columns(), self.stack.output_columns());
-        let [hidden, memory] = self.config().states_shapes(steps.batch());
         let Outside {
             x,
             output,
@@ -284,11 +279,8 @@ impl<E: Element> Recurrent<E> {
                 return Err(foreign("one without its output"));
             }
         }
-        for (name, state, expected) in [("d_h", dh, hidden), ("d_c", dc, memory)] {
-            if let Some(state) = state {
-                expect_shape(name, state.shape(), &expected)?;
-            }
-        }
+        let [d_h, d_c] = [&dh, &dc].map(|state| state.as_ref().map(|state| state.shape()));
+        self.expect_states(steps.batch(), [("d_h", d_h), ("d_c", d_c)])?;
         let pass = tape.pass.take().ok_or(Error::TapeUsed)?;
         let arena = self.stack.arena();
         let x = match (tape.x.take(), x) {
@@ -354,8 +346,9 @@ impl<E: Element> Recurrent<E> {
     /// given.
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::TapeUsed`] after backward;
-    /// [`Error::TapeForeign`] if the tape is another model's.
+    /// [`Error::Shape`] naming `hidden` or `memory`; [`Error::Value`] naming `memory` if the cell has
+    /// none; [`Error::TapeUsed`] after backward; [`Error::TapeForeign`] if the tape is another
+    /// model's.
     pub fn states(
         &self,
         tape: &Tape<E>,
@@ -365,11 +358,14 @@ impl<E: Element> Recurrent<E> {
         self.check_owner(tape)?;
         let pass = tape.pass.as_ref().ok_or(Error::TapeUsed)?;
         let batch = tape.steps.batch();
-        let [hidden_shape, memory_shape] = self.config().states_shapes(batch);
+        let of_memory = memory.as_ref().map(|memory| memory.shape());
+        self.expect_states(
+            batch,
+            [("hidden", Some(hidden.shape())), ("memory", of_memory)],
+        )?;
         let directions = self.config().directions();
         let columns = self.stack.state_columns(0);
         let mut rows: Buffer<E> = self.stack.arena().take(batch * columns.stride());
-        expect_shape("hidden", hidden.shape(), &hidden_shape)?;
         for (i, to) in hidden.axis_iter_mut(Axis(0)).enumerate() {
             pass.final_hidden(i / directions, i % directions, columns.stride(), &mut rows);
             scatter_state(&rows, &tape.steps, columns, to);
@@ -379,7 +375,6 @@ impl<E: Element> Recurrent<E> {
         };
         let columns = self.stack.memory_columns(0);
         let mut rows: Buffer<E> = self.stack.arena().take(batch * columns.stride());
-        expect_shape("memory", memory.shape(), &memory_shape)?;
         for (i, to) in memory.axis_iter_mut(Axis(0)).enumerate() {
             pass.final_memory(i / directions, i % directions, &mut rows);
             scatter_state(&rows, &tape.steps, columns, to);
@@ -391,7 +386,8 @@ impl<E: Element> Recurrent<E> {
     /// and (L·D, B, H).
     ///
     /// # Errors
-    /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`.
+    /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`; [`Error::Value`] naming `dc0` if the cell has no
+    /// memory.
     pub fn input_gradients<'a>(
         &self,
         gradients: &Gradients<E>,
@@ -411,6 +407,8 @@ impl<E: Element> Recurrent<E> {
         dc0: Option<ArrayViewMut3<E>>,
     ) -> Result<()> {
         let Gradients { inputs, steps, .. } = gradients;
+        let [of_hidden, of_memory] = [&dh0, &dc0].map(|to| to.as_ref().map(|to| to.shape()));
+        self.expect_states(steps.batch(), [("dh0", of_hidden), ("dc0", of_memory)])?;
         if let Some(dx) = dx {
             let width = self.config().input_size;
             match dx.shape() {
@@ -424,20 +422,12 @@ impl<E: Element> Recurrent<E> {
                 scatter(rows, gradients.dx_strides, steps, gradients.dx_columns, dx);
             }
         }
-        let [hidden, memory] = self.config().states_shapes(steps.batch());
         let states = [
-            ("dh0", dh0, &inputs.dh0, hidden, self.stack.state_columns(0)),
-            (
-                "dc0",
-                dc0,
-                &inputs.dmemory0,
-                memory,
-                self.stack.memory_columns(0),
-            ),
+            (dh0, &inputs.dh0, self.stack.state_columns(0)),
+            (dc0, &inputs.dmemory0, self.stack.memory_columns(0)),
         ];
-        for (name, to, from, shape, columns) in states {
+        for (to, from, columns) in states {
             let Some(mut to) = to else { continue };
-            expect_shape(name, to.shape(), &shape)?;
             for (rows, to) in from.iter().zip(to.axis_iter_mut(Axis(0))) {
                 scatter_state(rows, steps, columns, to);
             }

@@ -57,6 +57,28 @@ impl<E: Element> Recurrent<E> {
         check_room::<E>(numbers, "numbers of a batch")
     }
 
+    /// Checks the shapes of a hidden state and of a memory, where they are given. A cell without
+    /// memory takes none, nor its gradient.
+    pub(super) fn expect_states(
+        &self,
+        batch: usize,
+        [hidden, memory]: [(&str, Option<&[usize]>); 2],
+    ) -> Result<()> {
+        let expected = self.config().states_shapes(batch);
+        if let (name, Some(_)) = memory
+            && !self.config().cell.signature().has_memory()
+        {
+            let expected = "nothing, as this cell has no memory";
+            return Err(Error::value(name, expected, "an array"));
+        }
+        for ((name, shape), expected) in [hidden, memory].into_iter().zip(&expected) {
+            if let Some(shape) = shape {
+                expect_shape(name, shape, expected)?;
+            }
+        }
+        Ok(())
+    }
+
     /// How the rows of a batch lie, and the steps of the array that holds them.
     pub(super) fn steps(&self, inputs: &Inputs<E>) -> Result<(Steps, usize)> {
         let size = self.config().input_size;

@@ -154,6 +154,7 @@ pub struct Stack<E: 'static> {
     layout: Layout,
     /// `[layer][direction]`
     layers: Vec<Vec<Direction<E>>>,
+    isa: Isa,
     kernels: &'static dyn Kernels<E>,
     arena: Arc<Arena>,
 }
@@ -227,6 +228,7 @@ impl<E: Element> Stack<E> {
             config,
             layout,
             layers,
+            isa,
             kernels,
             arena: Arc::default(),
         })
@@ -242,6 +244,10 @@ impl<E: Element> Stack<E> {
     }
     pub(crate) fn arena(&self) -> &Arc<Arena> {
         &self.arena
+    }
+    /// The instruction set that it was made for.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
     }
     /// Numbers in a register.
     pub(crate) fn lanes(&self) -> usize {

@@ -196,12 +196,12 @@ impl<'a, E: Element> Run<'a, E> {
             let share = self.place.updates as f64 / self.total as f64;
             optimizer.learning_rate = first + (last - first) * share;
         }
-        let trained = network.trained();
+        let (trained, isa) = (network.trained(), network.isa());
         let gradients = &self.gradients.total()[trained.clone()];
         let norm = {
             let _flush = FlushDenormals::begin();
             network
-                .update(|weights| optimizer.step(&mut weights[trained], gradients, state))
+                .update(|weights| optimizer.step_by(isa, &mut weights[trained], gradients, state))
                 .map_err(|error| self.diverged(error))?
         };
         self.rate = optimizer.learning_rate;
