@@ -73,7 +73,8 @@ impl<E: Element> Stream<E> {
     /// (B, n_outputs).
     ///
     /// # Errors
-    /// [`Error::Shape`] or [`Error::Value`] naming `x`; the states have not changed then.
+    /// [`Error::Shape`] or [`Error::Value`] naming `x`, [`Error::Shape`] naming `to`; the states have
+    /// not changed then.
     pub fn step(&mut self, network: &Network<E>, values: Values<E>, to: &mut [E]) -> Result<()> {
         let rows = self.batch;
         if values.rows() != rows {
@@ -85,6 +86,11 @@ impl<E: Element> Stream<E> {
             .and_then(|()| values.check_ids(&(0..rows)))
             .and_then(|()| network.check(values));
         checked.map_err(|error| error.renamed("x"))?;
+        let (actual, expected) = (to.len(), rows * network.config().n_outputs);
+        if actual != expected {
+            let expected = format!("{expected} numbers");
+            return Err(Error::shape("to", expected, actual.to_string()));
+        }
         // Once for all that follows.
         let _flush = FlushDenormals::begin();
         let steps = self.steps.take();

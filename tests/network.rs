@@ -5,7 +5,7 @@ use rnncore::loss::Loss;
 use rnncore::optim::{Optimizer, Rule, State};
 use rnncore::{
     Bptt, CellKind, Config, EpochOptions, Examples, Input, Network, NetworkConfig, Nonlinearity,
-    Output, Run, Stream, Targets, parallel,
+    Output, Position, Run, Stream, Targets, parallel,
 };
 
 const FEATURES: usize = 3;
@@ -281,6 +281,8 @@ fn windows_are_the_errors_of_each_step_by_itself() {
                 rows,
                 width: FEATURES,
             };
+            let short = &mut outputs[1..];
+            assert!(stream.step(&first, values, short).is_err());
             stream.step(&first, values, &mut outputs).unwrap();
             states.push(stream.state(&first));
         }
@@ -394,6 +396,22 @@ fn an_epoch_goes_on_from_any_position_to_the_same_bits() {
         while !run.is_done() {
             let position = run.position(&network);
             run = Run::new(&network, examples.clone(), options.clone()).unwrap();
+            for (updates, draws) in [(1, 0), (0, 1), (0, u64::MAX / 2)] {
+                let elsewhere = Position {
+                    updates: position.updates + updates,
+                    draws: position.draws + draws,
+                    ..position.clone()
+                };
+                assert!(run.resume(&network, &elsewhere).is_err());
+            }
+            for (group, piece) in [(usize::MAX, 0), (0, usize::MAX)] {
+                let nowhere = Position {
+                    group,
+                    piece,
+                    ..position.clone()
+                };
+                assert!(run.resume(&network, &nowhere).is_err());
+            }
             run.resume(&network, &position).unwrap();
             run.update(&mut network, &optimizer, &mut state, quiet)
                 .unwrap();

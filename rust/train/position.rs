@@ -67,16 +67,27 @@ impl<E: Element> Run<'_, E> {
         let config = network.config();
         let misfit = |what: String| Error::value("position", "one of this epoch", what);
         let &Position { group, piece, .. } = position;
-        let mut updates = piece;
-        for before in 0..group.min(self.groups.len()) {
-            updates += self.pieces(before);
-        }
         let is_inside = match self.groups.len() {
             len if group < len => piece < self.pieces(group),
             len => group == len && piece == 0,
         };
-        if !is_inside || updates != position.updates {
+        if !is_inside {
             return Err(misfit(format!("group {group}, piece {piece}")));
+        }
+        // As many seeds as batches had a part of the pieces that are done.
+        let (mut updates, mut draws) = (0, 0);
+        for (i, batches) in self.groups.iter().enumerate().take(group + 1) {
+            let pieces = if i < group { self.pieces(i) } else { piece };
+            updates += pieces;
+            let parts = batches.iter().map(|batch| {
+                let done = (0..pieces).filter(|&piece| self.span(batch, piece).is_some());
+                done.count() as u64
+            });
+            draws += parts.sum::<u64>();
+        }
+        if (updates, draws) != (position.updates, position.draws) {
+            let Position { updates, draws, .. } = position;
+            return Err(misfit(format!("{updates} updates, {draws} draws")));
         }
         let score = Score::from_parts(config.loss, config.n_outputs, &position.score)
             .map_err(|_| misfit(format!("a score of {} parts", position.score.len())))?;
@@ -103,7 +114,7 @@ impl<E: Element> Run<'_, E> {
             group,
             piece,
             updates,
-            draws: position.draws,
+            draws,
         };
         self.score = score;
         (self.norms, self.steps) = (position.norms, position.steps);
