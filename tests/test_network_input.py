@@ -111,6 +111,11 @@ def test_weights_and_targets_that_cannot_be_are_refused_by_name():
     problem.targets[0, 1] = 1.5
     with pytest.raises(ValueError, match="from 0 to 1"):
         problem.train()
+    numbers = problem.targets
+    problem.targets = np.zeros(numbers.shape[::-1])
+    with pytest.raises(ValueError, match=rf"^targets: .* {numbers.shape[1]} columns, got"):
+        problem.train()
+    problem.targets = numbers
     with pytest.raises(ValueError, match=r"^targets: "):
         problem.network.evaluate(
             _core.Examples(problem.values, problem.starts, problem.lengths), batch_size=3

@@ -212,6 +212,12 @@ impl<E: Held> Borrowed<'_, '_, E> {
             (StepData::Numbers(_), None) => unreachable!("numbers are lent as they are there"),
         };
         let numbers = self.targets.as_ref();
+        if let Some(&[_, width]) = numbers.map(|numbers| numbers.shape())
+            && width != config.n_outputs
+        {
+            let expected = format!("{} columns", config.n_outputs);
+            return Err(Error::shape("targets", expected, format!("{width} columns")).into());
+        }
         let targets = match &self.of.targets {
             Some(TargetData::Classes(classes)) => Some(Targets::Classes(classes)),
             _ => numbers
