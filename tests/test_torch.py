@@ -192,6 +192,8 @@ def test_weights_of_one_step_that_are_not_read_are_refused(exchange):
         [own[0].t().contiguous().t(), *own[1:]],
     ):
         assert record.backward(x, weights, outputs[0], None, None, [True] * 7, 1) is None
+    with pytest.raises(ValueError, match="d_h: expected shape"):
+        record.backward(x, own, None, h[:, :1], None, [True] * 7, 1)
     assert not record.is_used()
     assert record.backward(x, own, outputs[0], None, None, [True] * 7, 1) is not None
     assert record.is_used()

@@ -246,6 +246,13 @@ def test_a_layer_is_a_loop_over_its_cell(name, bias):
     same(found, torch.autograd.grad(torch.stack(loop).pow(2).sum(), weights[1]))
 
 
+def test_a_step_beyond_memory_is_refused_as_by_torch():
+    x, h = torch.zeros(1, 3).expand(2**40, 3), torch.zeros(1, 4).expand(2**40, 4)
+    for kind in (nn.GRUCell, rnncore.torch.GRUCell):
+        with pytest.raises(RuntimeError, match="memory"):
+            kind(3, 4)(x, h)
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_takes_one_sequence_without_a_batch(name):
     cell = getattr(rnncore.torch, name)(3, 4, dtype=torch.float64)

@@ -169,7 +169,7 @@ fn backward<'py, E: Element + Scalar>(
     let &[need_x, need_h0, need_c0, ref need_weights @ ..] = needs else {
         return Err(Error::value("needs", "one for each tensor", needs.len()).into());
     };
-    let Some((_, mut tape)) = lock(record).take() else {
+    let Some((owner, mut tape)) = lock(record).take() else {
         // Another thread took it back meanwhile, as the graph is retained.
         return Ok(None);
     };
@@ -203,7 +203,7 @@ fn backward<'py, E: Element + Scalar>(
         output: None,
         d_output: dy,
     };
-    let (dx, dh0, dc0, weights) = py.detach(|| {
+    let found = py.detach(|| {
         as_torch(n_threads, || {
             let mut found = model.backward_for(weights, &mut tape, outside, (dh, dc), want)?;
             let dx = model.take_dx(&mut found)?;
@@ -216,7 +216,12 @@ fn backward<'py, E: Element + Scalar>(
             model.read_gradients(&found, None, hidden, memory)?;
             Result::Ok((dx, dh0, dc0, found.take_weights()))
         })
-    })?;
+    });
+    if found.is_err() {
+        // It stays usable.
+        *lock(record) = Some((owner, tape));
+    }
+    let (dx, dh0, dc0, weights) = found?;
     let mut gradients = Vec::with_capacity(needs.len());
     let inputs = [
         (dx, need_x, &input[..]),
@@ -338,7 +343,7 @@ impl PyFunctional {
 
 #[pymethods]
 impl PyRecord {
-    /// Whether there is something left to take back.
+    /// Whether nothing is left to take back.
     fn is_used(&self) -> bool {
         dispatch!(self.inner, record => lock(record).is_none())
     }

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use super::dlpack::{Exchange, Held, Scalar};
 use super::form::{Form, lengths_of};
 use crate::boundary::Rows;
-use crate::params::Layout;
+use crate::params::{Layout, check_room};
 use crate::sequence::Element;
 use crate::stack::Config;
 
@@ -91,6 +91,8 @@ impl<'a, E: Element + Scalar> Given<'a, E> {
             None => None,
         };
         let batch = h0.shape()[1];
+        // A tensor may be expanded to more rows than there is memory for.
+        check_room::<E>(batch, "lengths").ok()?;
         let lengths = match &tensors.counts {
             Some(counts) => {
                 let counts = counts.view::<i64>()?.into_dimensionality::<Ix1>().ok()?;
