@@ -1,8 +1,8 @@
 //! Dropout of rows, between layers and elsewhere.
 //!
-//! A mask is drawn from a stream of its own for each place and sequence, step after step, so that
-//! it depends neither on threads nor on what else is in the batch or how far it is padded. It is
-//! never stored: backward draws it again.
+//! A mask is drawn from a stream of its own for each layer and each sequence of the batch, by its
+//! number there, step after step, so that it depends neither on threads nor on how far the batch is
+//! padded. It is never stored: backward draws it again.
 //!
 //! A locked mask is drawn once for a sequence and holds for all its steps (Gal and Ghahramani, "A
 //! Theoretically Grounded Application of Dropout in Recurrent Neural Networks", 2016).

@@ -21,7 +21,7 @@ pub(crate) struct Gate<E> {
 
 /// The products of `rows` rows with some columns of some gates, added to `sums`.
 pub(crate) struct Direct<'a, E> {
-    /// More than one, so that there is a sum to add to while another waits for its last one.
+    /// With more than one, there is a sum to add to while another waits for its last one.
     pub gates: &'a [Gate<E>],
     /// Numbers from a row of the matrix to the next.
     pub width: usize,

@@ -2,8 +2,8 @@
 //!
 //! Every kernel of the crate is written once over [`Vector`]. An [`Op`] is a piece of
 //! vectorised work; [`Vector::invoke`] runs it inside a function that is compiled for the
-//! vector's instruction set. That call is the only place where `#[target_feature]` appears,
-//! and it is never inlined: a tile that is inlined into a loop around it has its constants
+//! vector's instruction set, whose steps the instruction set's file has likewise. That call is
+//! never inlined: a tile that is inlined into a loop around it has its constants
 //! hoisted by the compiler and spills its accumulators, at half the speed.
 //!
 //! # Safety of vectors
