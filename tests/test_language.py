@@ -71,6 +71,30 @@ def test_words_of_strings_stand_apart():
     assert model.generate("a  b", 0) == "a  b"
 
 
+def test_lists_of_words_stay_such():
+    model = rnncore.GRU(
+        4, task="language_model", vocabulary="word", max_epochs=2, random_state=0
+    ).fit(["one two three", "one two one two"])
+    prompt = ["one", "two"]
+    (line,) = model.generate([prompt], 3, random_state=0)
+    assert line[:2] == prompt
+    assert len(line) == 5
+    assert set(line) <= {"one", "two", "three"}
+    assert " ".join(line) == model.generate("one two", 3, random_state=0)
+    for given in (np.array([prompt]), [np.array(prompt)], [np.array(prompt, object)], [(*prompt,)]):
+        assert model.generate(given, 3, random_state=0) == [line]
+    written = model.generate(np.array(prompt), 1, random_state=0)
+    assert [text.split()[0] for text in written] == prompt
+
+
+def test_a_row_of_words_is_a_list_of_them(words):
+    row = ["the", "cat"]
+    line = words.generate(row, 3, random_state=0)
+    assert words.generate(np.array(row), 3, random_state=0) == line
+    assert words.generate(np.array(row, object), 3, random_state=0) == line
+    assert words.generate(np.array([row]), 3, random_state=0) == [line]
+
+
 def test_temperature_zero_takes_the_likeliest(ids, characters):
     written = ids.generate([1], 8, temperature=0).tolist()
     assert written == [1, 2, 3, 4, 1, 2, 3, 4, 1]

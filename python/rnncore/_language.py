@@ -179,7 +179,7 @@ class LanguageModelMixin(Fitted):
 
 def _prompts(prompt: Any, vocabulary: Vocabulary | None) -> tuple[list[Any], bool]:
     """Return prompts as a list, and whether they came as one."""
-    prompt = listed_objects(prompt)
+    prompt = _listed_words(prompt)
     words = vocabulary is not None and vocabulary.tokenized_
     if isinstance(prompt, str):
         return [prompt], False
@@ -187,10 +187,17 @@ def _prompts(prompt: Any, vocabulary: Vocabulary | None) -> tuple[list[Any], boo
         one = all(isinstance(item, str) if words else np.ndim(item) == 0 for item in prompt)
         if one and not (prompt and isinstance(prompt[0], str) and not words):
             return [list(prompt) if words else np.asarray(prompt)], False
-        return list(prompt), True
+        return [_listed_words(item) for item in prompt], True
     if getattr(prompt, "ndim", None) == 1:
-        return ([prompt], False) if prompt.dtype.kind != "U" else (prompt.tolist(), True)
+        return [prompt], False
     return prompt, True
+
+
+def _listed_words(value: Any) -> Any:
+    """Return words as a list where they come as an array or a table's column; all else as it is."""
+    value = listed_objects(value)
+    is_text = isinstance(value, np.ndarray) and value.dtype.kind in "UT"
+    return value.tolist() if is_text else value
 
 
 def _draw(
@@ -225,9 +232,9 @@ def _joined(given: Any, ids: Array, added: Array, vocabulary: Vocabulary | None)
     )
     if vocabulary is None or not text:
         return np.concatenate([ids, added])
-    new = vocabulary.inverse_transform([added])[0]
     if not isinstance(given, str):
-        return [*given, *new]
+        return [*given, *vocabulary._known("ids", added, list(vocabulary.vocabulary_))]
+    new = vocabulary.inverse_transform([added])[0]
     if isinstance(new, str):
         return given + ("" if vocabulary.analyzer == "char" or not new else " ") + new
     return vocabulary.inverse_transform([np.concatenate([ids, added])])[0]

@@ -402,6 +402,13 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         return columns
 
     def _text(self, name: str, ids: object, words: list[str]) -> Any:
+        known = self._known(name, ids, words)
+        if self.tokenized_ or not isinstance(self.analyzer, str):
+            return known
+        return ("" if self.analyzer == "char" else " ").join(known)
+
+    def _known(self, name: str, ids: object, words: list[str]) -> list[str]:
+        """Return the words of one text, but padding; `words` are those of the vocabulary."""
         array = as_array(name, ids)
         if array.size == 0:
             array = array.astype(np.int64)
@@ -416,10 +423,7 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
             raise ValueError(
                 f"{name}: expected ids of words, in 0..{len(words) - 1}, got {outside[0]}"
             )
-        known = [words[index] for index in array.tolist() if index != PADDING]
-        if self.tokenized_ or not isinstance(self.analyzer, str):
-            return known
-        return ("" if self.analyzer == "char" else " ").join(known)
+        return [words[index] for index in array.tolist() if index != PADDING]
 
     def _check_parameters(self) -> None:
         if not callable(self.analyzer) and self.analyzer is not None:
