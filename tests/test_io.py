@@ -240,6 +240,22 @@ def test_pretrained_vectors_are_kept_once(freeze, tmp_path):
     assert copies < (1.2 if freeze else 2.2)
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f2", ">i4"])
+def test_vectors_of_any_bytes_come_back(dtype, tmp_path):
+    table = np.arange(8.0).reshape(4, 2).astype(dtype)
+    model = rnncore.RNN(2, embedding=table, max_epochs=1, random_state=0).fit([[1, 2], [3]], [0, 1])
+    model.save(tmp_path / "model")
+    assert model.embedding is table
+    assert table.dtype == dtype
+    loaded = rnncore.load(tmp_path / "model").embedding
+    np.testing.assert_array_equal(loaded, table)
+    assert loaded.dtype == table.dtype.newbyteorder("=")
+    model.set_params(embedding=table.astype(np.longdouble))
+    with pytest.raises(TypeError, match="embedding: expected numbers that a file can hold, got"):
+        model.save(tmp_path / "other")
+    assert os.listdir(tmp_path) == ["model"]
+
+
 def test_a_value_that_no_file_holds_is_named(model, tmp_path):
     class Odd:
         pass

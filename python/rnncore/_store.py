@@ -145,10 +145,13 @@ class StoreMixin(Fitted):
 
 def _place(name: str, value: Array, arrays: dict[str, Array]) -> str:
     """Return the name of the array in `arrays` that is `value`, put there if none is."""
+    if value.dtype.char == "g":  # of the numbers the only ones that safetensors lacks
+        raise TypeError(f"{name}: expected numbers that a file can hold, got {describe(value)}")
+    value = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
     for known, array in arrays.items():
         if array.dtype == value.dtype and np.array_equal(array, value):
             return known
-    arrays[f"parameters/{name}"] = np.ascontiguousarray(value)
+    arrays[f"parameters/{name}"] = value
     return f"parameters/{name}"
 
 
