@@ -236,17 +236,58 @@ def test_to_torch_refuses_what_torch_lacks(layer, match):
         layer.to_torch()
 
 
-def test_without_torch_the_error_says_what_to_install():
-    code = """
+HIDE = """
 import sys
-sys.modules["torch"] = None
-import rnncore
-try:
-    rnncore.nn.LSTM(2, 3).to_torch()
-except ImportError as error:
-    print(error)
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *args):
+        {answer}
+        return super().find_spec(name, *args)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTorch
 """
-    printed = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout
-    assert printed == "rnncore.torch needs torch: pip install rnncore[torch]\n"
+ANSWERS = {
+    "nothing": "if name == 'torch': return None",
+    "an error": "if name == 'torch': raise ModuleNotFoundError(name)",
+}
+
+
+@pytest.fixture(params=ANSWERS)
+def printed_without_torch(request):
+    def printed(code):
+        code = HIDE.format(answer=ANSWERS[request.param]) + code
+        return subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+
+    return printed
+
+
+def test_without_torch_the_error_says_what_to_install(printed_without_torch):
+    code = """
+import rnncore
+for ask in (lambda: rnncore.nn.LSTM(2, 3).to_torch(), lambda: rnncore.torch):
+    try:
+        ask()
+    except ImportError as error:
+        print(error)
+"""
+    needs = "rnncore.torch needs torch: pip install rnncore[torch]\n"
+    assert printed_without_torch(code) == 2 * needs
+
+
+@pytest.mark.slow
+def test_without_torch_all_that_is_named_is_there(printed_without_torch):
+    code = """
+import inspect, pydoc
+from rnncore import *
+import rnncore
+names = [name for name, _ in inspect.getmembers(rnncore)]
+print({"LSTM", "plot"} <= {*names} & {*rnncore.__all__}, "torch" in {*names, *rnncore.__all__})
+print("torch" in globals(), "rnncore.text" in pydoc.render_doc(rnncore))
+"""
+    assert printed_without_torch(code) == "True False\nFalse True\n"
+    assert "torch" in rnncore.__all__
+    assert "torch" in dir(rnncore)

@@ -20,7 +20,9 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from rnncore import _core, init, nn, optim
@@ -55,6 +57,18 @@ _LAZY = {"GRU": "_models", "LSTM": "_models", "RNN": "_models", "load": "_io"}
 _LAZY_MODULES = {"plot", "preprocessing", "schedules", "text", "torch"}
 
 
+def _can_be_found(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # somebody hides it, or has put another in its place
+        return sys.modules.get(name) is not None
+
+
+# `import *` and `help` import all that is named: only what can be.
+_MISSING: set[str] = set() if _can_be_found("torch") else {"torch"}
+__all__[:] = [name for name in __all__ if name not in _MISSING]
+
+
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
@@ -68,7 +82,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_LAZY_MODULES, "__version__"})
+    return sorted({*globals(), *_LAZY, *_LAZY_MODULES, "__version__"} - _MISSING)
 
 
 def set_num_threads(n: int) -> None:
