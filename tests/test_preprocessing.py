@@ -158,6 +158,37 @@ class _Doubler:
         return 2 * X
 
 
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        (lambda rows: rows[:, 0], r"float64 array of shape \(1,\)"),
+        (lambda rows: rows[:, :, None], r"float64 array of shape \(1, 2, 1\)"),
+        (lambda rows: np.repeat(rows, 2, axis=0), r"float64 array of shape \(2, 2\)"),
+        (lambda rows: rows.sum(), "float"),
+        (lambda rows: rows.astype(str), r"str array of shape \(1, 2\)"),
+    ],
+)
+def test_what_gives_no_rows_of_numbers_is_refused(result, got, X):
+    scaler = StepTransformer(StandardScaler()).fit(X)
+    before = scaler.transform(X)
+    scaler.transformer = FunctionTransformer(result)
+    match = rf"transformer: expected numbers of shape \(1, k\) from FunctionTransformer\..*{got}"
+    for train in (scaler.fit, scaler.fit_transform):
+        with pytest.raises(ValueError, match=match):
+            train(np.ones((3, 4, 2)))
+    assert scaler.n_features_in_ == 3
+    for a, b in zip(scaler.transform(X), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_no_row_may_go_missing():
+    steps = StepTransformer(FunctionTransformer(lambda rows: rows[rows[:, 0] > 0]))
+    X = np.array([[[1.0], [2.0]], [[3.0], [-1.0]]])
+    assert steps.fit(X).transform(X[:1]).shape == (1, 2, 1)
+    with pytest.raises(ValueError, match=r"expected numbers of shape \(4, k\) .* shape \(3, 1\)"):
+        steps.transform(X)
+
+
 def test_errors_name_what_is_wrong(X):
     with pytest.raises(TypeError, match="transformer: expected one of scikit-learn's transformers"):
         StepTransformer(3).fit(X)

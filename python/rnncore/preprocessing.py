@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from rnncore._data import read_vectors
 from rnncore._options import CHECKS
 from rnncore._sequences import Sequences
-from rnncore._validate import Array, describe, listed_objects
+from rnncore._validate import Array, any_array, describe, listed_objects
 from rnncore._words import WordsHere
 
 __all__ = ["StepTransformer"]
@@ -96,7 +96,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         Raises
         ------
         ValueError, TypeError
-            When X is not as described.
+            When X is not as described, or the transformer does not make a row of numbers of every
+            step. What an earlier fit learned is kept then.
         """
         self._fit_steps(X, lengths)
         return self
@@ -125,7 +126,8 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         sklearn.exceptions.NotFittedError
             Before `fit`.
         ValueError, TypeError
-            When X is not as in `fit`.
+            When X is not as in `fit`, or the transformer does not make a row of numbers of every
+            step.
         """
         check_is_fitted(self)
         names = getattr(self, "feature_names_in_", None)
@@ -154,13 +156,14 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         rows = sequences.values[sequences.rows()]
         if not len(rows):
             raise ValueError("X: expected a sequence with at least one step, got none")
-        self.transformer_ = clone(self.transformer).fit(rows)
-        self.n_features_in_ = rows.shape[1]
+        transformer = clone(self.transformer).fit(rows)
+        width = _transformed(transformer, "transform", rows[:1]).shape[1]
+        self.transformer_, self.n_features_in_ = transformer, rows.shape[1]
+        self._n_features_out = width
         if sequences.feature_names is not None:
             self.feature_names_in_ = np.array(sequences.feature_names, object)
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
-        self._n_features_out = _dense(self.transformer_.transform(rows[:1])).shape[1]
         return sequences
 
     def _read(
@@ -189,7 +192,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         rows = sequences.rows()
         # A transformer refuses to transform no rows at all.
         given = sequences.values[rows] if len(rows) else np.zeros((1, sequences.values.shape[1]))
-        steps = _dense(getattr(self.transformer_, method)(given))
+        steps = _transformed(self.transformer_, method, given)
         fill = 0.0 if self.padding_value is None else self.padding_value
         shape = (len(sequences.values), steps.shape[1])
         full = np.full(shape, fill, _dtype_with(steps.dtype, fill))
@@ -213,6 +216,13 @@ def _dtype_with(dtype: np.dtype[Any], value: float) -> np.dtype[Any]:
     return dtype if is_held else np.result_type(dtype, np.float32)
 
 
-def _dense(rows: Any) -> Array:
-    """Return a transformer's result, which may be sparse or a table, as an array (N, K)."""
-    return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
+def _transformed(transformer: Any, method: str, rows: Array) -> Array:
+    """Return what a transformer makes of rows, which may be sparse or a table, as an array."""
+    found = getattr(transformer, method)(rows)
+    array = any_array("transformer", found.toarray() if hasattr(found, "toarray") else found)
+    if array.ndim != 2 or len(array) != len(rows) or array.dtype.kind not in "biufcO":
+        raise ValueError(
+            f"transformer: expected numbers of shape ({len(rows)}, k) from "
+            f"{type(transformer).__name__}.{method}, got {describe(array)}"
+        )
+    return array
