@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.preprocessing import StandardScaler
 
 import rnncore
 from rnncore._options import CHECKS, check_each
+from rnncore.text import Vocabulary
 
 X = np.zeros((4, 3, 2))
 IDS = [[0, 1, 2], [3], [], [2, 2]]
@@ -327,6 +329,55 @@ def test_resume_needs_a_checkpoint_of_a_new_fit(change, model, tmp_path):
 def test_partial_fit_does_not_stop_early(model):
     with pytest.raises(ValueError, match="early_stopping: expected False for partial_fit"):
         model.set_params(early_stopping=True).partial_fit(X, Y)
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "match"),
+    [
+        ({}, {"nonlinearity": "relu"}, "nonlinearity: expected 'tanh', as .* has, got 'relu'"),
+        ({}, {"residual": True}, "residual: expected False, as the network has, got True"),
+        ({"residual": True}, {"residual": False}, "residual: expected True, .*, got False"),
+        ({}, {"masked_id": 1}, "masked_id: expected None, as the network has, got 1"),
+        ({"masked_id": 0}, {"masked_id": 1}, "masked_id: expected 0, as .* has, got 1"),
+        ({"masked_id": 1}, {"masked_id": None}, "masked_id: expected 1, as .* has, got None"),
+        ({}, {"vocabulary_size": 9}, "vocabulary_size: expected 4, as the network has, got 9"),
+    ],
+)
+def test_a_network_that_goes_on_computes_what_it_did(before, then, match):
+    model = rnncore.RNN(3, embedding_dim=2, max_epochs=1, random_state=0, **before).fit(IDS, Y)
+    found = model.predict_proba(IDS)
+    model.set_params(warm_start=True, **then)
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=match):
+            train(IDS, Y)
+    np.testing.assert_array_equal(model.predict_proba(IDS), found)
+
+
+WORDS = Vocabulary().fit(["b c a", "b c"])
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "match"),
+    [
+        ("char", "analyzer 'word', as the network has, got 'char'"),
+        (Vocabulary(min_count=2), "min_count 1, as the network has, got 2"),
+        (Vocabulary().fit(["b c d", "b c"]), "words 'a', as the network has, got 'd'"),
+        (Vocabulary().fit(["b c a", "b c", "b d"]), "words None, as the network has, got 'd'"),
+        (Vocabulary(lowercase=True).fit(["b c a", "b c"]), "lowercase False, as .* has, got True"),
+        *((same, None) for same in ("auto", "word", WORDS, clone(WORDS))),
+        (Vocabulary(words=["b", "c", "a"], min_count=3).fit(["x"]), None),
+    ],
+)
+@pytest.mark.parametrize("first", ["auto", WORDS])
+def test_a_vocabulary_goes_on_if_its_words_are_the_same(first, vocabulary, match):
+    model = rnncore.GRU(2, vocabulary=first, max_epochs=1).fit(["b c a", "b c"], [0, 1])
+    model.set_params(vocabulary=vocabulary)
+    if match is None:
+        model.partial_fit(["a b"], [0]).set_params(masked_id=0).partial_fit(["x"], [1])
+        assert model.n_epochs_ == 3
+    else:
+        with pytest.raises(ValueError, match=f"vocabulary: expected {match}"):
+            model.partial_fit(["a b"], [0])
 
 
 def test_dropout_that_does_nothing_warns():

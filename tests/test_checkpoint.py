@@ -41,6 +41,7 @@ def fit(folder, *, events=None, resume=False, fingerprint=FINGERPRINT, **options
     if folder is not None:
         checkpoints = Checkpoints(folder, fingerprint)
         found = checkpoints.find(made._options["max_epochs"]) if resume else None
+        checkpoints.make_folder()
     made.found = found
     with suppress(KilledError):
         made.fit(checkpoints, found)
@@ -220,7 +221,7 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     for pid in (gone.pid, 10**30, os.getpid(), 1):
         (tmp_path / left.format(pid)).write_bytes(b"half")
     (tmp_path / "notes.txt").write_text("mine")
-    Checkpoints(tmp_path, {})
+    Checkpoints(tmp_path, {}).make_folder()
     # Another fit may be writing there, in a process of its own or a thread of this one.
     kept = {left.format(os.getpid()), left.format(1), "notes.txt"}
     assert set(os.listdir(tmp_path)) == kept
@@ -244,8 +245,9 @@ def test_a_failed_write_leaves_the_last_one(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_is_refused_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        assert Checkpoints(path, {}).find(9) is None
         with pytest.raises(NotADirectoryError, match="checkpoint_dir: expected a folder, got"):
-            Checkpoints(path, {})
+            Checkpoints(path, {}).make_folder()
 
 
 @pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.999])

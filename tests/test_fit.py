@@ -186,6 +186,22 @@ def test_ids_go_on_as_they_began(first, then):
         model.fit(X, y)
 
 
+@pytest.mark.parametrize("train", ["fit", "partial_fit"])
+@pytest.mark.parametrize("first", [True, False])
+def test_vectors_of_ids_are_frozen_and_set_free(first, train, tmp_path):
+    X, y = [[0, 1], [2], [1, 3]], [0, 1, 1]
+    options = {"embedding_dim": 2, "max_epochs": 2, "warm_start": True, "random_state": 0}
+    model = rnncore.GRU(3, freeze_embedding=first, **options).fit(X, y)
+    for frozen in (not first, first):
+        before = weights_of(model)["embedding.weight"]
+        model.save(tmp_path / "model")
+        anew = rnncore.load(tmp_path / "model")  # without what the optimizer keeps
+        for each in (model, anew):
+            getattr(each.set_params(freeze_embedding=frozen), train)(X, y)
+        assert np.array_equal(weights_of(model)["embedding.weight"], before) is frozen
+        assert_same_bits(model, anew)
+
+
 @pytest.mark.parametrize(
     ("optimizer", "decay"),
     [("adamw", 0.01), ("adam", 0.0), ("sgd", 0.0), ("rmsprop", 0.0), ("adagrad", 0.0)],

@@ -101,6 +101,24 @@ def test_a_fit_with_other_validation_data_is_not_resumed(tmp_path):
         model.fit(X, Y, eval_set=(X, Y), resume=True)
 
 
+def test_a_refused_fit_leaves_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    model = rnncore.GRU(4, **FEW).fit(X, Y)
+    before = model.predict_proba(X)
+    model.set_params(checkpoint_dir=tmp_path / "a" / "b", early_stopping=True)
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="early_stopping: expected at least 2 sequences"):
+            model.fit(X[:1], [1.0], resume=resume)
+    model.set_params(warm_start=True, hidden_size=5)
+    with pytest.raises(ValueError, match="hidden_size and num_layers: expected"):
+        model.fit(X, Y)
+    model.set_params(hidden_size=4, checkpoint_dir=tmp_path / "file")
+    with pytest.raises(NotADirectoryError, match="checkpoint_dir: expected a folder"):
+        model.fit(X, Y)
+    assert os.listdir(tmp_path) == ["file"]
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
 def test_what_may_differ_does(tmp_path):
     rnncore.GRU(4, **FEW, checkpoint_dir=tmp_path).fit(X, Y)
     model = rnncore.GRU(

@@ -49,19 +49,28 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | os.PathLike[str], fingerprint: Mapping[str, object]) -> None:
+        self._folder = os.fspath(folder)
         self._path = Path(folder) / _FILE
         self._fingerprint = {name: json.dumps(to_json(v)) for name, v in fingerprint.items()}
-        # Now rather than after the first epoch, which may be long.
+
+    def make_folder(self) -> None:
+        """Make the folder if there is none; clear it of what killed processes left.
+
+        Raises
+        ------
+        OSError
+            When there can be no such folder, or it is none to write to.
+        """
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise NotADirectoryError(
-                f"checkpoint_dir: expected a folder, got {os.fspath(folder)!r}, which is a file or "
+                f"checkpoint_dir: expected a folder, got {self._folder!r}, which is a file or "
                 "would lie in one"
             ) from error
         if not os.access(self._path.parent, os.W_OK | os.X_OK):
             raise PermissionError(
-                f"checkpoint_dir: expected a folder to write to, got {os.fspath(folder)!r}"
+                f"checkpoint_dir: expected a folder to write to, got {self._folder!r}"
             )
         clear_abandoned(self._path)
 
@@ -74,7 +83,7 @@ class Checkpoints:
             When the file is damaged, altered or of a later version, or when it is of a fit with
             other parameters or data, or with more epochs than `max_epochs`; names what differs.
         """
-        if not self._path.exists():
+        if not os.path.exists(self._path):  # which is also false where one may not look
             return None
         text, arrays = read_file(self._path, kind="checkpoint")
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rnncore._labelled import Labelled, split
 from rnncore._network import initial_weights, network_config, new_network
 from rnncore._options import STREAM_BPTT_STEPS, new_optimizer
 from rnncore._problem import Problem
+from rnncore._recurrent import cell_options
 from rnncore._state import State
 from rnncore._targets import label_array
 from rnncore._training import Trainer
@@ -21,6 +23,7 @@ from rnncore._weights import weights_of_classes
 
 if TYPE_CHECKING:
     from rnncore._estimator import RecurrentEstimator
+    from rnncore._input import Input
 
 # Parameters that another process may change when it goes on from a checkpoint.
 _MAY_DIFFER = {
@@ -89,6 +92,8 @@ class Fit:
         if self._go_on:
             self._problem = self._model._problem
             check_unchanged(options, self._problem)
+            check_same_reading(options, self._problem.input, self._model._config["cell"])
+            _check_vocabulary(options["vocabulary"], self._problem.input.vocabulary)
             _check_classes(classes, self._problem)
             sequences = self._problem.input.read(X, lengths)
             data = self._problem.label(sequences, y, sample_weight)
@@ -144,12 +149,14 @@ class Fit:
         network = new_network(config)
         optimizer = self._optimizer
         if self._go_on:
-            self._take_over(network, optimizer)
+            self._take_over(config, network, optimizer)
         else:
             rng = np.random.default_rng(self._state.seed)
             network.set_parameters(initial_weights(network, options, rng))
         train = self._data.examples()
         validation = None if self._validation is None else self._validation.examples()
+        if self.checkpoints is not None:  # now rather than after the first epoch, which may be long
+            self.checkpoints.make_folder()
         model._become_fitted(
             problem, config, network, self._state.history, state=self._state, optimizer=optimizer
         )
@@ -171,12 +178,14 @@ class Fit:
         shortest = int(np.max(self._options["bptt_steps"] or STREAM_BPTT_STEPS))
         return data.streams(self._options["batch_size"], shortest)
 
-    def _take_over(self, network: _core.Network, optimizer: optim.Optimizer) -> None:
+    def _take_over(
+        self, config: dict[str, Any], network: _core.Network, optimizer: optim.Optimizer
+    ) -> None:
         """Give weights, and what the optimizer keeps, of the model's network to a new one."""
         model = self._model
         network.set_parameters(model._network.parameters())
         before = model._optimizer
-        if before is not None and _keeps(before) == _keeps(optimizer):
+        if before is not None and _keeps(before, model._config) == _keeps(optimizer, config):
             optimizer._core.set_state(network, before._core.state(model._network))
 
     def _state_to_train_from(self) -> State:
@@ -224,10 +233,10 @@ class Fit:
         return parts
 
 
-def _keeps(optimizer: optim.Optimizer) -> tuple[object, ...]:
-    """Return what decides which numbers an optimizer keeps of each weight."""
-    options = optimizer.options
-    return type(optimizer), bool(options.get("momentum")), bool(options.get("centered"))
+def _keeps(optimizer: optim.Optimizer, config: dict[str, Any]) -> tuple[object, ...]:
+    """Return what decides which numbers an optimizer keeps of each weight, and of which weights."""
+    options, frozen = optimizer.options, config["freeze_embedding"]
+    return type(optimizer), bool(options.get("momentum")), bool(options.get("centered")), frozen
 
 
 def _plain(value: Any) -> Any:
@@ -261,6 +270,58 @@ def check_unchanged(options: dict[str, Any], problem: Problem) -> None:
                 f"{name}: expected {known!r}, as the network that is trained on has, got {value!r}"
             )
     kind.check_parameters(options)
+
+
+def check_same_reading(options: dict[str, Any], kind: Input, cell: str) -> None:
+    """Check parameters that a network's weights do not tell, but what it computes depends on.
+
+    `kind` is what it was trained on, and `cell` what its configuration calls its own.
+    """
+    from rnncore.text import PADDING
+
+    nonlinearity, residual = cell_options(cell)
+    # What None stands for: as many ids as there are, and in text that of padding.
+    by_none = {"vocabulary_size": kind.vocabulary_size or None}
+    if kind.vocabulary is not None:
+        by_none["masked_id"] = PADDING
+    for name, known in (
+        ("nonlinearity", nonlinearity),
+        ("residual", residual),
+        ("vocabulary_size", kind.vocabulary_size or None),
+        ("masked_id", kind.masked_id),
+    ):
+        value = options.get(name, known)  # two of them are those of the plain RNN
+        if value != known and not (value is None and by_none.get(name) == known):
+            raise ValueError(f"{name}: expected {known!r}, as the network has, got {value!r}")
+
+
+def _check_vocabulary(value: Any, known: Any) -> None:
+    """Check that a `vocabulary` is that of the network; one not fitted yet, that it would be."""
+    from rnncore.text import Vocabulary
+
+    if known is None or value == "auto":
+        return
+    now = (Vocabulary(value) if isinstance(value, str) else value).to_json()
+    was = known.to_json()
+    if "words" in now:  # then it does not matter how they were found
+        names = ["analyzer", "lowercase", "affixes", "words", "prefixes", "suffixes"]
+        now, was = ({**fields["parameters"], **fields} for fields in (now, was))
+    else:
+        now, was = now["parameters"], was["parameters"]
+        names = list(was)
+    for name in names:
+        if now.get(name) != was[name]:
+            expected, got = _first_difference(was[name], now.get(name))
+            raise ValueError(
+                f"vocabulary: expected {name} {expected!r}, as the network has, got {got!r}"
+            )
+
+
+def _first_difference(a: Any, b: Any) -> tuple[Any, Any]:
+    """Return two unlike values; of two lists the first items that differ."""
+    if not (isinstance(a, list) and isinstance(b, list)):
+        return a, b
+    return next(pair for pair in zip_longest(a, b) if pair[0] != pair[1])
 
 
 # Of a network's configuration what its weights depend on, by the parameters that it comes from.

@@ -44,6 +44,12 @@ def cell_name(cell: str, nonlinearity: str | None = None, residual: bool = False
     return f"{name}_residual" if residual else name
 
 
+def cell_options(name: str) -> tuple[str | None, bool]:
+    """Return nonlinearity and residual of the cell that `cell_name` gave a name."""
+    plain = name.removesuffix("_residual")
+    return plain.partition("_")[2] or None, plain != name
+
+
 def _write_state(h: Array, c: Array | None, sides: Sides) -> State:
     """Return the stack's states as the caller has them."""
     outside, inside = sides

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from rnncore._fit import check_same_network, check_unchanged
+from rnncore._fit import check_same_network, check_same_reading, check_unchanged
 from rnncore._fitted import Fitted
 from rnncore._network import network_config, new_network
 from rnncore._options import check_each, check_parameters
@@ -100,9 +100,10 @@ class TorchMixin(Fitted):
         check_unchanged(each, problem)
         options = check_parameters(model._given(), cls._cell)
         implied = check_parameters(known._given(), cls._cell)
-        _check_same_reading(options, implied, problem.input)
+        was = network_config(implied, problem, cls._cell)
+        check_same_reading(options, problem.input, was["cell"])
         config = network_config(options, problem, cls._cell)
-        check_same_network(config, network_config(implied, problem, cls._cell))
+        check_same_network(config, was)
         core = new_network(config)
         dtype = np.dtype(config["dtype"])
         core.set_parameters(
@@ -133,16 +134,3 @@ def _input(kind: Input, options: dict[str, Any]) -> Input:
             f"got {vocabulary.vocabulary_size_}"
         )
     return replace(kind, vocabulary=copy.copy(vocabulary))
-
-
-def _check_same_reading(options: dict[str, Any], implied: dict[str, Any], kind: Input) -> None:
-    """Check parameters that a network's weights do not tell, but what it computes depends on."""
-    for name, known in (
-        ("nonlinearity", implied.get("nonlinearity")),
-        ("residual", False),
-        ("vocabulary_size", kind.vocabulary_size or None),
-        ("masked_id", kind.masked_id),
-    ):
-        value = options.get(name)
-        if value not in (None, known):
-            raise ValueError(f"{name}: expected {known!r}, as the network has, got {value!r}")

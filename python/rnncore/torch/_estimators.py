@@ -11,6 +11,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
+from rnncore._recurrent import cell_options
 from rnncore._validate import Array, describe
 from rnncore.torch import _layers
 from rnncore.torch._network import Network
@@ -67,9 +68,8 @@ def _recurrent_modules(kind: str, config: dict[str, Any], width: int) -> Any:
     """Return the stack as one module, or as a list with one a layer where it takes several."""
     options: dict[str, Any] = {"bidirectional": config["bidirectional"], "batch_first": True}
     if kind == "RNN":
-        name = config["cell"].removeprefix("rnn_")
-        options["nonlinearity"] = name.removesuffix("_residual")
-        _layers.check_options({**options, "residual": name != options["nonlinearity"]})
+        options["nonlinearity"], residual = cell_options(config["cell"])
+        _layers.check_options({**options, "residual": residual})
     sizes = config["hidden_sizes"]
     dropout = config["dropout"] if len(sizes) > 1 else 0.0
 
