@@ -90,7 +90,9 @@ class RecurrentEstimator(
         eval_set : tuple (X, y), (X, y, lengths) or (X, y, lengths, sample_weight), optional
             Data to evaluate after every epoch, see `history_`; (X,) for a language model. It does
             not affect the training, but for two: with `early_stopping` no part of X is kept back,
-            and an `lr_schedule` of "plateau" follows its loss.
+            and an `lr_schedule` of "plateau" follows its loss. One long stream by itself, and what
+            is kept back of one, is cut into several as that of X is: the ids that each begins with
+            are predicted from less, so that "val_loss" differs a little from `score`.
         resume : bool
             Go on from the last checkpoint in `checkpoint_dir`, if there is one, to the same bits as
             a fit that nothing stopped.
@@ -109,6 +111,10 @@ class RecurrentEstimator(
         FloatingPointError
             When loss or weights stop being finite; names epoch and update. The model keeps the last
             finite weights.
+        OSError
+            When `checkpoint_dir` is no folder that can be made, read and written to; the model has
+            not changed then. When a checkpoint cannot be written, as on a full disk; the model
+            keeps what it has learned by then.
         RuntimeError
             When the model is in training already: in another thread, or where a callback calls.
 
@@ -136,6 +142,9 @@ class RecurrentEstimator(
         sample_weight: object = None,
     ) -> Self:
         """Train for one epoch more, the first time with a new network.
+
+        A learning-rate schedule goes on from where it stands. Once "cosine" has come to its end,
+        as after a whole `fit`, the rate stays its last: by default 0, which trains nothing.
 
         Parameters
         ----------

@@ -60,7 +60,8 @@ class LSTM(RecurrentEstimator):
         An id whose vector is zero for ever. For text that is the padding's.
     padding_value : float, optional
         Steps at the end of a sequence that consist of this value, which may be NaN, are padding;
-        at the start they are data. Not looked for where `lengths` are given.
+        at the start they are data. Not looked for where `lengths` are given, nor in one stream of
+        ids by itself.
     padding_side : "right" or "left"
         With "left" padding, that of `lengths` too, is at the start.
     init : "uniform", "xavier_uniform", "xavier_normal" or "orthogonal"
@@ -134,8 +135,10 @@ class LSTM(RecurrentEstimator):
         With `early_stopping`: take back the weights of the epoch with the least validation loss,
         however the training ends.
     warm_start : bool
-        Let `fit` go on with the network of the last `fit`: task, output, loss, padding, dtype and
-        the sizes of its layers have to stay as they were.
+        Let `fit` go on with the network of the last `fit`: task, output, loss, padding, vocabulary,
+        `masked_id`, dtype, `nonlinearity`, `residual` and the sizes of its layers have to stay as
+        they were. Where the rule of the optimizer changes, or `freeze_embedding`, what the
+        optimizer keeps begins anew.
     callbacks : callable, object or list of them, optional
         Functions of (model, logs), called after every epoch, or objects with any of
         ``on_fit_begin(model)``, ``on_epoch_end(model, logs)`` and ``on_fit_end(model)``. `logs` has
@@ -167,7 +170,8 @@ class LSTM(RecurrentEstimator):
     n_epochs_ : int
         Finished epochs.
     best_epoch_ : int
-        With validation: the epoch with the least loss on it.
+        With validation: of the last `fit` alone, though counted as in `history_`, the epoch with
+        the least loss on it.
     task_, output_, loss_ : str
         What "auto" stood for.
     classes_ : array (n_classes,)

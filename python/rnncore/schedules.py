@@ -8,7 +8,8 @@
 A schedule says what the learning rate is at the start of every epoch, counted from 0, given the
 rate that training was asked for. `Exponential`, `Cosine` and `WarmUp` go on within the epoch, from
 update to update, in a straight line to the start of the next; the others keep the rate for an
-epoch. In a `fit` with ``warm_start=True`` a schedule begins anew; `partial_fit` goes on with it.
+epoch. In a `fit` with ``warm_start=True`` a schedule begins anew; `partial_fit` goes on with it,
+after the end of a `Cosine` at its `minimum`.
 
 Schedules are descriptions and never change: they can be compared, copied and used in several
 models. What `ReduceOnPlateau` and `HalveOnRise` count belongs to the training, and goes into its
