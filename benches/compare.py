@@ -2,11 +2,11 @@
 rnncore against torch, ONNX Runtime and JAX, and against what is asked of it, on this machine.
 
 Topics are run one by one, each on each number of threads in a process of its own that is pinned to
-as many processors. A row that holds rnncore against others is checked against torch's numbers before
-it is timed; then all who do the job run in turn, and medians are taken. The eleven goals come last:
-what is asked, what was reached and in which row, over all rows on the most threads. A topic that was
-run whole, beside all peers and on 2 threads, is recorded in benches/results/, a file a machine. The exit status is 1 when a result is wrong: a goal that is not
-reached is no error.
+as many processors. A row that holds rnncore against others is checked against torch's numbers
+before it is timed; then all who do the job run in turn, and medians are taken. The eleven goals
+come last: what is asked, what was reached and in which row, over all rows on the most threads. A
+topic that was run whole, beside all peers and on 2 threads, is recorded in benches/results/, a file
+a machine. The exit status is 1 when a result is wrong: a goal that is not reached is no error.
 
     python benches/compare.py                                  # all of it
     python benches/compare.py --quick                          # some of each topic, few samples

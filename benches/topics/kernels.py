@@ -24,12 +24,12 @@ PACKING = ["pack forward", "pack backward"]
 STEP = ["forward", "chain", "input gradient", "weight gradient"]
 
 NOTES = """\
-One thread, by `cargo bench --features bench --bench kernels`. Of a training step, each part timed in
-its place there, as shares of the rate of a large matrix product: forward that keeps what backward
-needs, the chain of gradients back through the steps, and the gradients of the input and of the
-weights; "inference" is forward alone, over and over. "packing" is
-the share of the step for laying the weights out anew. "cell" is what the cell computes between the
-products forward, run alone from the nearest cache, as a share of inference; "ns a unit" of that is
+One thread, by `cargo bench --features bench --bench kernels`. Of a training step, each part timed
+in its place there, as shares of the rate of a large matrix product: forward that keeps what
+backward needs, the chain of gradients back through the steps, and the gradients of the input and of
+the weights; "inference" is forward alone, over and over. "packing" is the share of the step for
+laying the weights out anew. "cell" is what the cell computes between the products forward, run
+alone from the nearest cache, as a share of inference; "ns a unit" of that is
 its time for one hidden unit at one step. Products and cell overlap in part. The rate in double
 precision is taken as half of that in single, as a register holds half as many numbers."""
 
