@@ -252,9 +252,10 @@ pub(crate) const NEAR: usize = 1 << 19;
 /// (the most rows of a tile, panels of a tile).
 ///
 /// Few rows take more panels, so that enough sums are in flight to hide the latency of an
-/// addition. (Two panels for up to six rows measured 1 to 17 % less.) Many rows with one sum a
-/// lane, those of a plain cell forward and of every cell on the way back, do so where no panel is left over, their weights stay near and the sums are as many as with
-/// two: a broadcast serves more products then, and fewer rows compete for a place in the cache.
+/// addition. (Two panels for up to six rows measured 1 to 17 % less.) Many rows with one sum a lane,
+/// those of a plain cell forward and of every cell on the way back, do so where no panel is left
+/// over, their weights stay near and the sums are as many as with two: a broadcast serves more
+/// products then, and fewer rows compete for a place in the cache.
 /// (Rows of 1024 floats have the same eight lines of 32 KB for their numbers of a place: twelve rows
 /// took 10 % longer. Four panels of 1 MB took 4 % longer than two.)
 pub(crate) fn tile_shape(

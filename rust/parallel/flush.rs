@@ -19,8 +19,7 @@ pub struct FlushDenormals {
 }
 
 impl FlushDenormals {
-    /// Sets the mode, which may be set already: to read the register costs little, to write it as
-    /// much as the products of a small step.
+    /// Sets the mode; inside another guard, where it is set already, nothing is written.
     #[must_use = "the mode lasts as long as the guard"]
     pub fn begin() -> Self {
         let before = mode::read();
