@@ -1,12 +1,13 @@
 """
 rnncore against torch, ONNX Runtime and JAX, and against what is asked of it, on this machine.
 
-Topics are run one by one, each on each number of threads in a process of its own that is pinned to
-as many processors. A row that holds rnncore against others is checked against torch's numbers
-before it is timed; then all who do the job run in turn, and medians are taken. The eleven goals
-come last: what is asked, what was reached and in which row, over all rows on the most threads. A
-topic that was run whole, beside all peers and on 2 threads, is recorded in benches/results/, a file
-a machine. The exit status is 1 when a result is wrong: a goal that is not reached is no error.
+Topics are run one by one, each in a process of its own that is pinned to as many processors as it
+has threads: the grid on each number of threads, the others on the most. A row that holds rnncore
+against others is checked against torch's numbers before it is timed; then all who do the job run in
+turn, and medians are taken. The eleven goals come last: what is asked, what was reached and in
+which row, over all rows on the most threads. A topic that was run whole, beside all peers and on 2
+threads, is recorded in benches/results/, a file a machine. The exit status is 1 when a result is
+wrong: a goal that is not reached is no error.
 
     python benches/compare.py                                  # all of it
     python benches/compare.py --quick                          # some of each topic, few samples
@@ -95,8 +96,15 @@ def print_columns(topic: Topic) -> None:
 
 def print_summary(topic: Topic, rows: Sequence[Row]) -> None:
     """Print what is said of all rows."""
-    if rows and (text := topic.summary(rows)):
-        print(f"\n{text}")
+    for text in (topic.summary(rows) if rows else "", disturbance(topic, rows)):
+        if text:
+            print(f"\n{text}")
+
+
+def disturbance(topic: Topic, rows: Iterable[Row]) -> str:
+    """Say which rows the machine was not at its best for, and for which share of their samples."""
+    found = [f"{topic.title(row.what)} {row.disturbed:.0%}" for row in rows if row.disturbed]
+    return f"disturbed, of all samples: {', '.join(found)}" if found else ""
 
 
 def print_row(topic: Topic, row: Row) -> None:

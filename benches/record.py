@@ -53,7 +53,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def rows_of(section: Mapping[str, Any], threads: int) -> list[Row]:
     """Give the rows of a section on so many threads."""
-    fields = ("what", "milliseconds", "gflops", "sgemm_gflops", "megabytes")
+    fields = ("what", "milliseconds", "gflops", "sgemm_gflops", "megabytes", "disturbed")
     return [
         Row(**{name: row[name] for name in fields if name in row})
         for row in section["rows"]
@@ -67,6 +67,7 @@ def _plain(row: Row) -> dict[str, Any]:
         "gflops": _digits(row.gflops),
         "sgemm_gflops": _rounded(row.sgemm_gflops),
         "megabytes": _rounded(row.megabytes),
+        "disturbed": _digits(row.disturbed),
     }
     return {"what": row.what, **{name: value for name, value in content.items() if value}}
 

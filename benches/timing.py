@@ -7,8 +7,9 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -17,16 +18,24 @@ from typing import Any, NamedTuple
 SAMPLE_SECONDS = 0.010
 # Above this a call brings its own warm caches; below, one untimed call comes before each sample.
 LONG_CALL_SECONDS = 0.020
-# Between samples: the threads of whoever ran last stop waiting busily (OpenMP's take some 10 ms)
-# and leave the cores.
-PAUSE_SECONDS = 0.030
+# The threads of whoever ran last wait busily for more, and hold a processor meanwhile: OpenMP's for
+# some 10 ms, ONNX Runtime's for 50. Nothing is timed before they sleep: for so long...
+REST_SECONDS = 0.010
+# ... all threads of the process together have computed for less than this share of it, ...
+IDLE = 0.1
+# ... or it has been waited for them for so long in vain.
+LONGEST_REST_SECONDS = 1.0
 # The processors of a virtual machine are its host's to place: two of them on one core, or beside a
 # neighbour's, have half a core each, for seconds or minutes; two that share no cache exchange what
-# they write ten times as slowly. Such samples tell of the host. They are known by something that
-# takes this much longer than at best so far, ...
-UNREST = 1.25
-# ... and for this long in all a row waits for better. Then it is measured as things are.
+# they write two to ten times as slowly. Such samples tell of the host. They are known by something
+# that takes so much longer than at best so far: products that have half a core twice as long, ...
+BUSY = 1.25
+# ... a cache line half as long again by the interpreter's moods alone.
+FAR = 1.6
+# For so long in all a row waits for better. Then it is done if it has this many samples of each
+# run, and else measured as things are.
 PATIENCE_SECONDS = 15.0
+ENOUGH = 4
 
 
 class Watch:
@@ -37,10 +46,13 @@ class Watch:
     ----------
     run : callable
         A millisecond or less of what the machine's state shows in.
+    unrest : float
+        How many times as long as at best it takes at least when it is not.
     """
 
-    def __init__(self, run: Callable[[], object]) -> None:
+    def __init__(self, run: Callable[[], object], unrest: float) -> None:
         self._run = run
+        self._unrest = unrest
         self._fastest = float("inf")
         for _ in range(20):
             self.is_at_best()
@@ -49,7 +61,7 @@ class Watch:
         """Run it some times and say whether the fastest was as fast as ever, or nearly."""
         taken = min(_seconds(self._run, 1) for _ in range(4))
         self._fastest = min(self._fastest, taken)
-        return taken < UNREST * self._fastest
+        return taken < self._unrest * self._fastest
 
 
 class Watches(NamedTuple):
@@ -67,12 +79,24 @@ class Watches(NamedTuple):
 NONE = Watches()
 
 
+class Timed(NamedTuple):
+    """
+    What a row took.
+
+    seconds : the median of one call of each run, by name
+    disturbed : share of the samples that were taken as things were, since no better were to be had
+    """
+
+    seconds: dict[str, float]
+    disturbed: float
+
+
 def interleaved_medians(
     runs: Mapping[str, Callable[[], object]],
     seconds: float,
     min_rounds: int,
     watches: Watches = NONE,
-) -> dict[str, float]:
+) -> Timed:
     """
     Time every run once per round, round after round, so that a neighbour's noise meets all alike.
 
@@ -85,47 +109,102 @@ def interleaved_medians(
     min_rounds : int
         ... and for this many rounds at least.
     watches : Watches, optional
-        A sample counts if they all say so; else it is taken again.
+        A sample counts if they all say so; else it is taken again, while there is patience.
 
     Returns
     -------
-    dict of name to float
-        Median seconds of one call.
+    Timed
     """
     calls = {name: _calls_per_sample(run) for name, run in runs.items()}
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    names = list(runs)
     patience = Patience(watches)
     deadline = time.perf_counter() + seconds * len(runs)
-    while len(samples[names[0]]) < min_rounds or time.perf_counter() < deadline + patience.spent:
-        random.shuffle(names)  # nobody always follows the same neighbour
-        for name in names:
-            samples[name].append(patience.at_best(partial(_sample, runs[name], calls[name])))
-    return {name: median(taken) for name, taken in samples.items()}
+
+    def is_done() -> bool:
+        fewest = min(map(len, samples.values()))
+        if patience.is_over and not patience.disturbed:
+            return fewest >= ENOUGH
+        return fewest >= min_rounds and time.perf_counter() >= deadline + patience.spent
+
+    names: list[str] = []
+    while not is_done():
+        if not names:  # nobody always follows the same neighbour
+            names = random.sample(list(runs), len(runs))
+        taken = patience.at_best(partial(_sample, runs[names[-1]], calls[names[-1]]))
+        if taken is not None:
+            samples[names.pop()].append(taken)
+    return Timed({name: median(taken) for name, taken in samples.items()}, patience.disturbed)
 
 
 class Patience:
-    """Waits for the machine at its best at each sample of a row, but not for ever."""
+    """
+    Waits for the machine at its best at each sample of a row, but not for ever.
+
+    Attributes
+    ----------
+    spent : float
+        Seconds that went to samples which did not count, and to waiting.
+    disturbed : float
+        Share of the samples that count though the machine was not asked: patience was over.
+    """
 
     def __init__(self, watches: Watches) -> None:
         self._watches = watches
+        self._is_calm: bool | None = None  # nobody has looked
+        self._taken = self._unasked = 0
         self.spent = 0.0
 
-    def at_best(self, sample: Callable[[], float]) -> float:
-        """Take a sample, after a pause; again where it was disturbed."""
-        calm, near = self._watches
-        while True:
+    @property
+    def disturbed(self) -> float:
+        return self._unasked / self._taken if self._taken else 0.0
+
+    def at_best(self, sample: Callable[[], float]) -> float | None:
+        """
+        Take a sample when all threads sleep; again where it was disturbed.
+
+        None if patience ends meanwhile. From then on what comes counts.
+        """
+        if self._is_calm is None:
+            self._look()
+        unasked = self.is_over
+        while unasked or not self.is_over:
             start = time.perf_counter()
-            was_calm = self._agrees(calm)
-            time.sleep(PAUSE_SECONDS)
-            if was_calm and self._agrees(near):
+            if self._is_calm and self._agrees(self._watches.near):
                 taken = sample()
-                if self._agrees(calm):
+                self._look()  # for the next sample too
+                if self._is_calm:
+                    self._taken += 1
+                    self._unasked += unasked
                     return taken
+            else:
+                self._look()
             self.spent += time.perf_counter() - start
+        self._is_calm = True
+        return None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether samples are taken as things are from now on."""
+        asked = any(watch is not None for watch in self._watches)
+        return asked and self.spent > PATIENCE_SECONDS
+
+    def _look(self) -> None:
+        rest()
+        self._is_calm = self._agrees(self._watches.calm)
+        rest()
 
     def _agrees(self, watch: Watch | None) -> bool:
-        return watch is None or self.spent > PATIENCE_SECONDS or watch.is_at_best()
+        return watch is None or self.is_over or watch.is_at_best()
+
+
+def rest() -> None:
+    """Sleep until all threads of this process do."""
+    end = time.perf_counter() + LONGEST_REST_SECONDS
+    while time.perf_counter() < end:
+        before = time.process_time()
+        time.sleep(REST_SECONDS)
+        if time.process_time() - before < IDLE * REST_SECONDS:
+            return
 
 
 def _calls_per_sample(run: Callable[[], object]) -> int:
@@ -147,7 +226,18 @@ def _seconds(run: Callable[[], object], calls: int) -> float:
 def pin_to_cpus(count: int) -> None:
     """Keep this process, and every thread that it starts, on `count` of its processors."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+        os.sched_setaffinity(0, by_cores(os.sched_getaffinity(0))[:count])
+
+
+def by_cores(cpus: Iterable[int], folder: Path = Path("/sys/devices/system/cpu")) -> list[int]:
+    """Order processors so that those of one core come after one of each core."""
+    siblings: dict[str, list[int]] = {}
+    for cpu in sorted(cpus):
+        path = folder / f"cpu{cpu}" / "topology" / "thread_siblings_list"
+        core = path.read_text() if path.exists() else str(cpu)
+        siblings.setdefault(core, []).append(cpu)
+    rounds = zip_longest(*siblings.values())
+    return [cpu for one in rounds for cpu in one if cpu is not None]
 
 
 def available_cpus() -> int:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import cache_line
-from timing import Watch, Watches, interleaved_medians
+from timing import BUSY, FAR, Watch, Watches, interleaved_medians
 
 # Largest difference from torch's numbers, as a share of the largest of them. Sums of some
 # thousand products in another order differ by a tenth of this; a wrong formula by far more.
@@ -45,13 +45,18 @@ class Workload:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a workload."""
+    """
+    What was measured of a workload.
+
+    disturbed : share of the samples that were taken though the machine was not at its best
+    """
 
     what: dict[str, Any]
     milliseconds: dict[str, float] = field(default_factory=dict)
     gflops: float = 0.0
     sgemm_gflops: dict[str, float] = field(default_factory=dict)
     megabytes: dict[str, float] = field(default_factory=dict)
+    disturbed: float = 0.0
 
     @property
     def versus_torch(self) -> float:
@@ -113,10 +118,10 @@ def rates(seconds: Mapping[str, float]) -> dict[str, float]:
 def watches(threads: int) -> Watches:
     """Give what tells of the machine: a product out of the caches, and a cache line's way."""
     products = matrix_products(threads, WATCH_SIZE)
-    calm = Watch(products.get("onednn", products["blas"]))
+    calm = Watch(products.get("onednn", products["blas"]), BUSY)
     if threads == 1:
         return Watches(calm)
-    return Watches(calm, Watch(trips()))
+    return Watches(calm, Watch(trips(), FAR))
 
 
 @cache
@@ -130,7 +135,7 @@ def trips() -> Callable[[], None]:
 def measure(workload: Workload, threads: int, quick: bool) -> Row:
     """Time all runs of a workload, and where it counts its operations the peak beside them."""
     products = matrix_products(threads) if workload.flops else {}
-    seconds = interleaved_medians(
+    seconds, disturbed = interleaved_medians(
         {**workload.runs, **products},
         seconds=0.2 if quick else 0.6,
         min_rounds=3 if quick else 7,
@@ -141,6 +146,7 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
         milliseconds={name: 1e3 * seconds[name] for name in workload.runs},
         gflops=workload.flops / seconds["rnncore"] / 1e9 if workload.flops else 0.0,
         sgemm_gflops=rates({name: seconds[name] for name in products}),
+        disturbed=disturbed,
     )
 
 

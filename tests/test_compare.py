@@ -164,7 +164,8 @@ def test_processors_of_one_name_have_records_of_their_own(tmp_path: Path):
 def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
     import timing
 
-    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.0)
+    rests = []
+    monkeypatch.setattr(timing, "rest", lambda: rests.append(1))
     samples = iter(range(9))
     # Not calm before, then not after, then far, then neither.
     calm, near = Answers(False, True, False, True, True, True), Answers(True, False, True)
@@ -172,27 +173,108 @@ def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
     assert patience.at_best(lambda: next(samples)) == 1
     assert patience.spent > 0
     assert calm.answers == near.answers == []
+    assert len(rests) == 2 * 6  # before each look, and before what follows it
+    # What was calm after a sample is so before the next one.
+    calm.answers, near.answers = [True], [True]
+    assert patience.at_best(lambda: next(samples)) == 2
+    assert patience.disturbed == 0
 
 
 def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
     import timing
 
-    monkeypatch.setattr(timing, "PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(timing, "REST_SECONDS", 0.0005)
     monkeypatch.setattr(timing, "PATIENCE_SECONDS", 0.01)
     for never in [(Answers(*[False] * 1000), None), (None, Answers(*[False] * 1000))]:
         patience = timing.Patience(timing.Watches(*never))
-        assert patience.at_best(lambda: 5.0) == 5.0
+        assert patience.at_best(lambda: 5.0) is None
         assert 0.01 < patience.spent < 1
+        assert patience.at_best(lambda: 5.0) == 5.0
+        assert patience.disturbed == 1
+
+
+@pytest.mark.parametrize("good", [3, 4])
+def test_a_row_ends_where_patience_does_if_it_has_enough(
+    monkeypatch: pytest.MonkeyPatch, good: int
+):
+    import timing
+
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(timing, "time", clock)
+    monkeypatch.setattr(timing, "rest", lambda: now.__setitem__(0, now[0] + 1))
+    monkeypatch.setattr(timing, "_calls_per_sample", lambda run: 1)
+    monkeypatch.setattr(timing, "_sample", lambda run, calls: run())
+    watch = Answers(*[True] * 2 * good, *[False] * 1000)
+    timed = timing.interleaved_medians(
+        {"a": lambda: 1.0, "b": lambda: 2.0}, 0, 7, timing.Watches(near=watch)
+    )
+    assert timed.seconds == {"a": 1.0, "b": 2.0}
+    # Of seven rounds those after the third that a row with too few goes on with.
+    assert timed.disturbed == (0 if good == timing.ENOUGH else pytest.approx(4 / 7))
+
+
+def test_a_busy_thread_is_waited_for(monkeypatch: pytest.MonkeyPatch):
+    import threading
+
+    import timing
+
+    def work() -> None:
+        while time.perf_counter() < end:
+            pass
+
+    end = time.perf_counter() + 0.2
+    worker = threading.Thread(target=work)
+    worker.start()
+    timing.rest()
+    assert time.perf_counter() >= end
+    worker.join()
+    monkeypatch.setattr(timing, "LONGEST_REST_SECONDS", 0.05)
+    end = time.perf_counter() + 5
+    worker = threading.Thread(target=work)
+    worker.start()
+    timing.rest()
+    assert time.perf_counter() < end
+    end = 0.0
+    worker.join()
+
+
+def test_processors_of_other_cores_come_first(tmp_path: Path):
+    import timing
+
+    for cpu, siblings in enumerate(["0-1", "0-1", "2-3", "2-3"]):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings + "\n")
+    assert timing.by_cores({3, 1, 0, 2}, tmp_path) == [0, 2, 1, 3]
+    assert timing.by_cores({5, 3, 1}, tmp_path) == [1, 3, 5]  # 5 is not listed
 
 
 def test_a_watch_knows_a_slower_machine():
     import timing
 
     milliseconds = [1]
-    watch = timing.Watch(lambda: timing.time.sleep(1e-3 * milliseconds[0]))
+    watch = timing.Watch(lambda: timing.time.sleep(1e-3 * milliseconds[0]), timing.BUSY)
     assert watch.is_at_best()
     milliseconds[0] = 3
     assert not watch.is_at_best()
+
+
+def test_disturbed_rows_are_named_and_recorded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    import compare
+    import record
+    from topics import grid
+    from workloads import Row
+
+    what = {"cell": "GRU", "pass": "step", "batch": 1, "steps": 2, "inputs": 3, "hidden": 4}
+    rows = [Row(what, {"rnncore": 1.0, "torch": 2.0}, disturbed=share) for share in (0.0, 0.25)]
+    compare.print_summary(grid.TOPIC, rows)
+    assert capsys.readouterr().out.endswith("disturbed, of all samples: GRU step 1,2,3,4 25%\n")
+    monkeypatch.setattr(record, "RESULTS", tmp_path)
+    path = record.save("a cpu", "grid", {2: rows}, {})
+    assert record.rows_of(record.load(path)["sections"]["grid"], 2) == rows
 
 
 @pytest.mark.slow

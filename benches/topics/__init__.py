@@ -86,7 +86,7 @@ class Target:
         """Say what is asked."""
         sign = ">=" if self.at_least else "<="
         bound = self.form.format(self.bound)
-        return f"{'mean' if self.of_mean else 'each'} {sign} {bound}"
+        return f"{'geometric mean' if self.of_mean else 'each'} {sign} {bound}"
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def measure(workload: Workload, threads: int, quick: bool) -> Row:
 def _products(threads: int) -> dict[str, float]:
     """Give the GFLOP/s of the matrix product, taken while the machine is calm."""
     products = matrix_products(threads)
-    return rates(interleaved_medians(products, seconds=0.2, min_rounds=5, watches=watches(threads)))
+    timed = interleaved_medians(products, seconds=0.2, min_rounds=5, watches=watches(threads))
+    return rates(timed.seconds)
 
 
 def _result(folder: Path) -> tuple[int, float]:
