@@ -212,8 +212,11 @@ def elsewhere(paths: Iterable[Path]) -> str:
 
 
 def fill_in(page: str, rows: dict[str, list[Row]], others: Iterable[Path]) -> str:
-    """Replace the tables of a page."""
-    tables = {topic.name: table(topic, rows.get(topic.name, [])) for topic in compare.TOPICS}
+    """Replace the tables of a page; those of whole topics come with what a reader has to know."""
+    tables = {
+        topic.name: f"{topic.notes}\n\n{table(topic, rows.get(topic.name, []))}"
+        for topic in compare.TOPICS
+    }
     wanted = {line.strip() for line in SOME.splitlines()}
     some = [row for row in rows.get("grid", []) if grid.TOPIC.title(row.what) in wanted]
     tables["some of the grid"] = table(grid.TOPIC, some)

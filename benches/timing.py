@@ -7,7 +7,7 @@ import random
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -28,9 +28,9 @@ LONGEST_REST_SECONDS = 1.0
 # The processors of a virtual machine are its host's to place: two of them on one core, or beside a
 # neighbour's, have half a core each, for seconds or minutes; two that share no cache exchange what
 # they write two to ten times as slowly. Such samples tell of the host. They are known by something
-# that takes so much longer than at best so far: products that have half a core twice as long, ...
-BUSY = 1.25
-# ... a cache line half as long again by the interpreter's moods alone.
+# that takes so much longer than at best so far: what is computed on a core that is shared, ...
+BUSY = 1.2
+# ... and a cache line's way, which the interpreter's moods make half as long again.
 FAR = 1.6
 # For so long in all a row waits for better. Then it is done if it has this many samples of each
 # run, and else measured as things are.
@@ -45,12 +45,12 @@ class Watch:
     Parameters
     ----------
     run : callable
-        A millisecond or less of what the machine's state shows in.
+        A millisecond or less of what the machine's state shows in; gives the seconds.
     unrest : float
         How many times as long as at best it takes at least when it is not.
     """
 
-    def __init__(self, run: Callable[[], object], unrest: float) -> None:
+    def __init__(self, run: Callable[[], float], unrest: float) -> None:
         self._run = run
         self._unrest = unrest
         self._fastest = float("inf")
@@ -59,24 +59,9 @@ class Watch:
 
     def is_at_best(self) -> bool:
         """Run it some times and say whether the fastest was as fast as ever, or nearly."""
-        taken = min(_seconds(self._run, 1) for _ in range(4))
+        taken = min(self._run() for _ in range(3))
         self._fastest = min(self._fastest, taken)
         return taken < self._unrest * self._fastest
-
-
-class Watches(NamedTuple):
-    """
-    What tells whether a sample is of the machine at its best; what there is none of always is.
-
-    calm : whether it gives its processors whole: asked before a sample and after it
-    near : whether they share a cache: asked before it, when nobody's threads keep them busy
-    """
-
-    calm: Watch | None = None
-    near: Watch | None = None
-
-
-NONE = Watches()
 
 
 class Timed(NamedTuple):
@@ -95,7 +80,7 @@ def interleaved_medians(
     runs: Mapping[str, Callable[[], object]],
     seconds: float,
     min_rounds: int,
-    watches: Watches = NONE,
+    watches: Sequence[Watch] = (),
 ) -> Timed:
     """
     Time every run once per round, round after round, so that a neighbour's noise meets all alike.
@@ -108,8 +93,9 @@ def interleaved_medians(
         Goes on for about this long for each run...
     min_rounds : int
         ... and for this many rounds at least.
-    watches : Watches, optional
-        A sample counts if they all say so; else it is taken again, while there is patience.
+    watches : sequence of Watch, optional
+        A sample is taken when they all say that the machine is at its best, as far as there is
+        patience.
 
     Returns
     -------
@@ -143,14 +129,13 @@ class Patience:
     Attributes
     ----------
     spent : float
-        Seconds that went to samples which did not count, and to waiting.
+        Seconds that went to waiting in vain.
     disturbed : float
-        Share of the samples that count though the machine was not asked: patience was over.
+        Share of the samples that were taken though the machine was not asked: patience was over.
     """
 
-    def __init__(self, watches: Watches) -> None:
+    def __init__(self, watches: Sequence[Watch]) -> None:
         self._watches = watches
-        self._is_calm: bool | None = None  # nobody has looked
         self._taken = self._unasked = 0
         self.spent = 0.0
 
@@ -158,43 +143,28 @@ class Patience:
     def disturbed(self) -> float:
         return self._unasked / self._taken if self._taken else 0.0
 
-    def at_best(self, sample: Callable[[], float]) -> float | None:
-        """
-        Take a sample when all threads sleep; again where it was disturbed.
-
-        None if patience ends meanwhile. From then on what comes counts.
-        """
-        if self._is_calm is None:
-            self._look()
-        unasked = self.is_over
-        while unasked or not self.is_over:
-            start = time.perf_counter()
-            if self._is_calm and self._agrees(self._watches.near):
-                taken = sample()
-                self._look()  # for the next sample too
-                if self._is_calm:
-                    self._taken += 1
-                    self._unasked += unasked
-                    return taken
-            else:
-                self._look()
-            self.spent += time.perf_counter() - start
-        self._is_calm = True
-        return None
-
     @property
     def is_over(self) -> bool:
         """Whether samples are taken as things are from now on."""
-        asked = any(watch is not None for watch in self._watches)
-        return asked and self.spent > PATIENCE_SECONDS
+        return bool(self._watches) and self.spent > PATIENCE_SECONDS
 
-    def _look(self) -> None:
-        rest()
-        self._is_calm = self._agrees(self._watches.calm)
-        rest()
+    def at_best(self, sample: Callable[[], float]) -> float | None:
+        """
+        Take a sample when all threads sleep and the machine is at its best.
 
-    def _agrees(self, watch: Watch | None) -> bool:
-        return watch is None or self.is_over or watch.is_at_best()
+        None if patience ends meanwhile. From then on what comes counts.
+        """
+        unasked = self.is_over
+        while unasked or not self.is_over:
+            start = time.perf_counter()
+            rest()
+            # Nobody sleeps between this and the sample: the host would place the processors anew.
+            if unasked or all(watch.is_at_best() for watch in self._watches):
+                self._taken += 1
+                self._unasked += unasked
+                return sample()
+            self.spent += time.perf_counter() - start
+        return None
 
 
 def rest() -> None:

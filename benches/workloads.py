@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.util import Finalize
@@ -11,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-import cache_line
-from timing import BUSY, FAR, Watch, Watches, interleaved_medians
+from partners import Partners, timed
+from timing import BUSY, FAR, Watch, interleaved_medians
 
 # Largest difference from torch's numbers, as a share of the largest of them. Sums of some
 # thousand products in another order differ by a tenth of this; a wrong formula by far more.
@@ -20,8 +19,6 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-11}
 # Where the largest of them is less, it is as good as zero: some flush denormals, some do not.
 SMALLEST = 1e-30
 PEAK_SIZE = 1536
-# A fraction of a millisecond.
-WATCH_SIZE = 384
 
 
 @dataclass(frozen=True)
@@ -115,21 +112,23 @@ def rates(seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 @cache
-def watches(threads: int) -> Watches:
-    """Give what tells of the machine: a product out of the caches, and a cache line's way."""
-    products = matrix_products(threads, WATCH_SIZE)
-    calm = Watch(products.get("onednn", products["blas"]), BUSY)
-    if threads == 1:
-        return Watches(calm)
-    return Watches(calm, Watch(trips(), FAR))
+def partners(count: int) -> Partners:
+    """Give processes on so many other processors, which wait beside all rows of this process."""
+    made = Partners(count)
+    Finalize(None, made.close, exitpriority=1)
+    return made
+
+
+def trips() -> float:
+    """Send a cache line to another processor and back, many times; give the seconds."""
+    return timed(partners(1).trips)()
 
 
 @cache
-def trips() -> Callable[[], None]:
-    """Give a run of a cache line's trips, whose partner waits beside all rows of this process."""
-    stack = ExitStack()
-    Finalize(None, stack.close, exitpriority=1)
-    return stack.enter_context(cache_line.trips())
+def watches(threads: int) -> list[Watch]:
+    """Give what tells of the machine: a cache line's way, and what all processors compute."""
+    whole = Watch(partners(threads - 1).compute, BUSY)
+    return [whole] if threads == 1 else [Watch(timed(partners(threads - 1).trips), FAR), whole]
 
 
 def measure(workload: Workload, threads: int, quick: bool) -> Row:

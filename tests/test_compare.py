@@ -161,23 +161,19 @@ def test_processors_of_one_name_have_records_of_their_own(tmp_path: Path):
     assert timing.cpu_name(tmp_path / "none")
 
 
-def test_a_disturbed_sample_is_taken_again(monkeypatch: pytest.MonkeyPatch):
+def test_a_sample_waits_for_the_machine(monkeypatch: pytest.MonkeyPatch):
     import timing
 
     rests = []
     monkeypatch.setattr(timing, "rest", lambda: rests.append(1))
-    samples = iter(range(9))
-    # Not calm before, then not after, then far, then neither.
-    calm, near = Answers(False, True, False, True, True, True), Answers(True, False, True)
-    patience = timing.Patience(timing.Watches(calm, near))
-    assert patience.at_best(lambda: next(samples)) == 1
+    # Far, then not whole, then far again.
+    near, whole = Answers(False, True, False, True), Answers(False, True)
+    patience = timing.Patience([near, whole])
+    assert patience.at_best(lambda: 5.0) == 5.0
     assert patience.spent > 0
-    assert calm.answers == near.answers == []
-    assert len(rests) == 2 * 6  # before each look, and before what follows it
-    # What was calm after a sample is so before the next one.
-    calm.answers, near.answers = [True], [True]
-    assert patience.at_best(lambda: next(samples)) == 2
     assert patience.disturbed == 0
+    assert near.answers == whole.answers == []
+    assert len(rests) == 4
 
 
 def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
@@ -185,12 +181,11 @@ def test_a_row_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(timing, "REST_SECONDS", 0.0005)
     monkeypatch.setattr(timing, "PATIENCE_SECONDS", 0.01)
-    for never in [(Answers(*[False] * 1000), None), (None, Answers(*[False] * 1000))]:
-        patience = timing.Patience(timing.Watches(*never))
-        assert patience.at_best(lambda: 5.0) is None
-        assert 0.01 < patience.spent < 1
-        assert patience.at_best(lambda: 5.0) == 5.0
-        assert patience.disturbed == 1
+    patience = timing.Patience([Answers(), Answers(*[False] * 1000)])
+    assert patience.at_best(lambda: 5.0) is None
+    assert 0.01 < patience.spent < 1
+    assert patience.at_best(lambda: 5.0) == 5.0
+    assert patience.disturbed == 1
 
 
 @pytest.mark.parametrize("good", [3, 4])
@@ -206,9 +201,7 @@ def test_a_row_ends_where_patience_does_if_it_has_enough(
     monkeypatch.setattr(timing, "_calls_per_sample", lambda run: 1)
     monkeypatch.setattr(timing, "_sample", lambda run, calls: run())
     watch = Answers(*[True] * 2 * good, *[False] * 1000)
-    timed = timing.interleaved_medians(
-        {"a": lambda: 1.0, "b": lambda: 2.0}, 0, 7, timing.Watches(near=watch)
-    )
+    timed = timing.interleaved_medians({"a": lambda: 1.0, "b": lambda: 2.0}, 0, 7, [watch])
     assert timed.seconds == {"a": 1.0, "b": 2.0}
     # Of seven rounds those after the third that a row with too few goes on with.
     assert timed.disturbed == (0 if good == timing.ENOUGH else pytest.approx(4 / 7))
@@ -254,9 +247,13 @@ def test_a_watch_knows_a_slower_machine():
     import timing
 
     milliseconds = [1]
-    watch = timing.Watch(lambda: timing.time.sleep(1e-3 * milliseconds[0]), timing.BUSY)
+    watch = timing.Watch(lambda: 1e-3 * milliseconds[0], timing.BUSY)
     assert watch.is_at_best()
-    milliseconds[0] = 3
+    milliseconds[0] = 1.3
+    assert not watch.is_at_best()
+    milliseconds[0] = 0.9
+    assert watch.is_at_best()
+    milliseconds[0] = 1.1
     assert not watch.is_at_best()
 
 
@@ -341,21 +338,26 @@ def test_a_speedup_is_held_against_the_rows_of_a_thread():
     assert growth.by_rows(Row({"axis": "batch", "sizes": [1, 2]}, {"1": 3.0, "2": 6.0})) is None
 
 
-def test_a_cache_line_goes_to_another_process_and_back(monkeypatch):
-    import cache_line
+def test_partners_do_what_they_are_asked_until_the_end(monkeypatch):
+    import partners
     from topics import growth
     from workloads import Row
 
-    with cache_line.trips() as run:
-        run()
-        start = time.perf_counter()
-        run()
-        taken = time.perf_counter() - start
-        monkeypatch.setattr(cache_line, "PATIENCE", 10)
-        monkeypatch.setattr(cache_line, "MOST", 100)
-        with pytest.raises(TimeoutError, match="expected an answer"):
-            cache_line._count(SimpleNamespace(buf=memoryview(bytearray(64))), 1)
-    assert cache_line.nanoseconds(1e3 * taken) > 20  # no processors are nearer to each other
+    with partners.Partners(2) as two:
+        two.trips()
+        alone = partners.timed(lambda: partners._compute(partners.ROUNDS))()
+        assert 0 < two.compute() < 100 * alone
+        taken = partners.timed(two.trips)()
+        processes = two._processes
+        assert all(process.is_alive() for process in processes)
+    assert not any(process.is_alive() for process in processes)
+    with partners.Partners(0) as nobody:
+        assert nobody.compute() > 0
+    monkeypatch.setattr(partners, "PATIENCE", 10)
+    monkeypatch.setattr(partners, "MOST", 100)
+    with pytest.raises(TimeoutError, match="expected an answer"):
+        partners._count(memoryview(bytearray(64)).cast("Q"), 1)
+    assert partners.nanoseconds(1e3 * taken) > 20  # no processors are nearer to each other
     what = {"axis": "threads", "sizes": [1, 2]}
     assert growth.line(Row(what, {"1": 3.0, "2": 2.0, "line": 0.8})) == pytest.approx(200)
     assert growth.line(Row(what, {"1": 3.0, "2": 2.0})) is None

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from typing import Any
 
-import cache_line
+from partners import nanoseconds
 from peers import Case, Problem, Rnncore
 from topics import Scope, Target, Topic, on_threads, times
 from workloads import Row, Workload, trips
@@ -52,7 +52,7 @@ def workloads(scope: Scope) -> Iterator[Workload]:
             by_size = {"1": one, str(scope.threads): more, SHARE: alone}
             yield Workload(
                 what={"pass": name, "axis": "threads", "sizes": sizes, **asdict(case)},
-                runs=runs({**by_size, LINE: trips()}),
+                runs=runs({**by_size, LINE: trips}),
                 wrong=[],
             )
 
@@ -95,7 +95,7 @@ def by_rows(row: Row) -> float | None:
 
 def line(row: Row) -> float | None:
     """Give the nanoseconds of a cache line's way there and back."""
-    return cache_line.nanoseconds(row.milliseconds[LINE]) if LINE in row.milliseconds else None
+    return nanoseconds(row.milliseconds[LINE]) if LINE in row.milliseconds else None
 
 
 def title(what: dict[str, Any]) -> str:
