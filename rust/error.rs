@@ -72,11 +72,13 @@ pub enum Error {
         what: String,
     },
 
-    /// What is called for belongs to the call that is under way on this thread.
-    #[error("{what} is in use by the call that this one was made from")]
+    /// What is called for belongs to a call that does not end before this one does.
+    #[error("{what} is in use by {by}")]
     Busy {
         /// What it is: "the network", ...
         what: &'static str,
+        /// Whose it is: "the call that this one was made from", ...
+        by: &'static str,
     },
 
     /// A tape was given to `backward` twice.

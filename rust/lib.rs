@@ -67,6 +67,8 @@ mod cell;
 pub mod data;
 mod dropout;
 mod error;
+#[cfg(any(feature = "python", test))]
+mod guarded;
 mod identity;
 mod kernel;
 mod layer;
@@ -99,6 +101,5 @@ pub use recurrent::{Gradients, Inputs, Recurrent, Tape};
 pub use sequence::Element;
 pub use simd::{Isa, Real};
 pub use stack::{Config, Stack};
-pub use steps::Steps;
 pub use stream::{Stream, StreamState};
 pub use train::{Bptt, Epoch, EpochOptions, Position, Progress, Run};

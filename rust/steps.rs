@@ -19,7 +19,7 @@ const SEGMENT: usize = 256;
 
 /// How the rows of a batch of sequences lie in packed order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Sequence of each row, longest first; equal lengths in the order given.
     order: Vec<usize>,
     /// Length of each row's sequence, descending.

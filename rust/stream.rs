@@ -249,6 +249,11 @@ impl<E: Element> Stream<E> {
         let memories = if has_memory { network.state_count() } else { 0 };
         assert_eq!(state.hidden.len(), network.state_count());
         assert_eq!(state.memory.len(), memories);
+        if self.pooling.is_some() {
+            let width = network.seen_columns().width;
+            assert_eq!(state.pooled.len(), self.batch * width);
+            assert_eq!(state.steps.len(), self.batch);
+        }
         let memory = has_memory.then(|| padded(&state.memory));
         self.states = Some(States {
             hidden: Some(padded(&state.hidden)),
@@ -258,8 +263,6 @@ impl<E: Element> Stream<E> {
             return;
         };
         let width = network.seen_columns().width;
-        assert_eq!(state.pooled.len(), self.batch * width);
-        assert_eq!(state.steps.len(), self.batch);
         let from = state.pooled.chunks_exact(width).zip(&state.steps);
         for (row, (values, &steps)) in pooling.rows_mut().iter_mut().zip(from) {
             row.values[..width].copy_from_slice(values);

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, Array3, ArrayView2, ArrayView3, Axis, s};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use rnncore::{CellKind, Config, Error, Inputs, Isa, Nonlinearity, Recurrent, Stack};
+use rnncore::{CellKind, Config, Error, Inputs, Isa, Nonlinearity, Recurrent, Rows, Stack};
 
 struct Problem {
     model: Recurrent<f64>,
@@ -376,7 +376,7 @@ fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
     };
     let model = &problem.model;
     let mut tape = model.forward(inputs(), true, None).unwrap();
-    assert!(model.backward(&mut tape, None, None, None).is_ok());
+    let found = model.backward(&mut tape, None, None, None).unwrap();
     let used = model.backward(&mut tape, None, None, None).err();
     assert_eq!(used, Some(Error::TapeUsed));
     let mut unkept = model.forward(inputs(), false, None).unwrap();
@@ -393,6 +393,15 @@ fn a_tape_is_used_once_by_its_own_model_with_its_weights() {
             .err()
     ));
     let mut states = Array3::zeros(other.h0.dim());
+    let mut dx = problem.x.clone();
+    let gradients = other
+        .model
+        .input_gradients(&found, dx.view_mut(), states.view_mut(), None);
+    assert_eq!(
+        gradients.unwrap_err().to_string(),
+        "gradients: expected those of this stack, got those of another"
+    );
+    assert_eq!(dx, problem.x);
     assert!(foreign(
         other.model.states(&before, states.view_mut(), None).err()
     ));
@@ -467,4 +476,42 @@ fn a_batch_beyond_memory_is_refused() {
         panic!("2^40 steps were run");
     };
     assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+}
+
+#[test]
+fn an_input_whose_gradient_is_beyond_memory_is_for_inference_alone() {
+    let (columns, total, batch) = (1_000_000, 100_000, 10);
+    let model = Recurrent::<f32>::new(config(CellKind::Gru, columns, 1)).unwrap();
+    let one = ndarray::arr3(&[[[1.0]]]);
+    let x = one.broadcast((total, batch, columns)).unwrap();
+    // Not one step is real, so that nothing of the input is read.
+    let inputs = || Inputs {
+        x: x.into(),
+        h0: None,
+        c0: None,
+        lengths: Some(&[0; 10]),
+    };
+    assert!(model.forward(inputs(), false, None).is_ok());
+    let error = model.forward(inputs(), true, None).err().unwrap();
+    assert!(matches!(error, Error::OutOfMemory { .. }), "{error}");
+}
+
+#[test]
+fn packed_rows_have_lengths() {
+    let model = Recurrent::<f32>::new(config(CellKind::Gru, 3, 2)).unwrap();
+    let x = Array2::zeros((5, 3));
+    let inputs = Inputs {
+        x: Rows::Packed(x.view()),
+        h0: None,
+        c0: None,
+        lengths: None,
+    };
+    assert_eq!(
+        model
+            .forward(inputs, false, None)
+            .err()
+            .unwrap()
+            .to_string(),
+        "lengths: expected the lengths of packed rows, got none"
+    );
 }

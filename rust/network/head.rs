@@ -17,13 +17,12 @@ const SLICE: usize = 64;
 const BLOCK: usize = 1 << 22;
 
 impl<E: Element> Network<E> {
-    /// Blocks of `rows` rows, each with a slice for every thread.
+    /// Blocks of `rows` rows, each with a slice for every thread as far as there is room for them.
     fn blocks(&self, rows: usize) -> impl Iterator<Item = Range<usize>> + use<E> {
-        let slices = parallel::num_threads().unwrap_or(1).max(4) * SLICE;
+        let fit = BLOCK / self.output_stride();
+        let threads = parallel::num_threads().unwrap_or(1).min(4 * fit / SLICE);
         // The gradients' bits depend on no other cuts than these.
-        let each = (BLOCK / self.output_stride())
-            .max(slices)
-            .next_multiple_of(DEPTH);
+        let each = fit.max(threads.max(4) * SLICE).next_multiple_of(DEPTH);
         // Without rows there is one empty block, whose gradients are zeros.
         (0..rows.max(1))
             .step_by(each)

@@ -68,10 +68,12 @@ pub(super) fn borrow<'py, E: numpy::Element, D: ndarray::Dimension>(
     argument: &str,
     array: &Bound<'py, PyAny>,
 ) -> PyResult<PyReadonlyArray<'py, E, D>> {
-    let borrowed = array.extract();
-    let borrowed = borrowed.map_err(|_| misfit::<E, D>(argument, array));
+    let cast = array.cast::<PyArray<E, D>>();
+    let cast = cast.map_err(|_| misfit::<E, D>(argument, array))?;
+    let borrowed = cast
+        .try_readonly()
+        .map_err(|error| Error::value(argument, "an array that nobody writes to", error))?;
     // A view of numbers that do not lie at multiples of their size would be undefined.
-    let borrowed: PyReadonlyArray<'py, E, D> = borrowed?;
     if borrowed.is_aligned() {
         Ok(borrowed)
     } else {

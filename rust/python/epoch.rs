@@ -9,10 +9,10 @@ use pyo3::types::PyDict;
 
 use super::arrays::{Held, borrow, entry};
 use super::data::PyExamples;
-use super::guarded::Guarded;
 use super::optimizer::PyOptimizer;
 use super::ticker::{Ticker, detached};
 use crate::error::Error;
+use crate::guarded::Guarded;
 use crate::network::{Network, NetworkConfig};
 use crate::train::{Epoch, EpochOptions, Position, Run};
 

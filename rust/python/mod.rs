@@ -12,7 +12,6 @@ mod epoch;
 mod form;
 mod functional;
 mod given;
-mod guarded;
 mod network;
 mod optimizer;
 mod slot;

@@ -11,10 +11,10 @@ use pyo3::types::{PyDict, PyList};
 
 use super::arrays::{Held, borrow, choose, entry};
 use super::either::{Either, dispatch};
-use super::guarded::{Guarded, Writing};
 use super::network::PyNetwork;
 use super::stack::PyStack;
 use crate::error::Error;
+use crate::guarded::{Guarded, Writing};
 use crate::identity::{Identity, Remembrance};
 use crate::network::Network;
 use crate::optim::{Optimizer, Rule, State};

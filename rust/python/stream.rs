@@ -10,10 +10,10 @@ use pyo3::types::PyDict;
 use super::arrays::{Held, borrow, entry, misfit};
 use super::data::indexes;
 use super::either::Either;
-use super::guarded::Guarded;
 use super::network::{PyNetwork, table};
 use crate::data::Values;
 use crate::error::Error;
+use crate::guarded::Guarded;
 use crate::network::{Network, NetworkConfig};
 use crate::stream::Stream;
 

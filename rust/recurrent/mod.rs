@@ -166,12 +166,12 @@ impl<E: Element> Recurrent<E> {
         keep: Keep,
         dropout_seed: Option<u64>,
     ) -> Result<Tape<E>> {
-        let (steps, total) = self.steps(&inputs)?;
+        let is_kept = keep != Keep::Nothing;
+        let (steps, total) = self.steps(&inputs, is_kept)?;
         let is_lent = matches!(weights, Parameters::Lent(_));
         let batch = steps.batch();
         let [h0, c0] = [&inputs.h0, &inputs.c0].map(|state| state.as_ref().map(|s| s.shape()));
         self.expect_states(batch, [("h0", h0), ("c0", c0)])?;
-        let is_kept = keep != Keep::Nothing;
         self.stack.check_room(steps.rows(), is_kept)?;
         let (columns, arena) = (self.stack.input_columns(), self.stack.arena());
         let copied = (keep == Keep::All).then(|| gathered(inputs.x, &steps, columns, arena));
@@ -316,6 +316,7 @@ impl<E: Element> Recurrent<E> {
             .stack
             .backward(weights, pass, ends, last, want, &mut found);
         Ok(Gradients {
+            owner: self.id.clone(),
             inputs,
             dx_strides,
             dx_columns,
@@ -387,7 +388,7 @@ impl<E: Element> Recurrent<E> {
     ///
     /// # Errors
     /// [`Error::Shape`] naming `dx`, `dh0` or `dc0`; [`Error::Value`] naming `dc0` if the cell has no
-    /// memory.
+    /// memory, or `gradients` if they are another stack's.
     pub fn input_gradients<'a>(
         &self,
         gradients: &Gradients<E>,
@@ -407,6 +408,10 @@ impl<E: Element> Recurrent<E> {
         dc0: Option<ArrayViewMut3<E>>,
     ) -> Result<()> {
         let Gradients { inputs, steps, .. } = gradients;
+        if gradients.owner != self.id {
+            let expected = "those of this stack";
+            return Err(Error::value("gradients", expected, "those of another"));
+        }
         let [of_hidden, of_memory] = [&dh0, &dc0].map(|to| to.as_ref().map(|to| to.shape()));
         self.expect_states(steps.batch(), [("dh0", of_hidden), ("dc0", of_memory)])?;
         if let Some(dx) = dx {

@@ -41,19 +41,22 @@ pub(super) fn expect_rows<E>(
 
 impl<E: Element> Recurrent<E> {
     /// Whether there is room for what is as large as the caller's arrays are, whatever the lengths:
-    /// the order of the rows, the outputs and the states. Arrays may be larger than all memory, as
-    /// those without steps, or whose steps are one.
-    fn check_batch(&self, x: &Rows<E>) -> Result<()> {
+    /// the order of the rows, the outputs, the states and, where backward follows, the gradient of
+    /// the input. Arrays may be larger than all memory, as those without steps, or whose steps are
+    /// one.
+    fn check_batch(&self, x: &Rows<E>, is_kept: bool) -> Result<()> {
         let (total, batch, rows) = match *x.shape() {
             [total, batch, _] => (total, batch, total.saturating_mul(batch)),
             [rows, ..] => (rows, 0, rows),
             [] => (0, 0, 0),
         };
+        let of_input = if is_kept { self.config().input_size } else { 0 };
+        let row = self.stack.output_columns().real() + of_input;
         let states = self.config().states_shapes(1);
         let sequence: usize = states.iter().map(|of| of.iter().product::<usize>()).sum();
         let numbers = total
             .saturating_add(batch.saturating_mul(sequence))
-            .saturating_add(rows.saturating_mul(self.stack.output_columns().real()));
+            .saturating_add(rows.saturating_mul(row));
         check_room::<E>(numbers, "numbers of a batch")
     }
 
@@ -80,7 +83,7 @@ impl<E: Element> Recurrent<E> {
     }
 
     /// How the rows of a batch lie, and the steps of the array that holds them.
-    pub(super) fn steps(&self, inputs: &Inputs<E>) -> Result<(Steps, usize)> {
+    pub(super) fn steps(&self, inputs: &Inputs<E>, is_kept: bool) -> Result<(Steps, usize)> {
         let size = self.config().input_size;
         let actual = || shape_of(inputs.x.shape());
         let found = match &inputs.x {
@@ -89,12 +92,14 @@ impl<E: Element> Recurrent<E> {
                 if width != size {
                     return Err(Error::shape("x", format!("(T, B, {size})"), actual()));
                 }
-                self.check_batch(&inputs.x)?;
+                self.check_batch(&inputs.x, is_kept)?;
                 (Steps::checked(inputs.lengths, batch, total)?, total)
             }
             Rows::Packed(x) => {
-                let lengths = inputs.lengths.unwrap_or_default();
-                self.check_batch(&inputs.x)?;
+                let lengths = inputs
+                    .lengths
+                    .ok_or_else(|| Error::value("lengths", "the lengths of packed rows", "none"))?;
+                self.check_batch(&inputs.x, is_kept)?;
                 if !lengths.is_sorted_by(|a, b| a >= b) {
                     let expected = "descending lengths of packed rows";
                     return Err(Error::value("lengths", expected, format!("{lengths:?}")));

@@ -79,6 +79,7 @@ pub struct Tape<E> {
 
 /// Gradients that backward found.
 pub struct Gradients<E> {
+    pub(super) owner: Identity,
     pub(super) inputs: InputGradients<E>,
     /// How the rows of the input's gradient lie, and their columns.
     pub(super) dx_strides: Strides,
