@@ -125,6 +125,7 @@ PARAMETER_CASES = [
     ("restore_best", 1, TypeError, "restore_best: expected True or False, got int 1"),
     ("warm_start", 1, TypeError, "warm_start: expected True or False, got int 1"),
     ("callbacks", [3], TypeError, r"callbacks.*: expected"),
+    ("callbacks", iter([print]), TypeError, r"callbacks: expected"),
     ("callbacks", np.array(2), TypeError, "callbacks: expected a function .* got int 2"),
     ("checkpoint_dir", 3, TypeError, "checkpoint_dir: expected the path of a folder, got int 3"),
     ("checkpoint_epochs", 0, ValueError, "checkpoint_epochs: expected an integer >= 1, got 0"),

@@ -69,8 +69,8 @@ def test_digits(tmp_path):
 
 
 def test_digit_tagging(tmp_path):
-    told = run("digit_tagging", "--strips", 60, "--epochs", 2, cwd=tmp_path)
-    assert number(r"never seen: ([\d.]+)", told) > 0.1
+    told = run("digit_tagging", "--strips", 60, "--epochs", 8, cwd=tmp_path)
+    assert number(r"never seen: ([\d.]+)", told) > 0.3  # a tenth by chance
 
 
 @pytest.mark.slow
@@ -87,7 +87,7 @@ def test_glove_sentiment(reviews, tmp_path):
     vectors = [" ".join([word, *map(str, rng.standard_normal(50).round(4))]) for word in words]
     (tmp_path / "glove.txt").write_text("\n".join(vectors))
     told = run("glove_sentiment", reviews, "glove.txt", "--epochs", 3, cwd=tmp_path)
-    assert "val_accuracy" in told
+    assert number(r"val_accuracy[= ]+([\d.]+)", told) > 0.6
 
 
 @pytest.mark.slow
@@ -134,7 +134,7 @@ def test_toy_sentences(tmp_path):
 @pytest.mark.slow
 def test_windowed_bptt(tmp_path):
     told = run("windowed_bptt", ROOT / "README.md", "--most", 20, "--epochs", 3, cwd=tmp_path)
-    assert number(r"what it learned: ([\d.]+)", told) > 1
+    assert 1 < number(r"what it learned: ([\d.]+)", told) < 300  # PERPLEXITY
     assert told.splitlines()[-1].startswith("<start>")
 
 

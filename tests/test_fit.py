@@ -463,3 +463,37 @@ def test_searches_in_parallel_find_what_one_process_finds(rng):
     ]
     np.testing.assert_array_equal(*(f.cv_results_["mean_test_score"] for f in found))
     assert_same_bits(*(f.best_estimator_ for f in found))
+
+
+class Centred(rnncore.GRU):
+    """What it learns beside the network is its own."""
+
+    def fit(self, X, y=None, **options):
+        self.mean_, self.feature_names_in_ = np.mean(X), np.array(["a", "b"], object)
+        return super().fit(X - self.mean_, y, **options)
+
+    def predict(self, X, **options):
+        return super().predict(X - self.mean_, **options)
+
+
+def test_what_a_derived_class_learns_stays(rng):
+    X = rng.normal(5, 1, (12, 4, 2))
+    model = Centred(2, max_epochs=1, random_state=0).fit(X, [0, 1] * 6)
+    model.threshold_ = 0.7
+    expected = rnncore.GRU(2, max_epochs=1, random_state=0).fit(X - X.mean(), [0, 1] * 6)
+    assert (model.predict(X) == expected.predict(X - X.mean())).all()
+    assert model.partial_fit(X, [1, 0] * 6).threshold_ == 0.7
+    assert list(model.feature_names_in_) == ["a", "b"]
+    # What an earlier fit has left goes.
+    model.fit(X, X[:, 0, 0])
+    assert not hasattr(model, "classes_")
+
+
+def test_sequences_may_have_no_step_alone_too(rng):
+    X = rng.standard_normal((12, 4, 2))
+    model = rnncore.GRU(2, max_epochs=1, random_state=0).fit(X, [0, 1] * 6)
+    beside = model.predict_proba([[], [[1.0, 2.0]]])[:1]
+    assert (model.predict_proba([[]]) == beside).all()
+    assert (model.predict_proba([np.empty((0, 2))]) == beside).all()
+    with pytest.raises(ValueError, match="X: expected a sequence with at least one step"):
+        rnncore.GRU(2).fit([[]], [1])

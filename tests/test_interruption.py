@@ -112,7 +112,7 @@ def test_interrupting_keeps_what_was_learned(verbose, rng):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends itself a signal")
 def test_interrupting_the_first_epoch_leaves_a_usable_model(rng):
     X = rng.standard_normal((4000, 200, 8)).astype(np.float32)
-    model = rnncore.LSTM(128, max_epochs=10**6, random_state=0)
+    model = rnncore.LSTM(256, max_epochs=10**6, random_state=0)  # an epoch of some seconds
     timer = interrupt_soon(0.3)
     with pytest.warns(UserWarning, match="interrupted in epoch 1 of 1000000"):
         model.fit(X, X[:, 0, 0])

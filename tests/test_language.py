@@ -234,3 +234,14 @@ def test_only_language_models_write():
     fitted = rnncore.LSTM(2, max_epochs=1).fit(np.ones((4, 2, 1)), [0, 1, 0, 1])
     with pytest.raises(AttributeError, match="no attribute 'generate'"):
         fitted.generate("a", 1)
+
+
+def test_ids_may_be_listed_where_the_vocabulary_has_words(words):
+    listed, array = (
+        words.generate(prompt, 4, random_state=0) for prompt in ([2, 3], np.array([2, 3]))
+    )
+    assert isinstance(listed, np.ndarray)
+    assert np.array_equal(listed, array)
+    several = words.generate([[2, 3], [2]], 4, random_state=0)
+    assert [len(ids) for ids in several] == [6, 5]
+    assert words.generate(["the", "cat"], 1, random_state=0)[:2] == ["the", "cat"]

@@ -315,3 +315,25 @@ def test_real_reviews_take_seconds(shared_data):
     assert time.process_time() - start < 10  # takes half a second on an idle machine
     assert sum(map(len, ids)) > 1_000_000
     assert list(vocabulary.vocabulary_)[2:6] == [".", "the", ",", "a"]
+
+
+@pytest.mark.parametrize("words", [iter(["a", "b"]), {"a", "b"}, {"a": 1}.keys(), "ab"])
+def test_words_have_an_order_and_can_be_read_again(words):
+    with pytest.raises(TypeError, match="words: expected a list of strings"):
+        Vocabulary(words=words).fit(TEXTS)
+
+
+def test_words_may_be_an_array():
+    vocabulary = Vocabulary(words=np.array(["dog", "sat"])).fit(TEXTS)
+    assert vocabulary.vocabulary_ == {"<pad>": 0, "<unk>": 1, "dog": 2, "sat": 3}
+
+
+def test_a_vocabulary_that_comes_back_twice_is_two(tmp_path):
+    texts, y = ["I like it", "I hate it"] * 4, [1, 0] * 4
+    vocabulary = Vocabulary().fit(texts)
+    rnncore.GRU(4, vocabulary=vocabulary, max_epochs=1).fit(texts, y).save(tmp_path / "m")
+    model = rnncore.load(tmp_path / "m")
+    before = model.predict_proba(texts)
+    model.vocabulary.fit(["other words"])
+    model.set_params(vocabulary__lowercase=False)
+    assert np.array_equal(model.predict_proba(texts), before)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ def as_callbacks(name: str, value: object) -> list[object]:
     if _is_callback(value):
         return [value]
     no_list = isinstance(value, str | bytes) or getattr(value, "shape", None) == ()
-    if no_list or not isinstance(value, Iterable):
+    if no_list or not isinstance(value, Collection):  # an iterator is empty the second time
         raise TypeError(f"{name}: expected {_EXPECTED}, or a list of such, got {describe(value)}")
     several = list(value)
     for index, item in enumerate(several):

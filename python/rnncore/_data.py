@@ -115,6 +115,8 @@ def _vectors_of_list(
                 f"{name}[{index}]: expected shape (T, {wanted}), got {array.shape}"
                 f"{_advice_in_list(X[index], array.shape, n_features, ids)}"
             )
+    if not widths and n_features:
+        widths = {n_features: 0}
     if not widths:
         raise ValueError(f"{name}: expected a sequence with at least one step, got none")
     if len(widths) > 1:

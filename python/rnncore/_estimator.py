@@ -209,10 +209,12 @@ class RecurrentEstimator(
             "vocabulary_": problem.input.vocabulary,
         }
         learned |= {name: value for name, value in of_some.items() if value is not None}
+        # What an earlier fit left, but nothing of a subclass's own.
+        left = {"best_epoch_", *getattr(self, "_set_by_fit", ())} - learned.keys()
+        learned["_set_by_fit"] = frozenset(learned)
         self.__dict__.update(learned)
-        public = [name for name in vars(self) if name.endswith("_") and name[0] != "_"]
-        for name in set(public) - learned.keys():
-            delattr(self, name)
+        for name in left:
+            self.__dict__.pop(name, None)
 
     # Use.
 

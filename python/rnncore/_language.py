@@ -184,9 +184,10 @@ def _prompts(prompt: Any, vocabulary: Vocabulary | None) -> tuple[list[Any], boo
     if isinstance(prompt, str):
         return [prompt], False
     if isinstance(prompt, list | tuple):
-        one = all(isinstance(item, str) if words else np.ndim(item) == 0 for item in prompt)
-        if one and not (prompt and isinstance(prompt[0], str) and not words):
-            return [list(prompt) if words else np.asarray(prompt)], False
+        if prompt and all(isinstance(item, str) for item in prompt):
+            return ([list(prompt)], False) if words else (list(prompt), True)
+        if all(np.ndim(item) == 0 and not isinstance(item, str) for item in prompt):
+            return [list(prompt) if words and not prompt else np.asarray(prompt)], False
         return [_listed_words(item) for item in prompt], True
     if getattr(prompt, "ndim", None) == 1:
         return [prompt], False

@@ -39,7 +39,8 @@ class LSTM(RecurrentEstimator):
         Error from which on the Huber loss is linear.
     class_weight : dict or "balanced", optional
         What targets of each class count in the loss: a class that the dict lacks counts 1,
-        "balanced" gives all classes the same sum. Not for several labels at once.
+        "balanced" gives all classes the same sum (`sample_weight` comes on top). Not for several
+        labels at once.
     embedding : "one-hot" or array (vocabulary_size, embedding_dim), optional
         For X of integer ids: no learned vectors, or vectors to start from.
     embedding_dim : int, optional
@@ -74,7 +75,8 @@ class LSTM(RecurrentEstimator):
         Probability with which outputs between two layers, features (or elements of the vectors of
         ids), and what predictions are made from are zeroed in training.
     locked_dropout : bool
-        Zero the same ones at all steps of a sequence.
+        Zero the same ones at all steps of a sequence; of what is learned piece by piece, with
+        `bptt_steps` or from one long stream, at all steps of a piece.
     optimizer : "adam", "adamw", "sgd", "rmsprop", "adagrad" or an object of rnncore.optim
         An object, of which a copy is used, brings its own rate, decay and clipping.
     learning_rate : float or "auto"

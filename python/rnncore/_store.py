@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping
 from typing import Any, Self
@@ -174,7 +175,9 @@ def _from_json(value: Any, problem: Problem, arrays: dict[str, Array]) -> Any:
     if kind == "schedule":
         return schedules.from_json(content)
     if kind == "vocabulary":
-        return problem.input.vocabulary if content is None else Vocabulary.from_json(content)
+        if content is None:
+            return copy.copy(problem.input.vocabulary)  # whatever its owner fits it to later
+        return Vocabulary.from_json(content)
     raise ValueError(f"expected a parameter, got {kind!r}")
 
 

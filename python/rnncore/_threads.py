@@ -17,7 +17,7 @@ def threads_for(n_jobs: int | None) -> int | None:
     stands for one thread: the workers have the CPUs between them. Where the environment limits the
     threads, as in joblib's own processes, that limit is each worker's share already.
     """
-    if n_jobs is not None or any(name in os.environ for name in _LIMITS):
+    if n_jobs is not None or any(os.environ.get(name, "").strip() for name in _LIMITS):
         return n_jobs
     backend, _ = get_active_backend()
     return 1 if backend.nesting_level else None

@@ -438,7 +438,9 @@ class Vocabulary(WordsHere, TransformerMixin, BaseEstimator):  # type: ignore[mi
         if self.unknown == self.padding:
             raise ValueError(f"padding: expected another string than unknown, got {self.padding!r}")
         if self.words is not None:
-            if isinstance(self.words, str) or not isinstance(self.words, Iterable):
+            # Words have an order, and are read more than once.
+            is_list = hasattr(self.words, "__len__") and hasattr(self.words, "__getitem__")
+            if not is_list or isinstance(self.words, str | bytes):
                 raise TypeError(f"words: expected a list of strings, got {describe(self.words)}")
             if not all(isinstance(word, str) for word in self.words):
                 raise TypeError(_not_a_word("words", list(self.words)))

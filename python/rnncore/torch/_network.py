@@ -282,10 +282,14 @@ class Network(nn.Module):
         """Return the `hx` of every module, None for zeros."""
         if self.h0 is None:
             return [None] * len(self.layers())
-        states = [h.unsqueeze(1).expand(-1, batch, -1) for h in self.h0]
+
+        def of_each(state: Tensor) -> Tensor:
+            return state.unsqueeze(1).repeat(1, batch, 1)  # cuDNN takes no expanded one
+
+        states = [of_each(h) for h in self.h0]
         if self.c0 is None:
             return states
-        memories = [c.unsqueeze(1).expand(-1, batch, -1) for c in self.c0]
+        memories = [of_each(c) for c in self.c0]
         return list(zip(states, memories, strict=True))
 
     def _seen(self, x: Tensor, h: Tensor, hx: Any, is_real: Tensor | None) -> Tensor:
