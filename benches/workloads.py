@@ -92,13 +92,13 @@ def differences(results: Mapping[str, Mapping[str, Any]], dtype: str = "float32"
     return wrong
 
 
-def matrix_products(threads: int, size: int = PEAK_SIZE) -> dict[str, Callable[[], object]]:
+def matrix_products(threads: int) -> dict[str, Callable[[], object]]:
     """Give a float32 matrix product by each of the libraries that torch brings."""
     import torch
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    a, b, out = torch.randn(3, size, size)
+    a, b, out = torch.randn(3, PEAK_SIZE, PEAK_SIZE)
     products: dict[str, Callable[[], object]] = {"blas": lambda: torch.mm(a, b, out=out)}
     if torch.backends.mkldnn.is_available():
         packed = a.to_mkldnn(), b.to_mkldnn()

@@ -86,8 +86,8 @@ def test_glove_sentiment(reviews, tmp_path):
     words = ["a", "film", "plot", "wonderful", "dreadful", "actor", "scene", "the", "end"]
     vectors = [" ".join([word, *map(str, rng.standard_normal(50).round(4))]) for word in words]
     (tmp_path / "glove.txt").write_text("\n".join(vectors))
-    told = run("glove_sentiment", reviews, "glove.txt", "--epochs", 3, cwd=tmp_path)
-    assert number(r"val_accuracy[= ]+([\d.]+)", told) > 0.6
+    told = run("glove_sentiment", reviews, "glove.txt", "--epochs", 60, cwd=tmp_path)
+    assert number(r"val_accuracy ([\d.]+)", told.splitlines()[-1]) > 0.8
 
 
 @pytest.mark.slow
@@ -134,7 +134,8 @@ def test_toy_sentences(tmp_path):
 @pytest.mark.slow
 def test_windowed_bptt(tmp_path):
     told = run("windowed_bptt", ROOT / "README.md", "--most", 20, "--epochs", 3, cwd=tmp_path)
-    assert 1 < number(r"what it learned: ([\d.]+)", told) < 300  # PERPLEXITY
+    # By a guess among all words it is their number, more than 200.
+    assert 1 < number(r"what it learned: ([\d.]+)", told) < 190
     assert told.splitlines()[-1].startswith("<start>")
 
 
