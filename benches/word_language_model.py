@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 import rnncore.torch
-from timing import PAUSE_SECONDS
+from timing import rest
 
 TOLERANCE = 1e-3
 UNKNOWN, END_OF_LINE = "<unk>", "<eos>"
@@ -129,7 +129,7 @@ def train(options: argparse.Namespace) -> tuple[Learner, Learner]:
         words_in = data[start : start + options.bptt]
         following = data[start + 1 : start + 1 + options.bptt]
         for learner in learners[:: 1 if step % 2 else -1]:
-            time.sleep(PAUSE_SECONDS)  # whoever ran last lets go of the cores
+            rest()  # whoever ran last lets go of the cores
             torch.manual_seed(options.seed + step)  # both drop the same
             learner.step(words_in, following)
         if step == 0 or (step + 1) % max(1, options.steps // 8) == 0:

@@ -22,7 +22,7 @@ def run(monkeypatch, tmp_path):
     steps = rng.choice([1, 7, 11], size=1000, p=[0.6, 0.3, 0.1]).cumsum() % 40
     lines = [" ".join(f"w{i}" for i in line) for line in steps.reshape(-1, 10)]
     (tmp_path / "text").write_text("\n".join(lines))
-    monkeypatch.setattr(word_language_model, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(word_language_model, "rest", lambda: None)
     before = torch.get_num_threads()
     yield lambda *more: word_language_model.main(
         ["--text", str(tmp_path / "text"), *SMALL, *map(str, more)]
