@@ -7,7 +7,7 @@
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::simd::Real;
 
@@ -44,14 +44,36 @@ impl Drop for Block {
     }
 }
 
-/// Buffers waiting to be used again, the latest last.
+/// Buffers waiting to be used again.
 #[derive(Default)]
-pub(crate) struct Arena(Mutex<Vec<Block>>);
+struct Free {
+    /// The latest last, each with how many had come back before it.
+    blocks: Vec<(u64, Block)>,
+    /// How many have come back.
+    returned: u64,
+}
+
+/// Where buffers come from, and go when they are dropped.
+#[derive(Default)]
+pub(crate) struct Arena(Mutex<Free>);
 
 impl Arena {
-    /// The most buffers that wait. One more lets the one go that has waited longest: it is of a
-    /// size that nobody asks for any longer.
+    /// The most buffers that wait. One more lets the one go that has waited longest.
     const MOST: usize = 64;
+
+    /// How many others come back while one waits. Steady work asks for each of its own again much
+    /// sooner: what waits longer was for a larger batch, or is what its owner kept for a while.
+    const PATIENCE: u64 = 512;
+
+    /// None where another thread has the lock. It would give it back at once, but in the child of a
+    /// fork there may be nobody who does: whoever gets nothing does without what waits.
+    fn free(&self) -> Option<MutexGuard<'_, Free>> {
+        match self.0.try_lock() {
+            Ok(free) => Some(free),
+            Err(TryLockError::Poisoned(free)) => Some(free.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
 
     /// A buffer for `len` numbers of unspecified value.
     ///
@@ -64,17 +86,18 @@ impl Arena {
             .expect("a buffer is smaller than the address space")
             .next_multiple_of(ALIGNMENT)
             .max(ALIGNMENT);
-        let block = {
-            let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let block = self.free().and_then(|mut free| {
+            let blocks = &mut free.blocks;
+            let size = |i: usize| blocks[i].1.layout.size();
             // Steady work finds what it has just given back; else the smallest that is not a waste.
-            let fit = free.iter().rposition(|block| block.layout.size() == bytes);
+            let fit = (0..blocks.len()).rev().find(|&i| size(i) == bytes);
             let fit = fit.or_else(|| {
-                (0..free.len())
-                    .filter(|&i| (bytes..=2 * bytes + 4096).contains(&free[i].layout.size()))
-                    .min_by_key(|&i| free[i].layout.size())
+                (0..blocks.len())
+                    .filter(|&i| (bytes..=2 * bytes + 4096).contains(&size(i)))
+                    .min_by_key(|&i| size(i))
             });
-            fit.map(|i| free.remove(i))
-        };
+            fit.map(|i| blocks.remove(i).1)
+        });
         Buffer {
             block: Some(block.unwrap_or_else(|| Block::new(bytes))),
             len,
@@ -120,12 +143,18 @@ impl<E: Real> std::ops::DerefMut for Buffer<E> {
 
 impl<E> Drop for Buffer<E> {
     fn drop(&mut self) {
-        let oldest = {
-            let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-            free.extend(self.block.take());
-            (free.len() > Arena::MOST).then(|| free.remove(0))
+        let Some(mut free) = self.home.free() else {
+            return; // and the block goes back to the system
         };
+        let now = free.returned;
+        free.returned += 1;
+        free.blocks
+            .extend(self.block.take().map(|block| (now, block)));
+        let too_many = free.blocks.len() > Arena::MOST;
+        let oldest =
+            (too_many || now - free.blocks[0].0 > Arena::PATIENCE).then(|| free.blocks.remove(0));
         // Memory goes back to the system outside the lock.
+        drop(free);
         drop(oldest);
     }
 }
@@ -135,7 +164,7 @@ mod tests {
     use super::*;
 
     fn waiting(arena: &Arena) -> usize {
-        arena.0.lock().unwrap().len()
+        arena.0.lock().unwrap().blocks.len()
     }
 
     #[test]
@@ -179,6 +208,33 @@ mod tests {
         drop(steady);
         assert_eq!(arena.take::<f64>(1_000_000).as_ptr(), at);
         assert_eq!(waiting(&arena), Arena::MOST);
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_longer_is_let_go() {
+        let arena = Arc::<Arena>::default();
+        let large: Vec<_> = (0..8).map(|_| arena.take::<f32>(100_000)).collect();
+        drop(large);
+        assert_eq!(waiting(&arena), 8);
+        for _ in 8..=Arena::PATIENCE {
+            drop(arena.take::<f32>(1000));
+        }
+        assert_eq!(waiting(&arena), 9);
+        for _ in 0..8 {
+            drop(arena.take::<f32>(1000));
+        }
+        assert_eq!(waiting(&arena), 1);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_lock_that_may_never_open() {
+        let arena = Arc::<Arena>::default();
+        let (kept, dropped) = (arena.take::<f32>(100), arena.take::<f32>(100));
+        drop(kept);
+        let held = arena.0.lock().unwrap();
+        assert_eq!(*arena.zeros::<f32>(100), [0.0; 100]);
+        drop(dropped);
+        assert_eq!(held.blocks.len(), 1);
     }
 
     #[test]

@@ -83,8 +83,8 @@ impl Loss {
     ///
     /// # Panics
     /// When the three do not hold the same number of rows, a class is not under `n_outputs`, the
-    /// targets are of the other kind, `score` is of another loss or number of outputs, or the CPU
-    /// lacks the instruction set.
+    /// targets are of the other kind, `score` is of a loss with another metric or of another
+    /// number of numeric outputs, or the CPU lacks the instruction set.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call a slice, from one place"

@@ -68,6 +68,9 @@ impl Fit {
     /// Joins `other`, of weight `others`, to this one of weight `weight` (Chan, Golub and LeVeque,
     /// 1983).
     fn merge(&mut self, weight: f64, other: &Self, others: f64) {
+        if others == 0.0 {
+            return; // no rows, and perhaps nothing to divide by
+        }
         let between = other.mean - self.mean;
         let share = others / (weight + others);
         self.mean += between * share;
@@ -114,19 +117,16 @@ impl Score {
     /// slices and batches in their order.
     ///
     /// # Panics
-    /// When `other` is of another loss.
+    /// When `other` is of a loss with another metric, or of another number of numeric outputs.
     pub fn merge(&mut self, other: &Self) {
-        if other.rows == 0 {
-            return;
-        }
         match (&mut self.metric, &other.metric) {
             (Metric::Accuracy { right }, Metric::Accuracy { right: more }) => *right += more,
-            (Metric::RSquared(fits), Metric::RSquared(more)) => {
+            (Metric::RSquared(fits), Metric::RSquared(more)) if fits.len() == more.len() => {
                 for (fit, more) in fits.iter_mut().zip(more) {
                     fit.merge(self.weight, more, other.weight);
                 }
             }
-            _ => panic!("a score of another loss"),
+            _ => panic!("a score of another loss or number of outputs"),
         }
         self.loss += other.loss;
         self.weight += other.weight;

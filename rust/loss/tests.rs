@@ -411,6 +411,12 @@ fn slices_merge_to_the_whole() {
 }
 
 #[test]
+#[should_panic(expected = "number of outputs")]
+fn scores_of_other_outputs_do_not_merge() {
+    Score::new(Loss::SquaredError, 2).merge(&Score::new(Loss::SquaredError, 1));
+}
+
+#[test]
 fn parts_make_the_same_score() {
     for loss in [Loss::CrossEntropy, Loss::SquaredError] {
         let (score, n_outputs) = match loss {

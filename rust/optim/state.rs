@@ -1,5 +1,7 @@
 //! What an optimizer remembers.
 
+use std::mem::{self, Discriminant};
+
 use super::Rule;
 use crate::error::{Error, Result};
 use crate::simd::Real;
@@ -12,6 +14,8 @@ pub struct State<E> {
     buffers: Vec<Vec<E>>,
     /// Updates made.
     pub(super) steps: u64,
+    /// Which rule made them.
+    rule: Option<Discriminant<Rule>>,
 }
 
 impl<E: Real> State<E> {
@@ -36,7 +40,11 @@ impl<E: Real> State<E> {
         steps: u64,
         buffers: Vec<Vec<E>>,
     ) -> Result<Self> {
-        let state = State { buffers, steps };
+        let state = State {
+            buffers,
+            steps,
+            rule: Some(mem::discriminant(&rule)),
+        };
         if steps == 0 {
             return Ok(Self::default());
         }
@@ -65,6 +73,9 @@ impl<E: Real> State<E> {
             let actual = format!("{found}, of another rule");
             return Err(Error::value("state", expected, actual));
         }
+        if self.rule != Some(mem::discriminant(&rule)) {
+            return Err(Error::value("state", "that of this rule", "another's"));
+        }
         match self.buffers.iter().find(|buffer| buffer.len() != weights) {
             None => Ok(()),
             Some(buffer) => Err(Error::shape(
@@ -84,6 +95,7 @@ impl<E: Real> State<E> {
         if self.steps == 0 {
             let initial = E::from_f64(rule.initial());
             self.buffers = vec![vec![initial; weights]; rule.buffers()];
+            self.rule = Some(mem::discriminant(&rule));
         }
         self.check(rule, weights)
     }

@@ -293,6 +293,26 @@ fn state_of_other_weights_or_another_rule_is_refused() {
             .to_string()
             .starts_with("state: expected 2 buffers, got 1")
     );
+    // As many numbers of each weight, but they mean something else.
+    let other = settings(
+        Rule::Adagrad {
+            lr_decay: 0.0,
+            initial_accumulator: 0.0,
+            eps: 1e-10,
+        },
+        0.1,
+        0.0,
+        None,
+        None,
+    );
+    let error = other
+        .step(&mut [1.0; 3], &[1.0; 3], &mut state)
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("state: expected that of this rule")
+    );
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `Optimizer`: settings, and what it remembers about each model that it has updated.
 
 use std::marker::PhantomData;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::Ix1;
 use numpy::{PyArray1, PyReadonlyArray};
@@ -90,9 +90,9 @@ impl<E: Held> Known<E> {
         Ok(Self::new(network.id(), network.trained().len()))
     }
 
-    fn of_stack(stack: &RwLock<Recurrent<E>>) -> Self {
-        let stack = stack.read().unwrap_or_else(PoisonError::into_inner);
-        Self::new(stack.id(), stack.layout().size())
+    fn of_stack(stack: &Guarded<Recurrent<E>>) -> crate::Result<Self> {
+        let stack = stack.read()?;
+        Ok(Self::new(stack.id(), stack.layout().size()))
     }
 }
 
@@ -109,9 +109,9 @@ impl Either<Known<f32>, Known<f64>> {
         if let Ok(stack) = model.cast::<PyStack>() {
             let stack = stack.get();
             return Ok(py.detach(|| match &stack.inner {
-                Either::F32(stack) => Either::F32(Known::of_stack(stack)),
-                Either::F64(stack) => Either::F64(Known::of_stack(stack)),
-            }));
+                Either::F32(stack) => Known::of_stack(stack).map(Either::F32),
+                Either::F64(stack) => Known::of_stack(stack).map(Either::F64),
+            })?);
         }
         let message = format!(
             "model: expected a Network or a Stack, got {}",

@@ -1,6 +1,6 @@
 //! `Stack` and `Tape`: a recurrent stack for Python.
 
-use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::{Ix1, Ix3};
 use numpy::{PyArray, PyReadonlyArray};
@@ -17,6 +17,7 @@ use super::optimizer::PyOptimizer;
 use crate::boundary::{Axes, Rows};
 use crate::buffer::Buffer;
 use crate::cell::CellKind;
+use crate::guarded::Guarded;
 use crate::params::Layout;
 use crate::recurrent::{Inputs, Keep, Outside, Recurrent};
 use crate::stack::{Config, Want, uniform_sizes};
@@ -24,7 +25,7 @@ use crate::stack::{Config, Want, uniform_sizes};
 /// A recurrent stack with its weights.
 #[pyclass(name = "Stack", module = "rnncore._core", frozen)]
 pub(super) struct PyStack {
-    pub(super) inner: Either<RwLock<Recurrent<f32>>, RwLock<Recurrent<f64>>>,
+    pub(super) inner: Either<Guarded<Recurrent<f32>>, Guarded<Recurrent<f64>>>,
     config: Config,
     layout: Layout,
 }
@@ -63,7 +64,7 @@ struct Arguments<'a, 'py> {
 
 fn forward<'py, E: Held>(
     py: Python<'py>,
-    model: &RwLock<Recurrent<E>>,
+    model: &Guarded<Recurrent<E>>,
     config: &Config,
     arguments: Arguments<'_, 'py>,
     (batch_first, keep, seed): (bool, Keep, Option<u64>),
@@ -89,7 +90,7 @@ fn forward<'py, E: Held>(
     let axes = axes_of(batch_first);
     let has_memory = config.cell.signature().has_memory();
     let (tape, output, hidden, memory) = py.detach(|| {
-        let model = reading(model);
+        let model = model.read()?;
         let mut tape = model.forward_for(model.own(), inputs, axes, keep, seed)?;
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
         let mut hidden = model.room(of_hidden.iter().product());
@@ -145,7 +146,7 @@ fn own_view(array: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
 
 fn backward<'py, E: Held>(
     py: Python<'py>,
-    model: &RwLock<Recurrent<E>>,
+    model: &Guarded<Recurrent<E>>,
     (config, layout): (&Config, &Layout),
     tape: &PyTape,
     d_output: Option<&Bound<'py, PyAny>>,
@@ -182,7 +183,7 @@ fn backward<'py, E: Held>(
     let has_memory = config.cell.signature().has_memory();
     let (total, batch, found, dx, dh0, dc0) = py.detach(|| {
         let mut tape = tape.lock().unwrap_or_else(PoisonError::into_inner);
-        let model = reading(model);
+        let model = model.read()?;
         let mut found = model.backward_for(model.own(), &mut tape, outside, (dh, dc), Want::ALL)?;
         let dx = model.take_dx(&mut found)?;
         let [of_hidden, of_memory] = config.states_shapes(tape.batch());
@@ -231,26 +232,15 @@ fn axes_of(batch_first: bool) -> Axes {
     }
 }
 
-/// Locks for reading. To be called without the interpreter only: a thread that waits for the lock
-/// while it holds the interpreter could wait for one that needs the interpreter.
-fn reading<E: Held>(model: &RwLock<Recurrent<E>>) -> RwLockReadGuard<'_, Recurrent<E>> {
-    model.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Locks for writing, likewise.
-fn writing<E: Held>(model: &RwLock<Recurrent<E>>) -> RwLockWriteGuard<'_, Recurrent<E>> {
-    model.write().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn set_parameters<E: Held>(
     py: Python<'_>,
-    model: &RwLock<Recurrent<E>>,
+    model: &Guarded<Recurrent<E>>,
     layout: &Layout,
     parameters: &Bound<'_, PyDict>,
 ) -> PyResult<()> {
     let values = from_dict("parameters", layout, parameters)?;
     py.detach(|| {
-        writing(model).update(|weights| {
+        model.write()?.update(|weights| {
             weights.copy_from_slice(&values);
             Ok(())
         })
@@ -260,7 +250,7 @@ fn set_parameters<E: Held>(
 
 fn apply_gradients<E: Held>(
     py: Python<'_>,
-    model: &RwLock<Recurrent<E>>,
+    model: &Guarded<Recurrent<E>>,
     layout: &Layout,
     gradients: &Bound<'_, PyDict>,
     optimizer: &PyOptimizer,
@@ -270,7 +260,7 @@ fn apply_gradients<E: Held>(
     Ok(py.detach(|| {
         // In the order of training.
         let mut states = optimizer.states()?;
-        let mut model = writing(model);
+        let mut model = model.write()?;
         let state = E::state_of(&mut states, model.id());
         let isa = model.isa();
         model.update(|weights| settings.step_by(isa, weights, &gradients, state))
@@ -309,11 +299,11 @@ impl PyStack {
         let (inner, layout) = if single {
             let model = Recurrent::new(config.clone())?;
             let layout = model.layout().clone();
-            (Either::F32(RwLock::new(model)), layout)
+            (Either::F32(Guarded::new("the layer", model)), layout)
         } else {
             let model = Recurrent::new(config.clone())?;
             let layout = model.layout().clone();
-            (Either::F64(RwLock::new(model)), layout)
+            (Either::F64(Guarded::new("the layer", model)), layout)
         };
         Ok(PyStack {
             inner,
@@ -331,7 +321,7 @@ impl PyStack {
 
     fn parameters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         dispatch!(self.inner, model => {
-            let weights = py.detach(|| reading(model).weights().to_vec());
+            let weights = py.detach(|| crate::Result::Ok(model.read()?.weights().to_vec()))?;
             to_dict(py, &self.layout, &PyArray::from_vec(py, weights))
         })
     }

@@ -125,6 +125,6 @@ pub struct Progress {
     pub done: usize,
     /// Updates in all.
     pub total: usize,
-    /// The learning rate of the last update.
+    /// The learning rate of the last update; before one is made, also after resuming, of the first.
     pub rate: f64,
 }

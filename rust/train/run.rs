@@ -183,10 +183,9 @@ impl<'a, E: Element> Run<'a, E> {
         mut observe: impl FnMut() -> std::result::Result<(), X>,
     ) -> std::result::Result<(), Stopped<X>> {
         let start = Instant::now();
-        let group = std::mem::take(&mut self.groups[self.place.group]);
-        let result = self.accumulate(network, &group, &mut observe);
-        self.groups[self.place.group] = group;
-        let found = result.map_err(|stopped| match stopped {
+        let group = self.groups[self.place.group].clone();
+        let found = self.accumulate(network, &group, &mut observe);
+        let found = found.map_err(|stopped| match stopped {
             Stopped::Error(error) => Stopped::Error(self.diverged(error)),
             other => other,
         })?;
