@@ -395,6 +395,16 @@ def test_packed_weights_go_with_the_weights():
     assert len(_autograd._stacks) == before
 
 
+def test_packed_weights_of_layers_between_dropouts_go_with_training():
+    gc.collect()
+    before = len(_autograd._stacks)
+    layer = LSTM(3, 4, num_layers=3, dropout=0.5)
+    for kept in (1, 3, 1):
+        layer.train(kept == 3)
+        layer(torch.randn(5, 2, 3))
+        assert len(_autograd._stacks) == before + kept
+
+
 @EXCHANGES
 def test_what_is_not_read_is_refused(exchange):
     layer = LSTM(3, 4)

@@ -251,6 +251,18 @@ def test_a_step_beyond_memory_is_refused_as_by_torch():
     for kind in (nn.GRUCell, rnncore.torch.GRUCell):
         with pytest.raises(RuntimeError, match="memory"):
             kind(3, 4)(x, h)
+    x = torch.zeros(1, 1, 3).expand(2**20, 2**20, 3)
+    for kind in (nn.LSTM, rnncore.torch.LSTM):
+        with pytest.raises(RuntimeError, match="memory"):
+            kind(3, 4)(x)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_cell_without_units_is_torchs(name):
+    x = random(2, 3).float()
+    cells = [getattr(module, name)(3, 0) for module in (nn, rnncore.torch)]
+    found, expected = ([part.shape for part in states(cell(x))] for cell in cells)
+    assert found == expected
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -66,8 +66,10 @@ def test_weights_on_one_device_and_input_on_another():
 
 @pytest.mark.parametrize("kind", LAYERS + CELLS)
 def test_meta(kind, calls):
+    before = set(_autograd._stacks)
     moves(kind, "meta")
     assert not calls
+    assert set(_autograd._stacks) <= before  # which would take memory
 
 
 @pytest.mark.parametrize("kind", LAYERS + CELLS)
@@ -94,6 +96,34 @@ def test_autocast_and_half(calls):
     half = copy.deepcopy(layer).bfloat16()
     same(half(x.bfloat16()), theirs(half)(x.bfloat16()), 0)
     assert not calls
+
+
+@pytest.mark.parametrize("kind", LAYERS)
+def test_a_module_of_another_type_keeps_no_stack(kind, calls):
+    layer, x = kind(3, 4), torch.randn(5, 2, 3)
+    layer(x)
+    weight = layer.weight_ih_l0
+    assert id(weight) in _autograd._stacks
+    layer.bfloat16()(x.bfloat16())
+    assert layer.weight_ih_l0 is weight
+    assert id(weight) not in _autograd._stacks
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("kind", LAYERS + CELLS)
+@pytest.mark.parametrize("retain", [False, True])
+def test_autocast_comes_too_late_for_backward(kind, retain, calls):
+    module, x = kind(3, 4), torch.randn(5, 2, 3)
+    x = x[0] if kind in CELLS else x
+    found = []
+    for autocast in (False, True):
+        loss = sum(part.square().sum() for part in parts(module(x)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            for _ in range(2 if retain else 1):
+                got = torch.autograd.grad(loss, list(module.parameters()), retain_graph=retain)
+        found.append(got)
+    same(*found, 0)
+    assert len(calls) == (4 if retain else 2)
 
 
 @pytest.mark.parametrize("kind", LAYERS)

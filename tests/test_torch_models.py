@@ -213,6 +213,22 @@ def test_a_model_that_came_back_serves(tmp_path):
     assert answers(copied, X).tobytes() == answers(model, X).tobytes()
 
 
+@pytest.mark.parametrize("classes", ["abcde", "ecdab"])
+def test_a_classifier_may_share_the_vectors_of_its_ids(classes):
+    torch.manual_seed(0)
+    head, embedding = torch.nn.Linear(4, 5), torch.nn.Embedding(5, 4)
+    head.weight = embedding.weight
+    rnn = rnncore.torch.GRU(4, 4, batch_first=True)
+    network = rnncore.torch.Network(rnn, head, embedding, classes=list(classes))
+    model = rnncore.GRU.from_torch(network)
+    X = np.random.default_rng(0).integers(0, 5, (6, 7))
+    expected = network(torch.from_numpy(X)).softmax(1).detach().numpy()
+    assert list(model.classes_) == sorted(classes)
+    found = model.predict_proba(X)[:, np.searchsorted(model.classes_, list(classes))]
+    np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+    model.set_params(warm_start=True, max_epochs=1).fit(X, list("abcdea"))
+
+
 def test_a_language_model_writes_as_before():
     text = "the quick brown fox " * 20
     model = rnncore.GRU(

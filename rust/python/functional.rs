@@ -82,7 +82,7 @@ fn forward<'py, E: Element + Scalar>(
     }
     let states = config.states_shapes(given.batch);
     let has_memory = given.c0.is_some();
-    let (model, tape, output, hidden, memory) = py.detach(|| {
+    let made = py.detach(|| {
         as_torch(n_threads, || {
             let lent: Option<Vec<_>> = match given.steps() {
                 Some(steps) if Parameters::<E>::worth_lending(steps, given.batch, layout) => {
@@ -117,7 +117,11 @@ fn forward<'py, E: Element + Scalar>(
             };
             Result::Ok((model, tape, output, hidden, memory))
         })
-    })?;
+    });
+    let (model, tape, output, hidden, memory) = match made {
+        Err(Error::OutOfMemory { .. }) => return Ok(None), // torch says so in its own words
+        made => made?,
+    };
     let mut outputs = Vec::with_capacity(3);
     let parts = [
         (output, &shape[..]),
@@ -221,7 +225,10 @@ fn backward<'py, E: Element + Scalar>(
         // It stays usable.
         *lock(record) = Some((owner, tape));
     }
-    let (dx, dh0, dc0, weights) = found?;
+    let (dx, dh0, dc0, weights) = match found {
+        Err(Error::OutOfMemory { .. }) => return Ok(None), // as in forward
+        found => found?,
+    };
     let mut gradients = Vec::with_capacity(needs.len());
     let inputs = [
         (dx, need_x, &input[..]),

@@ -25,9 +25,10 @@ DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 # How tensors go into Rust and out. A subclass may stand for something else than numbers in memory,
 # and those of a negated view are not those in memory; torch's functions for C are there since 2.10.
+PLAIN = [Tensor, torch.nn.Parameter]
 _exchange = _core.Exchange(
     getattr(Tensor, "__dlpack_c_exchange_api__", None),
-    [Tensor, torch.nn.Parameter],
+    PLAIN,
     Tensor.is_neg,
     torch._C._to_dlpack,
     torch._C._from_dlpack,
@@ -127,6 +128,12 @@ _is_any_autocast = getattr(torch._C, "_is_any_autocast_enabled", lambda: True)
 
 
 def is_watched() -> bool:
+    """Whether something besides autograd follows, or changes, each operation here."""
+    # To ask about autocast on one device takes as long as all the other questions.
+    return is_followed() or (_is_any_autocast() and _is_autocast("cpu"))
+
+
+def is_followed() -> bool:
     """Whether something besides autograd follows each operation here."""
     return (
         # Transforms of torch.func, among them vmap; forward-mode differentiation.
@@ -137,8 +144,6 @@ def is_watched() -> bool:
         or _dispatch_modes() > 0
         or (_function_modes() > 0 and _is_function_mode_on())
         or _tracing() is not None
-        # To ask about one device takes as long as all the other questions.
-        or (_is_any_autocast() and _is_autocast("cpu"))
     )
 
 
@@ -260,12 +265,16 @@ def _functional(
     known = _stacks.get(key)
     if known is not None:
         reference, known_call, dtype, functional = known
-        if reference() is weight and known_call == call and dtype is weight.dtype:
+        if reference() is weight and known_call == call and dtype is weight.dtype and weight.is_cpu:
             return functional
+        _stacks.pop(key, None)
     sizes = input_size, hidden_size, proj_size = sizes_of(x, (h0,) if c0 is None else (h0, c0))
+    # A stack takes memory: none is made for what it could not compute.
     if (
-        weight.dtype not in DTYPES
-        or proj_size > hidden_size
+        type(weight) not in PLAIN
+        or not weight.is_cpu
+        or weight.dtype not in DTYPES
+        or not proj_size <= hidden_size > 0
         or [weight.shape for weight in weights] != find_weight_shapes(call, sizes)
     ):
         return None
@@ -286,6 +295,8 @@ def _functional(
         if (known := _stacks.get(key)) is not None and known[0] is reference:
             del _stacks[key]
 
+    for other in weights:  # those of a part of this stack, as of a layer between two dropouts
+        _stacks.pop(id(other), None)
     _stacks[key] = (weakref.ref(weight, forget), call, weight.dtype, functional)
     return functional
 
@@ -344,8 +355,9 @@ def backward(
     if d_output is None and d_h is None and d_c is None:
         return [None] * len(tensors)
     found = None
-    # Not where gradients are differentiated themselves, or somebody sees each operation.
-    if not (torch.is_grad_enabled() or is_watched()):
+    # Not where gradients are differentiated themselves, or somebody sees each operation. Autocast
+    # comes too late: the kernels computed forward because there was none.
+    if not (torch.is_grad_enabled() or is_followed()):
         x, h0, c0, *weights = tensors
         given = (x, weights, d_output, d_h, d_c, needs, torch.get_num_threads())
         found = record.backward(*given) if record is not None else None
@@ -367,10 +379,10 @@ def _backward_through_torch(
 ) -> list[Tensor | None]:
     """Run the call again with torch's own operations, and take that back."""
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
         # Aliases, so that a tensor that came in twice has a gradient for each place.
         aliases: list[Any] = [
-            tensor.view_as(tensor) if need and tensor is not None else tensor
+            _alias(tensor) if need and tensor is not None else tensor
             for tensor, need in zip(tensors, needs, strict=True)
         ]
         x, h0, c0, *weights = aliases
@@ -388,3 +400,8 @@ def _backward_through_torch(
         )
     )
     return [next(found) if need else None for need in needs]
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    # A compiled graph saves what it computed itself without a graph of its own.
+    return tensor.view_as(tensor) if tensor.requires_grad else tensor.detach().requires_grad_()

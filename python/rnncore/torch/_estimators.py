@@ -155,7 +155,9 @@ def read_network(network: object, kind: str) -> Found:
     known = network._problem
     problem = replace(known, input=replace(known.input, dtype=dtype))
     embedding = network.embedding
-    tied = embedding is not None and network.head.weight is embedding.weight
+    # What a classifier shares, its estimator has twice.
+    of_language = known.task == "language_model"
+    tied = of_language and embedding is not None and network.head.weight is embedding.weight
     weights: dict[str, Array] = {}
     for place in _places(network, tied):
         value = getattr(place.module, place.attribute, None)
