@@ -35,3 +35,11 @@ def objects(items):
     array = np.empty(len(items), object)
     array[:] = items
     return array
+
+
+def as_unaligned(array):
+    """Copy `array` to an odd address."""
+    block = np.empty(array.nbytes + 1, np.uint8)
+    view = block[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view

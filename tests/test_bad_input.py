@@ -333,7 +333,7 @@ def test_fit_refuses(args, kwargs, error, match, model):
         case(TypeError, r"X\[0\]: expected integer ids, got float64 array", [[0.5], [1]], [0, 1]),
         case(
             ValueError,
-            r"vocabulary_size: expected 6 ids or more, those of X's text, got 5",
+            r"vocabulary_size: expected 6 ids or more, those of the vocabulary, got 5",
             [["the", "cat"], ["sat", "down"]],
             [0, 1],
         ),
@@ -463,6 +463,12 @@ def test_models_beyond_memory_are_refused():
             ValueError, r"eval_set\[0\]: expected ids in 0\.\.3, got 4", IDS, eval_set=([[4, 1]],)
         ),
         case(TypeError, r"eval_set: expected a tuple \(X,\), \(X, None, len", IDS, eval_set=()),
+        case(
+            ValueError,
+            r"eval_set\[0\]: expected a sequence of two ids",
+            IDS,
+            eval_set=([[1], [2]],),
+        ),
     ],
 )
 def test_fit_of_a_language_model_refuses(args, kwargs, error, match, model):

@@ -25,6 +25,7 @@ from .layers import (
     threads,
     whole,
 )
+from .sequences import as_unaligned
 
 
 @every_isa
@@ -225,13 +226,6 @@ def as_every_third(array):
     wide = np.full((*array.shape[:-1], 3 * array.shape[-1]), np.nan, array.dtype)
     wide[..., ::3] = array
     return wide[..., ::3]
-
-
-def as_unaligned(array):
-    block = np.empty(array.nbytes + 1, np.uint8)
-    view = block[1:].view(array.dtype).reshape(array.shape)
-    view[...] = array
-    return view
 
 
 def as_big_endian(array):

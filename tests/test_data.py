@@ -291,12 +291,12 @@ def of_steps(lengths, weights=None):
 def test_next_ids_are_targets():
     sequences = ids(np.array([[4, 5, 6, 0], [7, 0, 0, 0], [0, 0, 0, 0]]), padding_value=0)
     weights = np.array([0.1, 0.2, 0.3, 0.4])
-    data = Labelled.of_next_ids(sequences, weights, "float32")
+    data = Labelled.of_next_ids(sequences, weights, "float32", "X")
     assert data.lengths.tolist() == [2, 0, 0]
     assert data.targets[:2].tolist() == [5, 6]
     np.testing.assert_allclose(data.weights[:2], [0.2, 0.3], rtol=1e-6)
     with pytest.raises(ValueError, match="X: expected a sequence of two ids or more, got none"):
-        Labelled.of_next_ids(ids([[1], []]), None, "float32")
+        Labelled.of_next_ids(ids([[1], []]), None, "float32", "X")
 
 
 @given(steps=st.integers(1, 300), count=st.integers(1, 40), shortest=st.integers(1, 70))

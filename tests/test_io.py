@@ -241,6 +241,14 @@ def test_pretrained_vectors_are_kept_once(freeze, tmp_path):
     assert copies < (1.2 if freeze else 2.2)
 
 
+def test_vectors_in_a_list_come_back(tmp_path):
+    vectors = [np.array([0.0, 1.0]), [2.0, 3.0], np.array([4.0, 5.0]), (6.0, 7.0)]
+    model = rnncore.RNN(2, embedding=vectors, max_epochs=1).fit([[1, 2], [3]], [0, 1])
+    model.save(tmp_path / "model")
+    np.testing.assert_array_equal(rnncore.load(tmp_path / "model").embedding, np.array(vectors))
+    assert model.embedding is vectors
+
+
 @pytest.mark.parametrize("dtype", [">f4", ">f8", "<f2", ">i4"])
 def test_vectors_of_any_bytes_come_back(dtype, tmp_path):
     table = np.arange(8.0).reshape(4, 2).astype(dtype)

@@ -101,6 +101,58 @@ def test_a_fit_with_other_validation_data_is_not_resumed(tmp_path):
         model.fit(X, Y, eval_set=(X, Y), resume=True)
 
 
+def test_a_fit_with_a_larger_vocabulary_is_not_resumed(tmp_path):
+    texts, words = ["a b", "b", "a a"], ["a", "b"]
+    vocabulary = rnncore.text.Vocabulary(words=words)
+    model = rnncore.GRU(4, **FEW, vocabulary=vocabulary, checkpoint_dir=tmp_path)
+    before = model.fit(texts, [0, 1, 0]).predict_proba(texts)
+    model.set_params(vocabulary=rnncore.text.Vocabulary(words=[*words, "c"]))
+    with pytest.raises(ValueError, match="vocabulary_size 4 there and 5 here"):
+        model.fit(texts, [0, 1, 0], resume=True)
+    np.testing.assert_array_equal(model.predict_proba(texts), before)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_a_fit_with_other_padding_is_resumed(per_step, tmp_path):
+    rng = np.random.default_rng(0)
+    lengths, weights = np.array([3, 5, 1, 4]), np.ones((4, 5) if per_step else 4)
+    numbers, ids = rng.standard_normal((4, 5, 2)), rng.integers(1, 9, (4, 5))
+    y = rng.standard_normal(weights.shape)
+    behind = np.arange(5) >= lengths[:, None]
+    for folder, x, options in (
+        ("numbers", numbers, {}),
+        ("ids", ids, {"embedding_dim": 3}),
+        ("model", ids, {"embedding_dim": 3, "task": "language_model"}),
+    ):
+        given = None if folder == "model" else y
+        if per_step and given is not None:
+            options["output"] = "sequence"
+        model = rnncore.GRU(4, **FEW, **options, checkpoint_dir=tmp_path / folder)
+        model.fit(x, given, lengths=lengths)
+        x[behind] = 7
+        if per_step:
+            y[behind] = 7
+        again = rnncore.GRU(4, **FEW, **options, checkpoint_dir=tmp_path / folder)
+        again.fit(x, given, lengths=lengths, resume=True)
+        assert_same_bits(again, model)
+        x[0, 0] += 1
+        with pytest.raises(ValueError, match="with another X"):
+            again.fit(x, given, lengths=lengths, resume=True)
+        x[0, 0] -= 1
+        x[behind], y[y == 7] = 1, 1
+
+
+def test_vectors_are_the_same_in_every_form(tmp_path):
+    pd = pytest.importorskip("pandas")
+    table = np.arange(400.0).reshape(200, 2)
+    data, options = ([[1, 2], [3]], [0, 1]), {**FEW, "checkpoint_dir": tmp_path}
+    model = rnncore.GRU(4, **options, embedding=pd.DataFrame(table)).fit(*data)
+    rnncore.GRU(4, **options, embedding=list(table)).fit(*data, resume=True)
+    table[100] += 1
+    with pytest.raises(ValueError, match="with another embedding "):
+        model.set_params(embedding=pd.DataFrame(table)).fit(*data, resume=True)
+
+
 def test_a_refused_fit_leaves_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     model = rnncore.GRU(4, **FEW).fit(X, Y)

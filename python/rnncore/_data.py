@@ -18,6 +18,7 @@ from rnncore._validate import (
     describe,
     lengths_array,
     listed_objects,
+    plain_array,
     shown,
 )
 
@@ -154,7 +155,7 @@ def _vectors_of_array(
     _check_not_empty(name, len(array))
     _check_width(name, array.shape[2], n_features)
     padding = _find_padding([array], padding_value) if lengths is None else None
-    values = np.require(array, dtype, ["C", "ALIGNED"]).reshape(-1, array.shape[2])
+    values = plain_array(array, dtype).reshape(-1, array.shape[2])
     return _blocks(lengths_name, values, array.shape[:2], lengths, padding, left)
 
 
@@ -186,7 +187,7 @@ def read_ids(
             raise ValueError(
                 f"{lengths_name}: expected None beside one sequence, got {describe(lengths)}"
             )
-        values = np.ascontiguousarray(array, np.int64)
+        values = plain_array(array, np.int64)
         bounds = np.array([0, len(values)])
         sequences = Sequences(values, bounds[:1], bounds[1:], bounds, stream=True)
     elif isinstance(X, list | tuple):
@@ -258,7 +259,7 @@ def _check_ids_shape(
 def _flat_ids(array: Array, rows: int) -> Array:
     """Return ids as (rows,), or (rows, k) for more than one a step."""
     width = 1 if array.ndim == 1 or rows == 0 else array.size // rows
-    ids = np.require(array, np.int64, ["C", "ALIGNED"])
+    ids = plain_array(array, np.int64)
     return ids.reshape(rows) if width == 1 else ids.reshape(rows, width)
 
 

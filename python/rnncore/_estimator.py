@@ -303,7 +303,9 @@ class RecurrentEstimator(
         targets, weights = self._problem.read(sequences, y, sample_weight)
         predictions = self._predictions(sequences)
         if self.task_ == "regression":
-            return float(r2_score(targets, predictions, sample_weight=weights))
+            # Sums of as many single-precision numbers as there may be steps would lose the spread.
+            wide = predictions.astype(np.float64)
+            return float(r2_score(targets, wide, sample_weight=weights))
         right = predictions == targets
         if right.ndim == 2:
             right = right.all(axis=1)
@@ -347,11 +349,21 @@ class RecurrentEstimator(
         )
         return sequences.shape_like_input(states) if output == "sequence" else states
 
+    @words_here
     def fit_transform(
-        self, X: object, y: object = None, *, lengths: object = None, sample_weight: object = None
+        self,
+        X: object,
+        y: object = None,
+        *,
+        lengths: object = None,
+        sample_weight: object = None,
+        eval_set: object = None,
+        resume: bool = False,
     ) -> Array | list[Array]:
         """Return ``fit(X, y).transform(X)``; arguments and errors are those of `fit`."""
-        self.fit(X, y, lengths=lengths, sample_weight=sample_weight)
+        self.fit(
+            X, y, lengths=lengths, sample_weight=sample_weight, eval_set=eval_set, resume=resume
+        )
         return self.transform(X, lengths=lengths)
 
     # What the methods above, and those of the mixins, are made of.

@@ -205,7 +205,7 @@ class Fit:
             raise TypeError(f"eval_set: expected a tuple {forms}, got {describe(eval_set)}")
         X, y, lengths, sample_weight = (*eval_set, None, None, None)[:4]
         sequences = self._problem.input.read(X, lengths, ("eval_set[0]", "eval_set[2]"))
-        names = ("eval_set[1]", "eval_set[3]")
+        names = ("eval_set[0]", "eval_set[1]", "eval_set[3]")
         return self._problem.label(sequences, y, sample_weight, names)
 
     def _fingerprint(self, data: Labelled, validation: Labelled | None) -> dict[str, Any]:
@@ -215,21 +215,18 @@ class Fit:
         for name, value in model._given().items():
             if name == "random_state" and not isinstance(value, int | np.integer):
                 continue
-            if name == "dtype":
-                value = self._options["dtype"]
+            if name in ("dtype", "embedding"):  # in the one form that each is read in
+                value = self._options[name]
+            if name == "vocabulary_size":  # also that of text, of which more may be known now
+                value = self._problem.input.vocabulary_size or value
             if name not in _MAY_DIFFER:
                 parts[name] = _plain(value)
-        parts["X"] = digest(data.values, data.starts, data.lengths)
-        parts["y"] = digest(data.targets)
-        parts["sample_weight"] = digest(data.weights)
+        values, targets, weights = data.without_padding()
+        parts["X"] = digest(values, data.lengths)
+        parts["y"] = digest(targets)
+        parts["sample_weight"] = digest(weights)
         if validation is not None:
-            parts["eval_set"] = digest(
-                validation.values,
-                validation.starts,
-                validation.lengths,
-                validation.targets,
-                validation.weights,
-            )
+            parts["eval_set"] = digest(*validation.without_padding(), validation.lengths)
         return parts
 
 
@@ -315,6 +312,13 @@ def _check_vocabulary(value: Any, known: Any) -> None:
             raise ValueError(
                 f"vocabulary: expected {name} {expected!r}, as the network has, got {got!r}"
             )
+    # One that a file could not hold has to be given anew; else it is in no description either.
+    analyzers = [getattr(each, "analyzer", None) for each in (known, value)]
+    if all(map(callable, analyzers)) and analyzers[0] != analyzers[1]:
+        raise ValueError(
+            f"vocabulary: expected analyzer {analyzers[0]!r}, as the network has, "
+            f"got {analyzers[1]!r}"
+        )
 
 
 def _first_difference(a: Any, b: Any) -> tuple[Any, Any]:

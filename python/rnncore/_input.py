@@ -21,6 +21,7 @@ _ID_PARAMETERS = {
     "masked_id": None,
     "freeze_embedding": False,
     "tie_embedding": False,
+    "vocabulary": "auto",
 }
 
 
@@ -85,6 +86,9 @@ class Input:
         if text:
             found, X = found._with_vocabulary(X, options)
             size = None
+        elif hasattr(options["vocabulary"], "vocabulary_size_"):  # it has made these ids
+            found = replace(found, vocabulary=copy.copy(options["vocabulary"]))
+            size = found.vocabulary.vocabulary_size_
         elif isinstance(embedding, np.ndarray):
             size = len(embedding)
         sequences = found._read_ids(X, lengths, size, None, ("X", "lengths"))
@@ -94,11 +98,12 @@ class Input:
         """Check that parameters speak of X as it is."""
         if self.kind == "dense":
             for name, empty in (_OF_IDS | _ID_PARAMETERS).items():
-                if options[name] is not empty:
+                value = options[name]
+                if value is not empty and not (isinstance(value, str) and value == empty):
                     where = "" if name in _OF_IDS else " without embedding_dim or embedding,"
                     raise ValueError(
-                        f"{name}: expected {empty}{where} for X of feature vectors, "
-                        f"got {describe(options[name])}"
+                        f"{name}: expected {empty!r}{where} for X of feature vectors, "
+                        f"got {describe(value)}"
                     )
         elif isinstance(options["embedding"], str) != (self.kind == "one-hot"):
             expected = "'one-hot'" if self.kind == "one-hot" else "None or an array"
@@ -137,7 +142,7 @@ class Input:
         if size is not None and size < needed:
             name = "embedding" if isinstance(embedding, np.ndarray) else "vocabulary_size"
             raise ValueError(
-                f"{name}: expected {needed} ids or more, those of X's text, got {size}"
+                f"{name}: expected {needed} ids or more, those of the vocabulary, got {size}"
             )
         if size is None:
             size = needed

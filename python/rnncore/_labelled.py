@@ -53,8 +53,13 @@ class Labelled:
         return cls(sequences.values, starts, lengths, targets, weights, per_step, dtype)
 
     @classmethod
-    def of_next_ids(cls, sequences: Sequences, weights: Array | None, dtype: str) -> Self:
-        """Join sequences of ids with what follows each: its target has the weight of that id."""
+    def of_next_ids(
+        cls, sequences: Sequences, weights: Array | None, dtype: str, name: str
+    ) -> Self:
+        """Join sequences of ids, the argument `name`, with what follows each.
+
+        A target has the weight of that id.
+        """
         values = sequences.values
         targets = np.zeros_like(values)
         targets[:-1] = values[1:]
@@ -62,7 +67,7 @@ class Labelled:
             weights = fitting(np.append(sequences.spread(weights)[1:], 0), dtype)
         lengths = np.maximum(sequences.lengths - 1, 0)
         if not lengths.any():
-            raise ValueError("X: expected a sequence of two ids or more, got none")
+            raise ValueError(f"{name}: expected a sequence of two ids or more, got none")
         stream = sequences.stream
         return cls(values, sequences.starts, lengths, targets, weights, True, dtype, stream)
 
@@ -81,6 +86,17 @@ class Labelled:
         if self.weights is None:
             return bool(self.lengths.any()) if self.per_step else len(self) > 0
         return len(self.counted()) > 0
+
+    def without_padding(self) -> tuple[Array, Array, Array | None]:
+        """Return values, targets and weights of what is read, sequence after sequence."""
+        values, targets, weights = self.values, self.targets, self.weights
+        if self.lengths.sum() < len(values):
+            rows = rows_of(self.starts, self.lengths)
+            values = values[rows]
+            if self.per_step:
+                targets = targets[rows]
+                weights = None if weights is None else weights[rows]
+        return values, targets, weights
 
     def counted(self) -> Indexes:
         """Return the rows of the targets that weigh something."""

@@ -25,7 +25,8 @@ class LSTM(RecurrentEstimator):
         Whether every layer also reads the sequence from its end.
     task : "auto", "classification", "regression" or "language_model"
         With "auto" `fit` decides: floats in y mean regression, other types classification. Name
-        the task where scikit-learn should know it before `fit`, as in stratified cross-validation.
+        the task where scikit-learn should know it before `fit`, as in stratified cross-validation;
+        for classes of every step the `output`, too, which it cannot stratify by.
         A language model learns to predict the next id; it takes no y.
     output : "auto", "last", "mean", "max" or "sequence"
         Whether there is a target for each sequence, read off its last state, the mean or the
@@ -53,8 +54,9 @@ class LSTM(RecurrentEstimator):
         last layer is wide.
     vocabulary : "auto", "word", "char" or rnncore.text.Vocabulary
         What makes ids of text. "auto" takes words, and characters for a language model. A
-        Vocabulary that has been fitted is used as it is. (But scikit-learn's searches fit clones,
-        with vocabularies that are fitted anew: beside vectors in `embedding` it needs `words`.)
+        Vocabulary that has been fitted is used as it is, and may be that which has made the ids in
+        X. (But scikit-learn's searches fit clones, with vocabularies that are fitted anew: beside
+        vectors in `embedding` it needs `words`.)
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
     masked_id : int, optional

@@ -9,7 +9,7 @@ import numpy as np
 from rnncore import _core, init
 from rnncore._problem import Problem
 from rnncore._recurrent import cell_name
-from rnncore._validate import Array
+from rnncore._validate import Array, plain_array
 
 # Sequences at a time where nothing is learned. Results do not depend on it: large enough that every
 # thread has rows for a full tile.
@@ -74,5 +74,5 @@ def initial_weights(
         forget_bias=options["forget_bias"],
     )
     if isinstance(options["embedding"], np.ndarray):
-        weights["embedding.weight"] = np.ascontiguousarray(options["embedding"], options["dtype"])
+        weights["embedding.weight"] = plain_array(options["embedding"], options["dtype"])
     return weights

@@ -24,6 +24,7 @@ from rnncore._validate import (
     choice,
     describe,
     dtype_name,
+    file_path,
     generator,
     integer,
     real,
@@ -131,10 +132,7 @@ def _bptt_steps(name: str, value: Any) -> int | tuple[int, int]:
 
 
 def _folder(name: str, value: Any) -> str:
-    try:
-        return os.fsdecode(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected the path of a folder, got {describe(value)}") from None
+    return file_path(name, value, "folder")
 
 
 def _n_jobs(name: str, value: Any) -> int:

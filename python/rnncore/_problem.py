@@ -21,11 +21,11 @@ from rnncore._targets import (
     read_classes,
     read_targets,
 )
-from rnncore._validate import Array, describe
+from rnncore._validate import Array, describe, plain_array
 from rnncore._weights import read_sample_weight
 
-# What errors call the targets and their weights.
-_NAMES = ("y", "sample_weight")
+# What errors call the sequences, the targets and their weights.
+_NAMES = ("X", "y", "sample_weight")
 
 
 @dataclass(frozen=True)
@@ -122,24 +122,24 @@ class Problem:
         sequences: Sequences,
         y: object,
         sample_weight: object,
-        names: tuple[str, str] = _NAMES,
+        names: tuple[str, str, str] = _NAMES,
     ) -> Labelled:
-        """Join sequences with targets of the same kind; `names` are those of the two arguments."""
+        """Join sequences with targets of the same kind; `names` are those of the arguments."""
         if self.task == "language_model":
             if y is not None:
                 raise ValueError(
-                    f"{names[0]}: expected None for a language model, whose targets are the ids "
+                    f"{names[1]}: expected None for a language model, whose targets are the ids "
                     f"that follow, got {describe(y)}"
                 )
-            weights = read_sample_weight(sample_weight, sequences, True, names[1])
-            data = Labelled.of_next_ids(sequences, weights, self.input.dtype)
+            weights = read_sample_weight(sample_weight, sequences, True, names[2])
+            data = Labelled.of_next_ids(sequences, weights, self.input.dtype, names[0])
             if weights is not None and not data.is_counted():
                 raise ValueError(
-                    f"{names[1]}: expected a weight above 0 for an id that follows another, "
+                    f"{names[2]}: expected a weight above 0 for an id that follows another, "
                     "got zero everywhere"
                 )
             return data
-        return self._join(sequences, self._read(y, sequences, names[0]), sample_weight, names)
+        return self._join(sequences, self._read(y, sequences, names[1]), sample_weight, names)
 
     def read(
         self, sequences: Sequences, y: object, sample_weight: object
@@ -172,11 +172,11 @@ class Problem:
         sequences: Sequences,
         values: Array,
         sample_weight: object,
-        names: tuple[str, str],
+        names: tuple[str, str, str],
     ) -> Labelled:
-        weights = read_sample_weight(sample_weight, sequences, self.per_step, names[1])
-        values = check_targets(values, self.task, names[0], weights)
-        rows = self._encode(values, names[0])
+        weights = read_sample_weight(sample_weight, sequences, self.per_step, names[2])
+        values = check_targets(values, self.task, names[1], weights)
+        rows = self._encode(values, names[1])
         return Labelled.of(sequences, rows, weights, self.per_step, self.input.dtype)
 
     def _encode(self, values: Array, name: str) -> Array:
@@ -186,7 +186,7 @@ class Problem:
             codes = encode_labels(values, self.classes, name)
             return codes if self.loss == "cross_entropy" else codes.astype(dtype)[:, None]
         with np.errstate(over="ignore"):
-            rows = np.ascontiguousarray(values.reshape(len(values), self.n_outputs), dtype)
+            rows = plain_array(values.reshape(len(values), self.n_outputs), dtype)
         if not np.isfinite(rows).all():
             largest = np.abs(values).max()
             raise ValueError(f"{name}: expected numbers that fit {dtype}, got {largest}")

@@ -68,13 +68,17 @@ class Sequences:
         """
         if (self.lengths == self.longest).all():
             return padded.reshape(int(self.lengths.sum()), *padded.shape[2:])
+        found: Array = padded[self.mask()]
+        return found
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Return where an array (n, `longest`) over these sequences has real steps."""
         first = self.starts - self.offsets[:-1]
         if self.left:
             first = first + self.longest - self.sizes
         step = np.arange(self.longest)
-        mask = (step >= first[:, None]) & (step < (first + self.lengths)[:, None])
-        found: Array = padded[mask]
-        return found
+        mask: NDArray[np.bool_] = step >= first[:, None]
+        return mask & (step < (first + self.lengths)[:, None])
 
     def locate(self, position: int) -> tuple[int, int]:
         """Return (sequence, step) of the real step at `position` among all real steps."""

@@ -114,6 +114,8 @@ class StoreMixin(Fitted):
         parameters["callbacks"] = None
         if not isinstance(parameters["random_state"], int | np.integer):
             parameters["random_state"] = None
+        if not isinstance(parameters["embedding"], str | None):  # as a list of vectors, or a table
+            parameters["embedding"] = np.asarray(parameters["embedding"])
         return {name: self._to_json(name, value, arrays) for name, value in parameters.items()}
 
     def _to_json(self, name: str, value: Any, arrays: dict[str, Array]) -> Any:

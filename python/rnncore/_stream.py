@@ -9,7 +9,7 @@ import numpy as np
 
 from rnncore._data import check_integers, check_numbers
 from rnncore._fitted import Fitted
-from rnncore._validate import Array, as_array, choice, describe, integer
+from rnncore._validate import Array, as_array, choice, describe, integer, plain_array
 
 if TYPE_CHECKING:
     from rnncore import _core
@@ -89,7 +89,7 @@ class Stream:
                 raise TypeError(
                     f"state[{name!r}]: expected {old.dtype.name}, got {describe(array)}"
                 )
-            arrays[name] = np.ascontiguousarray(array, old.dtype)
+            arrays[name] = plain_array(array, old.dtype)
         self._core.set_state(arrays)
 
     def reset(self, rows: object = None) -> None:
@@ -118,7 +118,7 @@ class Stream:
         outside = array[(array < 0) | (array >= self._batch_size)]
         if len(outside):
             raise ValueError(f"rows: expected rows in 0..{self._batch_size - 1}, got {outside[0]}")
-        self._core.reset(np.ascontiguousarray(array, np.int64))
+        self._core.reset(plain_array(array, np.int64))
 
     def _read(self, x: object) -> Array:
         # The usual case, at no cost that a step would feel.

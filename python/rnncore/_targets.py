@@ -80,10 +80,9 @@ def check_targets(values: Array, task: str, name: str, weights: Array | None) ->
         raise TypeError(f"{name}: expected numbers for regression, got {describe(values)}")
     if values.dtype.kind != "f":
         return values
-    bad = ~np.isfinite(values)
-    if bad.any() and weights is not None and task == "regression":
+    if task == "regression" and weights is not None and not weights.all():
         values = np.where((weights > 0).reshape(-1, *[1] * (values.ndim - 1)), values, 0)
-        bad = ~np.isfinite(values)
+    bad = ~np.isfinite(values)
     if bad.any():
         raise ValueError(f"{name}: expected finite targets, got {shown(values[bad][0])}")
     if task == "classification" and not (values == np.floor(values)).all():
@@ -164,7 +163,7 @@ def targets_by_kind(
         elif steps.ndim <= 2 and sizes == sequences.sizes.tolist():
             readings["step"] = steps[sequences.rows()]
         return readings, given
-    given = label_array(name, y)
+    given = label_array(name, _with_labels_for_padding(name, y, sequences))
     if given.ndim == 0:
         raise TypeError(
             f"{name}: expected {count} {what}, one for each sequence, got {describe(given)}"
@@ -175,6 +174,17 @@ def targets_by_kind(
     if given.ndim in (2, 3) and given.shape[1] == sequences.longest:
         readings["step"] = sequences.real_of(given)
     return readings, given
+
+
+def _with_labels_for_padding(name: str, y: object, sequences: Sequences) -> object:
+    """Return padded labels with one of them wherever padding is, which may be NaN or None."""
+    array = any_array(name, y)
+    if array.dtype != object or array.shape != (len(sequences), sequences.longest):
+        return y
+    is_real = sequences.mask()
+    if is_real.all() or not is_real.any():
+        return y
+    return np.where(is_real, array, array[is_real][0])
 
 
 def _has_items(value: object) -> bool:

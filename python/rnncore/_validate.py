@@ -120,14 +120,14 @@ def choice(name: str, value: object, options: tuple[str, ...]) -> str:
     raise ValueError(f"{name}: expected one of {listed}, got {value!r}")
 
 
-def file_path(name: str, value: object) -> str:
+def file_path(name: str, value: object, what: str = "file") -> str:
     """Return the path that a string or an `os.PathLike` stands for; no descriptor is one."""
     try:
         path = os.fsdecode(value)  # type: ignore[arg-type]
     except TypeError:
-        raise TypeError(f"{name}: expected the path of a file, got {describe(value)}") from None
+        raise TypeError(f"{name}: expected the path of a {what}, got {describe(value)}") from None
     if not path or "\0" in path:
-        raise ValueError(f"{name}: expected the path of a file, got {path!r}")
+        raise ValueError(f"{name}: expected the path of a {what}, got {path!r}")
     return path
 
 
@@ -271,6 +271,14 @@ def float_array(name: str, value: object, dtype: np.dtype[Any], shape: tuple[int
     return np.require(array, dtype, ["ALIGNED"])
 
 
+def plain_array(array: Array, dtype: np.dtype[Any] | type | str) -> Array:
+    """Return `array` as the kernels read one: in `dtype`, row after row, and aligned.
+
+    That last is what `np.ascontiguousarray` leaves as it was.
+    """
+    return np.require(array, dtype, ["C", "ALIGNED"])
+
+
 def lengths_array(name: str, value: object, count: int, steps: int) -> NDArray[np.int64]:
     """Return `count` sequence lengths in ``0..=steps`` as a contiguous int64 array."""
     array = as_array(name, value)
@@ -284,4 +292,4 @@ def lengths_array(name: str, value: object, count: int, steps: int) -> NDArray[n
         raise ValueError(
             f"{name}: expected lengths in 0..{steps}, got {array[where]} for sequence {where}"
         )
-    return np.ascontiguousarray(array, np.int64)
+    return plain_array(array, np.int64)

@@ -176,7 +176,7 @@ class StepTransformer(WordsHere, TransformerMixin, BaseEstimator):  # type: igno
         X = listed_objects(X)
         arrays = X if isinstance(X, list | tuple) else [X]
         single = {np.dtype(np.float32), np.dtype(np.float16)}
-        kept = all(getattr(array, "dtype", None) in single for array in arrays)
+        kept = all(isinstance(array, np.ndarray) and array.dtype in single for array in arrays)
         return read_vectors(
             X,
             lengths,
