@@ -1,7 +1,7 @@
 """
 Draw a record, and put its tables into docs/speed.md and README.md.
 
-    python benches/page.py benches/results/amd-epyc-family-26.json
+    python benches/page.py benches/results/amd-epyc-family-25-model-17.json
 
 The plots lie in docs/; of the pages, what stands between "<!-- NAME -->" and "<!-- end -->" is
 replaced: the goals, the table of the topic of that name, some rows of the grid, or the goals as the
