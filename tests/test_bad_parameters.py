@@ -128,6 +128,7 @@ PARAMETER_CASES = [
     ("callbacks", iter([print]), TypeError, r"callbacks: expected"),
     ("callbacks", np.array(2), TypeError, "callbacks: expected a function .* got int 2"),
     ("checkpoint_dir", 3, TypeError, "checkpoint_dir: expected the path of a folder, got int 3"),
+    ("checkpoint_dir", "", ValueError, "checkpoint_dir: expected the path of a folder, got ''"),
     ("checkpoint_epochs", 0, ValueError, "checkpoint_epochs: expected an integer >= 1, got 0"),
     ("checkpoint_minutes", 0, ValueError, "checkpoint_minutes: expected a finite number > 0"),
     ("dtype", "float16", ValueError, "dtype: expected 'float32' or 'float64', got 'float16'"),

@@ -205,3 +205,10 @@ def test_errors_name_what_is_wrong(X):
         StepTransformer(StandardScaler()).transform(X)
     with pytest.raises(TypeError, match="padding_value: expected a finite number"):
         StepTransformer(StandardScaler(), padding_value="0").fit(X)
+
+
+def test_a_column_may_have_any_name():
+    pd = pytest.importorskip("pandas")
+    table = pd.DataFrame({"dtype": [1.0, 2.0], "x": [3.0, 4.0]})
+    found = StepTransformer(StandardScaler()).fit_transform([table])
+    np.testing.assert_array_equal(found[0], [[-1.0, -1.0], [1.0, 1.0]])

@@ -284,35 +284,21 @@ fn state_of_other_weights_or_another_rule_is_refused() {
             .step(&mut [1.0; 3], &[1.0; 4], &mut state)
             .is_err()
     );
-    let other = settings(adam(0.9, 0.999, 1e-8), 0.1, 0.0, None, None);
-    let error = other
-        .step(&mut [1.0; 3], &[1.0; 3], &mut state)
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("state: expected 2 buffers, got 1")
-    );
-    // As many numbers of each weight, but they mean something else.
-    let other = settings(
-        Rule::Adagrad {
-            lr_decay: 0.0,
-            initial_accumulator: 0.0,
-            eps: 1e-10,
-        },
-        0.1,
-        0.0,
-        None,
-        None,
-    );
-    let error = other
-        .step(&mut [1.0; 3], &[1.0; 3], &mut state)
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("state: expected that of this rule")
-    );
+    // The second has as many numbers of each weight, but they mean something else.
+    let adagrad = Rule::Adagrad {
+        lr_decay: 0.0,
+        initial_accumulator: 0.0,
+        eps: 1e-10,
+    };
+    for (rule, message) in [
+        (adam(0.9, 0.999, 1e-8), "state: expected 2 buffers, got 1"),
+        (adagrad, "state: expected that of this rule"),
+    ] {
+        let error = settings(rule, 0.1, 0.0, None, None)
+            .step(&mut [1.0; 3], &[1.0; 3], &mut state)
+            .unwrap_err();
+        assert!(error.to_string().starts_with(message), "{error}");
+    }
 }
 
 #[test]
