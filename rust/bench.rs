@@ -204,6 +204,7 @@ impl<E: Element> Layer<E> {
         let forward = PointwiseForward {
             rows,
             panels,
+            units: self.geometry.lanes,
             sums: tiles.slots.write(),
             h_before: tiles.h_before.read(),
             memory_before: tiles.before.read(),

@@ -231,6 +231,31 @@ def test_large_layers_are_torchs(cell, dtype, isa, example):
     compare(cell, dtype, replace(example, isa=isa))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("cell", [*TORCHS, "rnn_sigmoid", "rnn_sigmoid_residual"])
+@pytest.mark.parametrize("hidden_size", [5, 16, 19])
+def test_infinities_reach_what_they_reach_in_torch(cell, isa, hidden_size, rng):
+    """Padding is multiplied with them too: zero times infinity is none."""
+    layer = build(cell, 3, hidden_size, 2, bidirectional=True, dtype="float64", isa=isa)
+    x = rng.standard_normal((6, 4, 3))
+    x[2, 1, 0] = np.inf
+    output, state, tape = layer.forward(x)
+    d_output = rng.standard_normal(output.shape)
+    dx, _, grads = layer.backward(tape, d_output)
+
+    module, leaf = twin(layer), torch.tensor(x, requires_grad=True)
+    zeros = [torch.zeros(part.shape, dtype=torch.float64) for part in parts(state)]
+    want, _ = run_twin(module, leaf, zeros, None)
+    inputs = {"x": leaf} | dict(module.named_parameters())
+    gradients = gradients_of([want], [d_output], list(inputs.values()))
+    wanted = {"output": want.detach().numpy()} | dict(zip(inputs, gradients, strict=True))
+    assert np.isfinite(wanted["output"][:, 0]).all()
+    for name, array in ({"output": output, "x": dx} | grads).items():
+        finite = np.isfinite(wanted[name])
+        np.testing.assert_array_equal(np.isfinite(array), finite, err_msg=name)
+        assert_near({name: array[finite]}, {name: wanted[name][finite]}, "float64")
+
+
 STEPS = {
     "rnn_tanh": (nn.RNNCell, {"nonlinearity": "tanh"}),
     "rnn_relu": (nn.RNNCell, {"nonlinearity": "relu"}),

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use super::*;
-use crate::simd::{Op, on_every_isa};
+use crate::simd::{MAX_LANES, Op, on_every_isa};
 
 /// A function of this module with its definition.
 trait Function {
@@ -377,7 +377,7 @@ fn definitions_agree() {
 
 fn limits<V: Vector>() {
     type Mapping<E> = fn(&[E]) -> Vec<E>;
-    let of = |f: Mapping<V::Element>, x: f64| f(&[V::Element::from_f64(x); 16])[0].to_f64();
+    let of = |f: Mapping<V::Element>, x: f64| f(&[V::Element::from_f64(x); MAX_LANES])[0].to_f64();
     let functions: [(Mapping<V::Element>, [f64; 3]); 4] = [
         (map::<V, Exp>, [0.0, 1.0, f64::INFINITY]),
         (map::<V, Sigmoid>, [0.0, 0.5, 1.0]),
@@ -416,7 +416,7 @@ fn slopes<V: Vector>() {
             unsafe { V::splat(V::Element::from_f64(x)) }
         };
         let number = |v: V| {
-            let mut lanes = [V::Element::ZERO; 16];
+            let mut lanes = [V::Element::ZERO; MAX_LANES];
             // SAFETY: a vector has 16 lanes at most.
             unsafe { v.store(lanes.as_mut_ptr()) };
             lanes[0].to_f64()

@@ -80,7 +80,7 @@ pub struct Signature {
     /// Whether backward reads what the step itself gave.
     pub reads_output: bool,
     /// Whether a unit whose sums are zero leaves a state of zero at zero. If not, sums of minus
-    /// infinity do: padding must stay zero.
+    /// infinity do. Padding is kept at rest so.
     pub rests_at_zero: bool,
 }
 

@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 
 use super::Grid;
 use crate::cell::{Carry, Cell, MAX_SLOTS, Signature, Upstream};
-use crate::simd::{Op, Real, Vector};
+use crate::simd::{MAX_LANES, Op, Real, Vector};
 
 /// A cell's pointwise passes, compiled for an instruction set.
 ///
@@ -53,6 +53,8 @@ struct Apply<'a, T, C>(&'a T, PhantomData<C>);
 pub(crate) struct PointwiseForward<E> {
     pub rows: usize,
     pub panels: usize,
+    /// Units of the last panel. The lanes beyond are padding, and rest.
+    pub units: usize,
     /// In: the sums, `slots` vectors each, which are lost.
     pub sums: Grid<*mut E>,
     /// In: the hidden state before; read if the cell reads it.
@@ -75,6 +77,9 @@ impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseForward<V::Element>, C> {
         const { assert!(C::SIGNATURE.gates == 1 || C::SIGNATURE.saved == C::SIGNATURE.slots) };
         // SAFETY: the caller vouches that every grid covers all rows and panels.
         unsafe {
+            if tile.units < V::LANES {
+                tile.rest::<V, C>();
+            }
             if C::SIGNATURE.gates > 1 {
                 // Gates lie where they may stay.
                 let gates = tile.saved.unwrap_or(tile.sums);
@@ -87,6 +92,37 @@ impl<V: Vector, C: Cell> Op<V> for Apply<'_, PointwiseForward<V::Element>, C> {
 }
 
 impl<E: Real> PointwiseForward<E> {
+    /// Gives padding the sums that leave its state at zero. Its products are zero already, but for
+    /// those with infinities and NaNs: none of these may get from one unit to another that way.
+    ///
+    /// # Safety
+    /// As [`Pointwise`]; there is a panel.
+    #[inline(always)]
+    unsafe fn rest<V: Vector<Element = E>, C: Cell>(&self) {
+        const { assert!(V::LANES <= MAX_LANES) };
+        let signature = C::SIGNATURE;
+        let mut is_unit = [E::ZERO; MAX_LANES];
+        is_unit[..self.units].fill(E::ONE);
+        let mut rest = [E::ZERO; MAX_LANES];
+        rest[self.units..].fill(E::from_f64(f64::NEG_INFINITY));
+        // SAFETY: both arrays fill a vector, as asserted; for the sums the caller vouches.
+        unsafe {
+            let (is_unit, rest) = (V::load(is_unit.as_ptr()), V::load(rest.as_ptr()));
+            for row in 0..self.rows {
+                let sums = self.sums.get(row, self.panels - 1);
+                for s in 0..signature.slots {
+                    let at = sums.add(s * V::LANES);
+                    let sum = V::load(at).where_positive(is_unit);
+                    let sum = match signature.rests_at_zero {
+                        true => sum,
+                        false => sum.add(rest),
+                    };
+                    sum.store(at);
+                }
+            }
+        }
+    }
+
     /// The first half, from sums to `to`.
     ///
     /// # Safety

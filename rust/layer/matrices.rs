@@ -193,13 +193,6 @@ impl Geometry {
         ];
         for (panel, bias) in bias.chunks_exact_mut(self.slot_row()).enumerate() {
             let first = panel * self.lanes;
-            if !self.signature.rests_at_zero {
-                // Beyond the last unit; the others' biases are set below.
-                for slot in bias.chunks_exact_mut(self.lanes) {
-                    let units = (self.hidden - first).min(self.lanes);
-                    slot[units..].fill(E::from_f64(f64::NEG_INFINITY));
-                }
-            }
             for (feed, from) in sources {
                 let Some(from) = from else { continue };
                 for (i, gate) in feed.gates.iter().enumerate() {
@@ -439,22 +432,6 @@ mod tests {
         };
         let pack = g.pack_forward(weights, &Arc::default());
         assert_eq!(*pack.bias, [4.0, 0.0, 9.0, 0.0, 18.0, 0.0, 32.0, 0.0]);
-    }
-
-    #[test]
-    fn units_that_are_padding_rest() {
-        let kind = CellKind::by_name("rnn_sigmoid").unwrap();
-        let g = Geometry::new(kind, Geometry::columns(1, 1, 4), (6, 6), 4);
-        let weights = Weights {
-            input: &[0.0; 6],
-            state: &[0.0; 36],
-            input_bias: Some(&[1.0; 6]),
-            state_bias: None,
-            projection: &[],
-        };
-        let rest = f64::NEG_INFINITY;
-        let pack = g.pack_forward(weights, &Arc::default());
-        assert_eq!(*pack.bias, [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, rest, rest]);
     }
 
     #[test]

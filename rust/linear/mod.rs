@@ -15,7 +15,7 @@ use crate::kernel::weight::{Block, ColumnPanel, DEPTH, Piece, SOURCES, Strided, 
 use crate::kernel::{Grid, per_line, runs, tile_shape};
 use crate::parallel;
 use crate::sequence::Element;
-use crate::simd::{Isa, Real, Vector};
+use crate::simd::{Isa, MAX_LANES, Real, Vector};
 
 /// Rows of y whose products with the weights are summed at a time for the gradient of x, so that
 /// these weights stay in a core's second-level cache from one row of x to the next.
@@ -245,8 +245,8 @@ impl<E: Real, V: Vector<Element = E>> Products<E> for With<V> {
             }
         }
         for panel in panels {
-            let mut sums = [E::ZERO; 16];
-            // SAFETY: as above; a panel has `units` biases, 16 at most.
+            let mut sums = [E::ZERO; MAX_LANES];
+            // SAFETY: as above; a panel has `units` biases, `MAX_LANES` at most.
             unsafe {
                 let bias = rows.bias.add(panel * V::LANES);
                 let bias = std::slice::from_raw_parts_mut(bias, units(panel));

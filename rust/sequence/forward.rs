@@ -255,6 +255,7 @@ impl<V: Vector, S: Slots> Worker<'_, '_, V, S> {
             (self.pointwise.forward)(&PointwiseForward {
                 rows: count,
                 panels,
+                units: V::LANES.min(g.hidden - (panel + panels - 1) * V::LANES),
                 sums: gathered,
                 h_before: Grid {
                     at: h_before.at.wrapping_add(column),

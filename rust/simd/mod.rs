@@ -244,6 +244,9 @@ real!(
     ]
 );
 
+/// The most numbers in a register.
+pub(crate) const MAX_LANES: usize = 16;
+
 /// A register of [`Vector::LANES`] numbers.
 pub trait Vector: Copy + 'static {
     /// The type of a lane.
