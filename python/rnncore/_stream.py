@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,9 +25,20 @@ class Stream:
     last bit: of each sequence's last step, where there is a target for every step.
     """
 
-    def __init__(self, core: _core.Stream, problem: Problem, batch_size: int, method: str) -> None:
+    def __init__(
+        self, network: _core.Network, problem: Problem, batch_size: int, method: str
+    ) -> None:
+        # Outputs that are numbers to predict are the answer, and have its shape already.
+        is_answer = method == "predict" and problem.task == "regression"
+        core = network.stream(batch_size, flat=is_answer and problem.single)
         self._core = core
-        self._problem = problem
+        self._answer: Callable[[Array], Array] | None = None
+        if not is_answer:
+            self._answer = {
+                "predict": problem.predictions,
+                "predict_proba": problem.probabilities,
+                "transform": lambda _: core.features(),
+            }[method]
         self._input = problem.input
         self._batch_size = batch_size
         self._method = method
@@ -59,12 +70,11 @@ class Stream:
         ValueError, TypeError
             When x is not as described. No sequence has moved on then.
         """
-        outputs = self._core.step(self._read(x))
-        if self._method == "transform":
-            return self._core.features()
-        if self._method == "predict_proba":
-            return self._problem.probabilities(outputs)
-        return self._problem.predictions(outputs)
+        # The usual case, at no cost that a step would feel.
+        if not (type(x) is np.ndarray and x.dtype is self._dtype and x.shape == self._shape):
+            x = self._read(x)
+        outputs = self._core.step(x)
+        return outputs if self._answer is None else self._answer(outputs)
 
     @property
     def state(self) -> dict[str, Array]:
@@ -121,9 +131,6 @@ class Stream:
         self._core.reset(plain_array(array, np.int64))
 
     def _read(self, x: object) -> Array:
-        # The usual case, at no cost that a step would feel.
-        if type(x) is np.ndarray and x.dtype is self._dtype and x.shape == self._shape:
-            return x
         if self._input.kind != "dense":
             if isinstance(x, str):
                 raise TypeError(
@@ -188,4 +195,4 @@ class StreamMixin(Fitted):
             raise ValueError(
                 "stream: expected a network that reads forwards alone, got bidirectional=True"
             )
-        return Stream(self._network.stream(batch_size), self._problem, batch_size, method)
+        return Stream(self._network, self._problem, batch_size, method)

@@ -310,8 +310,9 @@ impl PyNetwork {
         })
     }
 
-    fn stream(slf: &Bound<'_, Self>, batch_size: usize) -> PyResult<PyStream> {
-        PyStream::new(slf.py(), slf.clone().unbind(), batch_size)
+    #[pyo3(signature = (batch_size, *, flat=false))]
+    fn stream(slf: &Bound<'_, Self>, batch_size: usize, flat: bool) -> PyResult<PyStream> {
+        PyStream::new(slf.py(), slf.clone().unbind(), batch_size, flat)
     }
 }
 

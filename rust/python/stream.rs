@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ndarray::{ArrayView, Ix1, Ix2, IxDyn};
+use ndarray::{ArrayView, Dimension, Ix1, Ix2, IxDyn};
 use numpy::{PyArray, PyArrayMethods, PyReadonlyArray, PyUntypedArrayMethods, ToPyArray};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -21,6 +21,8 @@ use crate::stream::Stream;
 #[pyclass(name = "Stream", module = "rnncore._core", frozen)]
 pub(super) struct PyStream {
     network: Py<PyNetwork>,
+    /// Whether outputs come as (B * n_outputs,) instead of (B, n_outputs).
+    flat: bool,
     inner: Either<Mutex<Stream<f32>>, Mutex<Stream<f64>>>,
 }
 
@@ -42,7 +44,12 @@ macro_rules! both {
 }
 
 impl PyStream {
-    pub fn new(py: Python<'_>, network: Py<PyNetwork>, batch_size: usize) -> PyResult<Self> {
+    pub fn new(
+        py: Python<'_>,
+        network: Py<PyNetwork>,
+        batch_size: usize,
+        flat: bool,
+    ) -> PyResult<Self> {
         let inner = py.detach(|| {
             crate::Result::Ok(match &network.get().inner {
                 Either::F32(model) => {
@@ -53,23 +60,24 @@ impl PyStream {
                 }
             })
         })?;
-        Ok(PyStream { network, inner })
+        Ok(PyStream {
+            network,
+            flat,
+            inner,
+        })
     }
 }
 
 /// A copy of the numbers of `x`, row after row, and its shape. Of so few, a copy takes less than a
 /// loan.
-fn copied<T: numpy::Element, D: ndarray::Dimension>(
-    x: &Bound<'_, PyAny>,
-) -> PyResult<(Vec<T>, Vec<usize>)> {
+fn copied<T: numpy::Element, D: Dimension>(x: &Bound<'_, PyAny>) -> PyResult<(Vec<T>, D)> {
     let given = x.cast::<PyArray<T, D>>();
     let given = given.map_err(|_| misfit::<T, D>("x", x))?;
-    let shape = given.shape().to_vec();
     if given.is_c_contiguous() && given.is_aligned() {
-        return Ok((given.to_vec()?, shape));
+        return Ok((given.to_vec()?, given.dims()));
     }
     let plain = given.call_method0("copy")?;
-    Ok((plain.cast::<PyArray<T, D>>()?.to_vec()?, shape))
+    Ok((plain.cast::<PyArray<T, D>>()?.to_vec()?, given.dims()))
 }
 
 fn step<'py, E: Held>(
@@ -78,6 +86,7 @@ fn step<'py, E: Held>(
     stream: &Mutex<Stream<E>>,
     config: &NetworkConfig,
     x: &Bound<'py, PyAny>,
+    flat: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let take = |values: Values<E>| {
         let outputs = py.detach(|| {
@@ -87,6 +96,9 @@ fn step<'py, E: Held>(
             stream.step(&model, values, &mut outputs)?;
             crate::Result::Ok(outputs)
         })?;
+        if flat {
+            return Ok(PyArray::from_slice(py, &outputs).into_any());
+        }
         let shape = [outputs.len() / config.n_outputs, config.n_outputs];
         let outputs = ArrayView::from_shape(shape, &outputs).expect("rows of outputs");
         Ok(outputs.to_pyarray(py).into_any())
@@ -101,11 +113,11 @@ fn step<'py, E: Held>(
         return take(Values::Dense { rows: &rows, width });
     };
     let (ids, shape) = copied::<i64, IxDyn>(x)?;
-    let width = match *shape {
+    let width = match *shape.slice() {
         [_] => 1,
         [_, width] => width,
         _ => {
-            let actual = format!("{} dimensions", shape.len());
+            let actual = format!("{} dimensions", shape.ndim());
             return Err(Error::shape("x", "(B,) or (B, k)", actual).into());
         }
     };
@@ -220,7 +232,7 @@ fn set_state<E: Held>(
 impl PyStream {
     fn step<'py>(&self, py: Python<'py>, x: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let config = &self.network.get().config;
-        both!(self, (model, stream) => step(py, model, stream, config, x))
+        both!(self, (model, stream) => step(py, model, stream, config, x, self.flat))
     }
 
     fn features<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
