@@ -40,8 +40,8 @@ impl<E: Element> Stream<E> {
     /// `batch_size` sequences before their first step.
     ///
     /// # Errors
-    /// [`Error::Value`] naming `batch_size` if it is 0, or if the network runs backwards too;
-    /// [`Error::OutOfMemory`] if there is no room for so many.
+    /// [`Error::Value`] naming `bidirectional` if the network runs backwards too, or `batch_size` if
+    /// that is 0; [`Error::OutOfMemory`] if there is no room for so many.
     pub fn new(network: &Network<E>, batch_size: usize) -> Result<Self> {
         if network.config().stack.bidirectional {
             let expected = "False for a stream, whose end is not there yet";

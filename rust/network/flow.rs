@@ -24,8 +24,8 @@ impl<E: Element> Network<E> {
     /// is called often and may end it.
     ///
     /// # Errors
-    /// [`Error::Value`] if the network is bidirectional or has no such layer, naming `layer`; as
-    /// [`Network::evaluate`] where there are targets, as [`Network::predict`] else.
+    /// [`Error::Value`] naming `layer` if the network has no such layer, or `bidirectional` if it is;
+    /// as [`Network::evaluate`] where there are targets, as [`Network::predict`] else.
     pub fn gradient_flow<X>(
         &self,
         examples: &Examples<E>,
@@ -133,7 +133,6 @@ impl<E: Element> Network<E> {
             hidden: Some(nobody()),
             memory: has_memory.then(nobody),
         };
-        let mut scratch = vec![E::ZERO; self.places.rnn.len()];
         for (step, run) in runs.into_iter().enumerate().rev() {
             let rows = steps.count(step);
             let (start, end) = (steps.offset(step) * stride, steps.offset(step + 1) * stride);
@@ -143,7 +142,6 @@ impl<E: Element> Network<E> {
             let want = Want {
                 states: true,
                 outputs: true,
-                weights: true,
                 ..Want::default()
             };
             let weights = Parameters::Own(&self.weights[self.places.rnn.clone()]);
@@ -156,7 +154,7 @@ impl<E: Element> Network<E> {
             };
             let found = self
                 .stack
-                .backward(weights, pass, ends, incoming, want, &mut scratch);
+                .backward(weights, pass, ends, incoming, want, &mut []);
             let square = |part: &[E], row: usize, width: usize| -> f64 {
                 let part = &part[row * width..][..width];
                 part.iter().map(|x| x.to_f64() * x.to_f64()).sum()

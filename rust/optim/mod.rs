@@ -34,6 +34,8 @@
 //!
 //! An update that would leave a weight or the state not finite is not made.
 
+use std::mem::{self, Discriminant};
+
 use crate::error::{Error, Result};
 use crate::simd::{Isa, Real};
 pub use state::State;
@@ -97,7 +99,17 @@ pub enum Rule {
     },
 }
 
+/// See [`Rule::kind`].
+type Kind = (Discriminant<Rule>, bool);
+
 impl Rule {
+    /// What the numbers that it remembers mean: those of two settings of one kind are alike if they
+    /// are as many.
+    fn kind(self) -> Kind {
+        let centered = matches!(self, Rule::RmsProp { centered: true, .. });
+        (mem::discriminant(&self), centered)
+    }
+
     /// How many numbers it remembers of a weight.
     fn buffers(self) -> usize {
         match self {

@@ -1,8 +1,6 @@
 //! What an optimizer remembers.
 
-use std::mem::{self, Discriminant};
-
-use super::Rule;
+use super::{Kind, Rule};
 use crate::error::{Error, Result};
 use crate::simd::Real;
 
@@ -14,8 +12,8 @@ pub struct State<E> {
     buffers: Vec<Vec<E>>,
     /// Updates made.
     pub(super) steps: u64,
-    /// Which rule made them.
-    rule: Option<Discriminant<Rule>>,
+    /// What kind of rule made them.
+    kind: Option<Kind>,
 }
 
 impl<E: Real> State<E> {
@@ -33,21 +31,25 @@ impl<E: Real> State<E> {
     /// # Errors
     ///
     /// [`Error::Value`] or [`Error::Shape`] naming `state` when the buffers are not as many as the
-    /// rule has or not as long as the weights, or hold what no update leaves.
+    /// rule has after so many updates or not as long as the weights, or hold what no update leaves.
     pub fn from_parts(
         rule: Rule,
         weights: usize,
         steps: u64,
         buffers: Vec<Vec<E>>,
     ) -> Result<Self> {
+        if steps == 0 && buffers.is_empty() {
+            return Ok(Self::default());
+        }
+        if steps == 0 {
+            let actual = format!("{} of them", buffers.len());
+            return Err(Error::value("state", "no buffers before an update", actual));
+        }
         let state = State {
             buffers,
             steps,
-            rule: Some(mem::discriminant(&rule)),
+            kind: Some(rule.kind()),
         };
-        if steps == 0 {
-            return Ok(Self::default());
-        }
         state.check(rule, weights)?;
         for (number, buffer) in state.buffers.iter().enumerate() {
             let squares = rule.squares() == Some(number);
@@ -73,7 +75,7 @@ impl<E: Real> State<E> {
             let actual = format!("{found}, of another rule");
             return Err(Error::value("state", expected, actual));
         }
-        if self.rule != Some(mem::discriminant(&rule)) {
+        if self.kind != Some(rule.kind()) {
             return Err(Error::value("state", "that of this rule", "another's"));
         }
         match self.buffers.iter().find(|buffer| buffer.len() != weights) {
@@ -95,7 +97,7 @@ impl<E: Real> State<E> {
         if self.steps == 0 {
             let initial = E::from_f64(rule.initial());
             self.buffers = vec![vec![initial; weights]; rule.buffers()];
-            self.rule = Some(mem::discriminant(&rule));
+            self.kind = Some(rule.kind());
         }
         self.check(rule, weights)
     }

@@ -114,14 +114,17 @@ fn adamw_as_torch() {
     );
 }
 
-#[test]
-fn rmsprop_as_torch() {
-    let rmsprop = |alpha, eps, centered, momentum| Rule::RmsProp {
+fn rmsprop(alpha: f64, eps: f64, centered: bool, momentum: f64) -> Rule {
+    Rule::RmsProp {
         alpha,
         eps,
         centered,
         momentum,
-    };
+    }
+}
+
+#[test]
+fn rmsprop_as_torch() {
     assert_as_torch(
         settings(rmsprop(0.99, 1e-8, false, 0.0), 0.05, 0.0, None, None),
         [
@@ -284,20 +287,33 @@ fn state_of_other_weights_or_another_rule_is_refused() {
             .step(&mut [1.0; 3], &[1.0; 4], &mut state)
             .is_err()
     );
-    // The second has as many numbers of each weight, but they mean something else.
+    // As many numbers of each weight may mean something else.
     let adagrad = Rule::Adagrad {
         lr_decay: 0.0,
         initial_accumulator: 0.0,
         eps: 1e-10,
     };
-    for (rule, message) in [
-        (adam(0.9, 0.999, 1e-8), "state: expected 2 buffers, got 1"),
-        (adagrad, "state: expected that of this rule"),
+    let (centered, plain) = (
+        rmsprop(0.99, 1e-8, true, 0.0),
+        rmsprop(0.99, 1e-8, false, 0.9),
+    );
+    let (fewer, other) = ("expected 2 buffers, got 1", "expected that of this rule");
+    for (before, rule, message) in [
+        (sgd(0.9, 0.0, false), adam(0.9, 0.999, 1e-8), fewer),
+        (sgd(0.9, 0.0, false), adagrad, other),
+        (adam(0.9, 0.999, 1e-8), centered, other),
+        (centered, plain, other),
+        (plain, centered, other),
     ] {
-        let error = settings(rule, 0.1, 0.0, None, None)
-            .step(&mut [1.0; 3], &[1.0; 3], &mut state)
-            .unwrap_err();
-        assert!(error.to_string().starts_with(message), "{error}");
+        let mut state = State::default();
+        let mut step =
+            |rule| settings(rule, 0.1, 0.0, None, None).step(&mut [1.0; 3], &[1.0; 3], &mut state);
+        step(before).unwrap();
+        let error = step(rule).unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!("state: {message}")),
+            "{error}"
+        );
     }
 }
 
@@ -368,6 +384,15 @@ fn parts_that_no_update_leaves_are_refused() {
         let error = State::from_parts(rule, 3, 1, buffers).unwrap_err();
         assert_eq!(error.to_string(), message);
     }
+    let error = State::from_parts(rule, 3, 0, bad(0.0, 0.0)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "state: expected no buffers before an update, got 2 of them"
+    );
+    assert_eq!(
+        State::<f64>::from_parts(rule, 3, 0, vec![]),
+        Ok(State::default())
+    );
 }
 
 /// Of weights that fill several pieces, the last of them in part.

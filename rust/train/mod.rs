@@ -125,6 +125,7 @@ pub struct Progress {
     pub done: usize,
     /// Updates in all.
     pub total: usize,
-    /// The learning rate of the last update; before one is made, also after resuming, of the first.
+    /// The learning rate of the last update; before one is made, also after resuming, of the first,
+    /// or NaN where [`EpochOptions::rates`] does not tell.
     pub rate: f64,
 }
