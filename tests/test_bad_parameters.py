@@ -382,6 +382,15 @@ def test_a_vocabulary_goes_on_if_its_words_are_the_same(first, vocabulary, match
             model.partial_fit(["a b"], [0])
 
 
+def test_a_network_over_ids_goes_on_without_a_vocabulary():
+    model = rnncore.GRU(2, vocabulary="word", embedding_dim=2, max_epochs=1).fit(IDS, Y)
+    model.partial_fit(IDS, Y).set_params(vocabulary=WORDS, warm_start=True)
+    for train in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"vocabulary: expected 'auto', .*, got Vocabulary\("):
+            train(IDS, Y)
+    assert model.n_epochs_ == 2
+
+
 def test_dropout_that_does_nothing_warns():
     with pytest.warns(UserWarning, match="dropout acts between layers"):
         rnncore.LSTM(2, dropout=0.5, max_epochs=1).fit(X, Y)

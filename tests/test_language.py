@@ -71,6 +71,25 @@ def test_words_of_strings_stand_apart():
     assert model.generate("a  b", 0) == "a  b"
 
 
+def test_only_ids_of_words_are_drawn():
+    """A network may have room for more ids than there are words."""
+    model = rnncore.GRU(
+        4, task="language_model", vocabulary_size=500, max_epochs=1, random_state=0
+    ).fit(TEXT)
+    text = model.generate("the ", 200, temperature=10, random_state=0)
+    assert len(text) == 204
+    assert set(text) <= set(TEXT)
+
+
+def test_lists_of_words_are_a_language_of_words():
+    lines = [["the", "cat", "sat"], ["the", "dog", "ran"]]
+    for X in (lines, np.array(lines), [np.array(line) for line in lines]):
+        model = rnncore.GRU(4, task="language_model", max_epochs=1, random_state=0).fit(X)
+        assert model.vocabulary_.analyzer == "word"
+        assert model.generate("the cat", 2, random_state=0)[:2] == ["the", "cat"]
+        assert model.perplexity(["the cat sat"]) == model.perplexity(lines[:1])
+
+
 def test_lists_of_words_stay_such():
     model = rnncore.GRU(
         4, task="language_model", vocabulary="word", max_epochs=2, random_state=0

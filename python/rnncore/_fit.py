@@ -296,7 +296,14 @@ def _check_vocabulary(value: Any, known: Any) -> None:
     """Check that a `vocabulary` is that of the network; one not fitted yet, that it would be."""
     from rnncore.text import Vocabulary
 
-    if known is None or value == "auto":
+    if known is None:
+        if hasattr(value, "vocabulary_size_"):
+            raise ValueError(
+                "vocabulary: expected 'auto', as the network was trained on ids without one, "
+                f"got {value!r}"
+            )
+        return
+    if value == "auto":
         return
     now = (Vocabulary(value) if isinstance(value, str) else value).to_json()
     was = known.to_json()

@@ -119,7 +119,8 @@ class Input:
         chosen = options["vocabulary"]
         X = self._texts(X, "X")
         if chosen == "auto":
-            chosen = "char" if self.may_be_stream else "word"
+            strings = isinstance(X, str) or any(isinstance(text, str) for text in X)
+            chosen = "char" if self.may_be_stream and strings else "word"
         vocabulary = Vocabulary(chosen) if isinstance(chosen, str) else chosen
         if hasattr(vocabulary, "vocabulary_size_"):
             vocabulary = copy.copy(vocabulary)  # whatever its owner fits it to later
@@ -177,7 +178,7 @@ class Input:
             raise TypeError(f"{names[0]}: expected integer ids, as in fit, got text, {describe(X)}")
         return self._read_ids(X, lengths, self.vocabulary_size, self.ids_per_step, names)
 
-    def _texts(self, X: object, name: str) -> object:
+    def _texts(self, X: object, name: str) -> str | list[Any] | tuple[Any, ...]:
         """Return strings, or lists of strings, in no array; refuse a single string or sequence."""
         if not isinstance(X, str | list | tuple):
             array = any_array(name, X)
@@ -185,7 +186,8 @@ class Input:
                 raise ValueError(
                     f"{name}: expected texts (n,) or words (n, T), got {describe(array)}"
                 )
-            X = array.tolist()
+            texts: str | list[Any] = array.tolist()
+            return self._texts(texts, name)
         if isinstance(X, str) and not self.may_be_stream:
             raise TypeError(f"{name}: expected a list of texts, got {describe(X)}; for one use [X]")
         return X

@@ -37,7 +37,8 @@ class LanguageModelMixin(Fitted):
     ) -> Any:
         """Go on with a text.
 
-        Padding and the unknown word are never drawn.
+        What stands for no word is never drawn: a vocabulary's padding and unknown word, ids beyond
+        its words, or `masked_id`.
 
         Parameters
         ----------
@@ -169,10 +170,12 @@ class LanguageModelMixin(Fitted):
         return added
 
     def _never_drawn(self) -> list[int]:
-        if getattr(self, "vocabulary_", None) is not None:
+        vocabulary = getattr(self, "vocabulary_", None)
+        if vocabulary is not None:
             from rnncore.text import PADDING, UNKNOWN
 
-            return [PADDING, UNKNOWN]
+            known = len(vocabulary.vocabulary_)
+            return [PADDING, UNKNOWN, *range(known, self._config["n_outputs"])]
         masked = self._config.get("masked_id")
         return [] if masked is None else [masked]
 

@@ -53,10 +53,10 @@ class LSTM(RecurrentEstimator):
         Let a language model's outputs have the vectors of ids as weights. They are as long as the
         last layer is wide.
     vocabulary : "auto", "word", "char" or rnncore.text.Vocabulary
-        What makes ids of text. "auto" takes words, and characters for a language model. A
-        Vocabulary that has been fitted is used as it is, and may be that which has made the ids in
-        X. (But scikit-learn's searches fit clones, with vocabularies that are fitted anew: beside
-        vectors in `embedding` it needs `words`.)
+        What makes ids of text. "auto" takes words, and characters for a language model of strings.
+        A Vocabulary that has been fitted is used as it is, and may be that which has made the ids
+        in X. (But scikit-learn's searches fit clones, with vocabularies that are fitted anew:
+        beside vectors in `embedding` it needs `words`.)
     vocabulary_size : int, optional
         Every id is below it. The default is the largest id in `fit` plus one.
     masked_id : int, optional
