@@ -417,7 +417,7 @@ fn slopes<V: Vector>() {
         };
         let number = |v: V| {
             let mut lanes = [V::Element::ZERO; MAX_LANES];
-            // SAFETY: a vector has 16 lanes at most.
+            // SAFETY: a vector has `MAX_LANES` at most.
             unsafe { v.store(lanes.as_mut_ptr()) };
             lanes[0].to_f64()
         };
