@@ -66,7 +66,7 @@ format: $(DONE)/dev  ## put Python and Rust into the project's format
 	cargo fmt
 
 .PHONY: bench
-bench: $(DONE)/bench $(DONE)/wheel  ## speed, asked and reached, beside torch, ONNX Runtime and JAX (ARGS=--help)
+bench: $(DONE)/bench $(DONE)/wheel  ## speed, asked and reached, beside torch, ONNX Runtime, JAX and Keras (ARGS=--help)
 	$(BIN)/python benches/compare.py $(ARGS)
 
 .PHONY: speed-page

@@ -1,5 +1,5 @@
 """
-rnncore against torch, ONNX Runtime and JAX, and against what is asked of it, on this machine.
+rnncore against torch, ONNX Runtime, JAX and Keras, and against what is asked of it, measured here.
 
 Topics are run one by one, each in a process of its own that is pinned to as many processors as it
 has threads: the grid on each number of threads, the others on the most. A row that holds rnncore
@@ -35,7 +35,8 @@ import numpy as np
 
 import reach
 import record
-from peers import GATES, PEERS, installed_peers
+from peers import PEERS, installed_peers
+from problems import GATES
 from timing import available_cpus, circumstances, pin_to_cpus
 from topics import (
     MODULE_FORMS,
@@ -194,7 +195,8 @@ def versions() -> dict[str, str]:
     """Give the installed version of each peer, and what else decides about speed."""
     import rnncore
 
-    found = {name: importlib.metadata.version(name) for name in installed_peers()}
+    modules = {module for name in installed_peers() for module in PEERS[name].needs}
+    found = {name: importlib.metadata.version(name) for name in sorted(modules)}
     return {
         **found,
         "numpy": np.__version__,

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.numpy import load_file
 
-from peers import Array
+from problems import Array
 
 
 def weights_of(model: Any) -> dict[str, Array]:

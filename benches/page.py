@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import compare
 import reach
 import record
-from peers import GATES
+from problems import GATES
 from topics import Topic, grid, streaming
 from workloads import Row
 

@@ -1,155 +1,68 @@
 """
-One recurrent layer, four ways: rnncore's, torch's, ONNX Runtime's and JAX's.
+One recurrent layer, several ways: rnncore's, torch's, ONNX Runtime's, JAX's and Keras's.
 
-A `Problem` holds a layer's numbers under torch's names; a peer takes them over once, in whatever
-order and layout it wants, and then runs `forward` (inference) or `step` (forward that keeps what
-backward needs, then backward to the input and every weight) on them as often as asked.
-Each takes the kind of array that its users have at hand, and leaves its results in that kind.
+A peer takes a problem's numbers over once, in whatever order and layout it wants, and then runs
+`forward` (inference) or `step` (forward that keeps what backward needs, then backward to the input
+and every weight) on them as often as asked. Each takes the kind of array that its users have at
+hand, and leaves its results in that kind; `as_torchs` reads them, where no time is taken.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating[Any]]
+from problems import Array, Problem, joined
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-# ONNX orders the gates its own way: the position in torch's order of each of ONNX's.
-ONNX_GATE_ORDER = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2]}
+# Others order the gates their own way: the position in torch's order of each of theirs.
+ONNX_GATES = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 3, 1, 2]}
+KERAS_GATES = {"RNN": [0], "GRU": [1, 0, 2], "LSTM": [0, 1, 2, 3]}
 
 
-@dataclass(frozen=True)
-class Case:
+def with_gates(order: Sequence[int], weight: Array) -> Array:
+    """Order the blocks of rows of a weight, one a gate, anew."""
+    gates = weight.reshape(len(order), -1, *weight.shape[1:])
+    return gates[list(order)].reshape(weight.shape)
+
+
+class Peer(ABC):
     """
-    A layer and what goes in: `batch` sequences of `steps` steps, `inputs` wide, to `hidden` units.
+    An implementation of a layer.
 
-    `gradient` says where the loss reads the output: at every step ("all") or, as in a classifier,
-    at the last alone ("last"). `layers` lie over one another, each with a second direction if
-    `bidirectional`.
+    needs : the modules to be imported
+    trains : whether it has `step`
+    plain_only : whether it is written for plain cases alone
     """
 
-    cell: str
-    batch: int
-    steps: int
-    inputs: int
-    hidden: int
-    gradient: str = "all"
-    dtype: str = "float32"
-    layers: int = 1
-    bidirectional: bool = False
+    needs: ClassVar[tuple[str, ...]]
+    trains = True
+    plain_only = False
 
-    @property
-    def directions(self) -> int:
-        """Count the directions."""
-        return 2 if self.bidirectional else 1
-
-    @property
-    def is_plain(self) -> bool:
-        """Say whether it is one layer of one direction in float32, which every peer has."""
-        return (self.dtype, self.layers, self.directions) == ("float32", 1, 1)
-
-    @property
-    def widths(self) -> list[int]:
-        """Give the inputs of each layer."""
-        return [self.inputs] + [self.directions * self.hidden] * (self.layers - 1)
-
-    @property
-    def weights(self) -> int:
-        """Count the weights, but for the biases."""
-        columns = sum(width + self.hidden for width in self.widths)
-        return self.directions * GATES[self.cell] * self.hidden * columns
-
-    @property
-    def forward_flops(self) -> int:
-        """Count the floating-point operations of the products; backward has twice as many."""
-        return 2 * self.batch * self.steps * self.weights
-
-
-@dataclass(frozen=True)
-class Problem:
-    """The numbers of a case: drawn from a fixed seed, the weights as torch draws its own."""
-
-    case: Case
-
-    @cached_property
-    def x(self) -> Array:
-        """Input, (steps, batch, inputs)."""
-        case = self.case
-        return self._normal(0, (case.steps, case.batch, case.inputs))
-
-    @cached_property
-    def d_output(self) -> Array:
-        """Gradient of the loss by the output, (steps, batch, directions * hidden)."""
-        case = self.case
-        d_output = self._normal(1, (case.steps, case.batch, case.directions * case.hidden))
-        if case.gradient == "last":
-            d_output[:-1] = 0
-        return d_output
-
-    @cached_property
-    def state(self) -> dict[str, Array]:
-        """Initial state: "h0", and for an LSTM "c0", each (layers * directions, batch, hidden)."""
-        case = self.case
-        names = ["h0", "c0"] if case.cell == "LSTM" else ["h0"]
-        shape = (case.layers * case.directions, case.batch, case.hidden)
-        return {name: self._normal(3 + i, shape) for i, name in enumerate(names)}
-
-    @cached_property
-    def weights(self) -> dict[str, Array]:
-        """Weights by torch's names, gates in torch's order."""
-        case, rng = self.case, np.random.default_rng(2)
-        rows, bound = GATES[case.cell] * case.hidden, case.hidden**-0.5
-        shapes: dict[str, tuple[int, ...]] = {}
-        for layer, width in enumerate(case.widths):
-            for suffix in ["", "_reverse"][: case.directions]:
-                shapes |= {
-                    f"weight_ih_l{layer}{suffix}": (rows, width),
-                    f"weight_hh_l{layer}{suffix}": (rows, case.hidden),
-                    f"bias_ih_l{layer}{suffix}": (rows,),
-                    f"bias_hh_l{layer}{suffix}": (rows,),
-                }
-        return {
-            name: rng.uniform(-bound, bound, shape).astype(case.dtype)
-            for name, shape in shapes.items()
-        }
-
-    def _normal(self, seed: int, shape: tuple[int, ...]) -> Array:
-        return np.random.default_rng(seed).standard_normal(shape, self.case.dtype)
-
-
-def joined(parts: Iterable[Any]) -> Any:
-    """Give a state as torch has it: h alone, or the pair (h, c)."""
-    state = tuple(parts)
-    return state if len(state) == 2 else state[0]
-
-
-class Peer(Protocol):
-    """What is asked of an implementation; the results stay in its own kind of array."""
-
-    trains: bool  # whether it has `step`
-    plain_only: bool  # whether it is written for plain cases alone
-
+    @abstractmethod
     def __init__(self, problem: Problem, threads: int) -> None: ...
 
+    @abstractmethod
     def forward(self) -> Any:
-        """Give the output, (steps, batch, hidden)."""
+        """Give the output."""
 
     def step(self) -> tuple[Any, dict[str, Any]]:
         """Give the output, and the gradients by name: of "x", "h0", "c0" and every weight."""
+        raise NotImplementedError
+
+    def as_torchs(self, output: Any, gradients: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Give what was computed under torch's names, in torch's order and layout."""
+        return {"output": output, **(gradients or {})}
 
 
-class Rnncore:
+class Rnncore(Peer):
     """Our layers, over NumPy arrays."""
 
-    trains = True
-    plain_only = False
+    needs = ("rnncore",)
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import rnncore
@@ -182,11 +95,10 @@ class Rnncore:
         return {"x": dx, **dict(zip(self.state_names, parts, strict=True)), **gradients}
 
 
-class Torch:
+class Torch(Peer):
     """torch.nn, eager: what the others are checked against."""
 
-    trains = True
-    plain_only = False
+    needs = ("torch",)
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import torch
@@ -230,9 +142,7 @@ def onnx_weights(cell: str, weights: Mapping[str, Array]) -> dict[str, Array]:
     """Give a layer's weights by ONNX's names, gates in ONNX's order."""
 
     def ordered(name: str) -> Array:
-        weight = weights[name]
-        gates = weight.reshape(GATES[cell], -1, *weight.shape[1:])
-        return gates[ONNX_GATE_ORDER[cell]].reshape(weight.shape)
+        return with_gates(ONNX_GATES[cell], weights[name])
 
     return {
         "W": ordered("weight_ih_l0")[None],
@@ -241,9 +151,10 @@ def onnx_weights(cell: str, weights: Mapping[str, Array]) -> dict[str, Array]:
     }
 
 
-class OnnxRuntime:
+class OnnxRuntime(Peer):
     """ONNX Runtime's own operators: inference alone."""
 
+    needs = ("onnxruntime", "onnx")
     trains = False
     plain_only = True
 
@@ -291,30 +202,78 @@ class OnnxRuntime:
         return output[:, 0]
 
 
-class Jax:
-    """JAX, compiled: the input's product over all steps first, then a scan over them."""
+class OnJax(Peer):
+    """What computes with JAX, compiled; its arrays stay JAX's."""
 
-    trains = True
     plain_only = True
 
     def __init__(self, problem: Problem, threads: int) -> None:
         import jax
 
-        self.jax = jax
-        layer = self._layer(problem.case.cell)
-        self.weights = {name: jax.device_put(value) for name, value in problem.weights.items()}
-        self.x = jax.device_put(problem.x)
-        self.state = {name: jax.device_put(part) for name, part in problem.state.items()}
-        self.d_output = jax.device_put(problem.d_output)
+        self.jax, self.cell = jax, problem.case.cell
+        layer = self._layer(problem)
+        self.weights = jax.device_put(self._weights(problem.weights))
+        self.x, self.d_output = jax.device_put(
+            (self._rows(problem.x), self._rows(problem.d_output))
+        )
+        self.state = jax.device_put({name: part[0] for name, part in problem.state.items()})
 
-        def step(weights: dict[str, Any], x: Any, state: Any, d_output: Any) -> tuple[Any, Any]:
+        def step(weights: Any, x: Any, state: Any, d_output: Any) -> Any:
             output, pull = jax.vjp(layer, weights, x, state)
             return output, pull(d_output)
 
         self._forward = jax.jit(layer)
         self._step = jax.jit(step)
 
-    def _layer(self, cell: str) -> Any:
+    @abstractmethod
+    def _layer(self, problem: Problem) -> Callable[[Any, Any, Any], Any]:
+        """Give what computes the output from weights and state, each by name, and the input."""
+
+    @abstractmethod
+    def _weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Give weights under the names and in the layout that are theirs."""
+
+    @abstractmethod
+    def _torchs_weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Give weights, or their gradients, under torch's names and in its layout."""
+
+    def _rows(self, rows: Array) -> Array:
+        """Give what comes as (steps, batch, width) as they have it, and back."""
+        return rows
+
+    def forward(self) -> Any:
+        return self._forward(self.weights, self.x, self.state).block_until_ready()
+
+    def step(self) -> tuple[Any, dict[str, Any]]:
+        output, (gradients, dx, d_state) = self.jax.block_until_ready(
+            self._step(self.weights, self.x, self.state, self.d_output)
+        )
+        return output, {"x": dx, **d_state, **gradients}
+
+    def as_torchs(self, output: Any, gradients: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        found = {"output": self._rows(np.asarray(output))}
+        if gradients:
+            arrays = {name: np.asarray(value) for name, value in gradients.items()}
+            found["x"] = self._rows(arrays["x"])
+            found |= {name: arrays[name][None] for name in self.state}
+            found |= self._torchs_weights({name: arrays[name] for name in self.weights})
+        return found
+
+
+class Jax(OnJax):
+    """Cells in a scan over the steps, each of which multiplies its own input."""
+
+    needs = ("jax",)
+    ahead = False  # whether the inputs of all steps are multiplied before the scan
+
+    def _weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        # As the products read them, which would turn them anew at each call.
+        return {name: value.T for name, value in weights.items()}
+
+    def _torchs_weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: value.T for name, value in weights.items()}
+
+    def _layer(self, problem: Problem) -> Callable[[Any, Any, Any], Any]:
         jnp, jax = self.jax.numpy, self.jax
 
         def lstm(state: Any, from_x: Any, recur: Any) -> Any:
@@ -335,28 +294,81 @@ class Jax:
             h = jnp.tanh(from_x + recur(h))
             return h, h
 
-        one_step = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[cell]
+        one_step = {"LSTM": lstm, "GRU": gru, "RNN": rnn}[self.cell]
 
-        def layer(weights: dict[str, Any], x: Any, state: dict[str, Any]) -> Any:
-            from_x = x @ weights["weight_ih_l0"].T + weights["bias_ih_l0"]
+        def layer(weights: Mapping[str, Any], x: Any, state: Mapping[str, Any]) -> Any:
+            def project(rows: Any) -> Any:
+                return rows @ weights["weight_ih_l0"] + weights["bias_ih_l0"]
 
             def recur(h: Any) -> Any:
-                return h @ weights["weight_hh_l0"].T + weights["bias_hh_l0"]
+                return h @ weights["weight_hh_l0"] + weights["bias_hh_l0"]
 
-            start = joined(state[name][0] for name in ("h0", "c0") if name in state)
-            _, output = jax.lax.scan(lambda s, row: one_step(s, row, recur), start, from_x)
+            def scanned(carried: Any, row: Any) -> Any:
+                return one_step(carried, row if self.ahead else project(row), recur)
+
+            start = joined(state[name] for name in problem.state)
+            _, output = jax.lax.scan(scanned, start, project(x) if self.ahead else x)
             return output
 
         return layer
 
-    def forward(self) -> Any:
-        return self._forward(self.weights, self.x, self.state).block_until_ready()
 
-    def step(self) -> tuple[Any, dict[str, Any]]:
-        output, (gradients, dx, d_state) = self.jax.block_until_ready(
-            self._step(self.weights, self.x, self.state, self.d_output)
-        )
-        return output, {"x": dx, **d_state, **gradients}
+class JaxAhead(Jax):
+    """The inputs of all steps multiplied at once, then a scan over the steps."""
+
+    ahead = True
+
+
+class Keras(OnJax):
+    """Keras's layers, on JAX."""
+
+    needs = ("keras", "jax")
+
+    def _rows(self, rows: Array) -> Array:
+        return rows.swapaxes(0, 1)
+
+    def _weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        def ordered(name: str) -> Array:
+            return with_gates(KERAS_GATES[self.cell], weights[name])
+
+        biases = np.stack([ordered("bias_ih_l0"), ordered("bias_hh_l0")])
+        return {
+            "kernel": ordered("weight_ih_l0").T,
+            "recurrent_kernel": ordered("weight_hh_l0").T,
+            "bias": biases if self.cell == "GRU" else biases.sum(axis=0),
+        }
+
+    def _torchs_weights(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        def ordered(weight: Array) -> Array:
+            return with_gates(np.argsort(KERAS_GATES[self.cell]), weight)
+
+        biases = np.broadcast_to(weights["bias"], (2, weights["bias"].shape[-1]))
+        return {
+            "weight_ih_l0": ordered(weights["kernel"].T),
+            "weight_hh_l0": ordered(weights["recurrent_kernel"].T),
+            "bias_ih_l0": ordered(biases[0]),
+            "bias_hh_l0": ordered(biases[1]),
+        }
+
+    def _layer(self, problem: Problem) -> Callable[[Any, Any, Any], Any]:
+        os.environ["KERAS_BACKEND"] = "jax"  # read when it is imported
+        import keras
+
+        case = problem.case
+        layers = {"LSTM": keras.layers.LSTM, "GRU": keras.layers.GRU, "RNN": keras.layers.SimpleRNN}
+        keras_layer = layers[case.cell](case.hidden, return_sequences=True)
+        keras_layer.build((case.batch, case.steps, case.inputs))
+        names = [variable.name for variable in keras_layer.trainable_variables]
+        others = [variable.value for variable in keras_layer.non_trainable_variables]
+
+        def layer(weights: Mapping[str, Any], x: Any, state: Mapping[str, Any]) -> Any:
+            start = [state[name] for name in problem.state]
+            output, _ = keras_layer.stateless_call(
+                [weights[name] for name in names], others, x, initial_state=start
+            )
+            return output
+
+        return layer
 
 
 PEERS: dict[str, type[Peer]] = {
@@ -364,16 +376,17 @@ PEERS: dict[str, type[Peer]] = {
     "torch": Torch,
     "onnxruntime": OnnxRuntime,
     "jax": Jax,
+    "jax ahead": JaxAhead,
+    "keras": Keras,
 }
 
 
 def installed_peers() -> list[str]:
     """Name the peers that can be imported here."""
-    needs = {"onnxruntime": ["onnxruntime", "onnx"]}
     return [
         name
-        for name in PEERS
-        if all(importlib.util.find_spec(module) for module in needs.get(name, [name]))
+        for name, peer in PEERS.items()
+        if all(importlib.util.find_spec(module) for module in peer.needs)
     ]
 
 

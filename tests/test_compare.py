@@ -407,7 +407,8 @@ def test_what_is_wrong_on_any_number_of_threads_is_not_recorded(
     monkeypatch.setattr(compare, "rows_of", lambda _, scope: ([Row({})], scope.threads != wrong_on))
     monkeypatch.setattr(compare.record, "save", lambda *given: saved.append(given))
     monkeypatch.setattr(compare, "print_goals", lambda *_: None)
-    monkeypatch.setattr(compare, "PEERS", compare.installed_peers())
+    installed = {name: compare.PEERS[name] for name in compare.installed_peers()}
+    monkeypatch.setattr(compare, "PEERS", installed)
     monkeypatch.setattr(compare, "chosen_topics", lambda _: [compare.topic_of("grid")])
     chosen = SimpleNamespace(
         threads=[1, 2],

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from peers import GATES, Case
+from problems import GATES, Case
 from workloads import Row, Workload, measure
 
 Shape = tuple[int, ...]
@@ -132,11 +132,11 @@ def on_threads(count: int, run: Callable[[], object]) -> Callable[[], object]:
 
 
 def ms(*names: str) -> Callable[[Row], str]:
-    """Give a column of the time of the first of these runs that a row has."""
+    """Give a column of the time of the fastest of these runs."""
 
     def cell(row: Row) -> str:
         found = [row.milliseconds[name] for name in names if name in row.milliseconds]
-        return f"{found[0]:.4g}" if found else ""
+        return f"{min(found):.4g}" if found else ""
 
     return cell
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from estimators import weights_of
 from footprint import alone, is_measured, rise
-from peers import GATES
+from problems import GATES
 from timing import pin_to_cpus
 from topics import Scope, Target, Topic, ms, ratio, times
 from topics.whole_fit import BATCH, FEATURES, Training

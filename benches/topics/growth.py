@@ -7,7 +7,8 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from partners import nanoseconds
-from peers import Case, Problem, Rnncore
+from peers import Rnncore
+from problems import Case, Problem
 from topics import Scope, Target, Topic, on_threads, times
 from workloads import Row, Workload, trips
 

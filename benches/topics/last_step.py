@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from peers import Case, Problem, Torch
+from peers import Torch
+from problems import Case, Problem
 from topics import Scope, Target, Topic, layer_title, ms, ratio, times
 from topics.layers import layer_passes
 from workloads import Workload
@@ -39,7 +40,8 @@ denormals cost on this processor.""",
     columns={
         "rnncore ms": ms("rnncore"),
         "torch ms": ms("torch"),
-        "JAX ms": ms("jax"),
+        "JAX ms": ms("jax", "jax ahead"),
+        "Keras ms": ms("keras"),
         "at all ms": ms("at all"),
         "torch / us": times(ratio("torch")),
     },

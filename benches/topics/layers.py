@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import numpy as np
 
-from peers import Case, Problem, built
+from peers import built
+from problems import Case, Problem
 from workloads import Workload, differences
 
 
@@ -19,7 +20,7 @@ def layer_passes(
     # Held against products in single precision, of which the processor does twice as many.
     flops = case.forward_flops * np.dtype(case.dtype).itemsize // 4 if against_peak else 0
     if case.gradient == "all":
-        outputs = {name: {"output": peer.forward()} for name, peer in peers.items()}
+        outputs = {name: peer.as_torchs(peer.forward()) for name, peer in peers.items()}
         yield Workload(
             what={"pass": "forward", **asdict(case)},
             runs={name: peer.forward for name, peer in peers.items()},
@@ -27,12 +28,10 @@ def layer_passes(
             flops=flops,
         )
     trainers = {name: peer for name, peer in peers.items() if peer.trains}
-    steps = {name: peer.step() for name, peer in trainers.items()}
+    steps = {name: peer.as_torchs(*peer.step()) for name, peer in trainers.items()}
     yield Workload(
         what={"pass": "step", **asdict(case)},
         runs={name: peer.step for name, peer in trainers.items()},
-        wrong=differences(
-            {name: {"output": y, **gradients} for name, (y, gradients) in steps.items()}, case.dtype
-        ),
+        wrong=differences(steps, case.dtype),
         flops=3 * flops,
     )

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from functools import partial
 
 from footprint import alone, is_measured, rise
-from peers import PEERS, Case, Problem
+from peers import PEERS
+from problems import Case, Problem
 from timing import pin_to_cpus
 from topics import Scope, Target, Topic, layer_title, times
 from workloads import Row, Workload

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from peers import Array, Case, Problem, Rnncore, Torch
+from peers import Rnncore, Torch
+from problems import Array, Case, Problem
 from topics import (
     Scope,
     Target,
@@ -80,6 +81,7 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
     running = round(int(lengths.sum()) / case.steps)
     fewer = Rnncore(Problem(replace(case, batch=running)), threads)
     descending = RaggedRnncore(problem, threads, np.sort(lengths)[::-1].copy())
+    checked = {"rnncore": ours, "torch": theirs}
     what = {**asdict(case), "real_steps": int(lengths.sum()), "running": running}
     flops = 2 * what["real_steps"] * case.weights
     yield Workload(
@@ -94,12 +96,9 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
             ALONE: on_threads(1, ours.forward),
             DENSE_ALONE: on_threads(1, dense.forward),
         },
-        wrong=differences(
-            {"rnncore": {"output": ours.forward()}, "torch": {"output": theirs.forward()}}
-        ),
+        wrong=differences({name: peer.as_torchs(peer.forward()) for name, peer in checked.items()}),
         flops=flops,
     )
-    results = {name: peer.step() for name, peer in (("rnncore", ours), ("torch", theirs))}
     yield Workload(
         what={"pass": "step", **what},
         runs={
@@ -108,7 +107,7 @@ def passes(case: Case, threads: int) -> Iterator[Workload]:
             "rnncore": on_threads(threads, ours.step),
             DENSE: on_threads(threads, dense.step),
         },
-        wrong=differences({name: {"output": y, **g} for name, (y, g) in results.items()}),
+        wrong=differences({name: peer.as_torchs(*peer.step()) for name, peer in checked.items()}),
         flops=3 * flops,
     )
 

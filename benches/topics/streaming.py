@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from estimators import part, weights_of
-from peers import GATES, Array, onnx_weights
+from peers import onnx_weights
+from problems import GATES, Array
 from topics import Scope, Target, Topic, ratio, times
 from workloads import Row, Workload, differences
 

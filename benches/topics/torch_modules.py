@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import rnncore
 import rnncore.torch
-from peers import GATES
+from problems import GATES
 from topics import MODULE_FORMS, Scope, Shape, Topic, ms, ratio, times
 from topics.grid import SHAPES
 from workloads import Row, Workload, differences

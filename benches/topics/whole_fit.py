@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from estimators import part, weights_of
-from peers import Array, Case
+from problems import Array, Case
 from topics import Scope, Target, Topic, at_peak, ms, ratio, share, times
 from workloads import Row, Workload
 
